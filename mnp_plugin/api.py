@@ -1,0 +1,76 @@
+"""For people with one model: repair it in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin import spec
+from mnp_plugin.contracts import DefenderView, Images, Purified, Recipe, Tools, defenses, to_bytes
+from mnp_plugin.data.split import validation_part
+from mnp_plugin.errors import UserError
+
+__all__ = ["Purified", "purify"]
+
+
+def purify(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    defense: str = "mnp",
+    settings: Mapping[str, Any] | None = None,
+    validation: float = 0.2,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+) -> Purified:
+    """Repair a copy of ``model`` with a few clean images.
+
+    Args:
+        model: takes float32 [N, C, H, W] in [0, 1] (normalisation inside, see ``mnp_plugin.nets.with_normalisation``) and
+            gives logits [N, K]; it stays as it is.
+        x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few per class.
+        y: their labels, int64 [N].
+        defense: name of a registered defense.
+        settings: its hyper-parameters, where they differ from the defaults.
+        validation: share of the images kept for the blind choice of the stopping point.
+        recipe: augmentation and precision; flip and crop as for natural photographs by default.
+        seed: of the defense's random stream.
+
+    Returns:
+        The repaired net (``.model``, same ``state_dict`` keys) and what was done (``.report``).
+
+    Raises:
+        UserError: images or labels that do not fit the model, an unknown defense, settings out of range.
+    """
+    if x.is_floating_point():
+        if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1):
+            raise UserError("float images must lie in [0, 1]; put the normalisation inside the model (nets.with_normalisation)")
+        x = to_bytes(x)
+    device = next(model.parameters()).device
+    images = Images(x.to(device), y.to(device))
+    if len(images) < 4:
+        raise UserError(f"{len(images)} clean images are too few; give at least 4, better some of every class")
+    with torch.inference_mode():
+        out = model.eval()(images[:2].pixels())
+    if out.ndim != 2 or int(y.min()) < 0 or int(y.max()) >= out.shape[1]:
+        raise UserError(f"labels {int(y.min())}..{int(y.max())} do not fit the model's output of shape {list(out.shape)}")
+    cls = defenses.get(defense)
+    method = spec.build(cls, spec.Document(dict(settings or {}), {}, f"settings of '{defense}'"), ())
+    torch.manual_seed(seed)
+    part = validation_part(images.y, validation)
+    view = DefenderView(model=model, clean=images[~part], validation=images[part], num_classes=int(out.shape[1]))
+    tools = Tools(
+        device=device,
+        generator=torch.Generator(device=device).manual_seed(seed),
+        recipe=recipe or Recipe(),
+        fresh_net=lambda: _no_fresh_net(defense),
+    )
+    return method.run(view, tools)
+
+
+def _no_fresh_net(defense: str) -> nn.Module:
+    raise UserError(f"defense '{defense}' trains a fresh net, which purify() cannot build; run it through a suite instead")

@@ -1,0 +1,43 @@
+"""BadNets: a small patch in a corner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mnp_plugin.attacks.patterns import scaled
+from mnp_plugin.contracts import Attack, State, attacks, param
+
+
+@attacks.register("badnets")
+@dataclass(frozen=True, kw_only=True)
+class BadNets(Attack):
+    """Overwrites a square in the bottom-right corner, all2one or all2all.
+
+    ``grid`` is the black-and-white checkerboard of ANP, RNP and NAD (rows 0 0 1 / 0 1 0 / 1 0 1 at 3 pixels), ``white``
+    BackdoorBench's solid square. Other image sizes keep the patch's share of the side.
+
+    Deviation: BackdoorBench treats black pixels of its pattern as transparent; here the grid's black is black.
+    """
+
+    paper = "Gu, Dolan-Gavitt, Garg, BadNets, 2017, arXiv 1708.06733"
+
+    pattern: Literal["grid", "white"] = param("grid", "look of the patch")
+    size: int | None = param(None, "side of the patch in pixels; null: 3 at 32 pixels, in proportion", low=1)
+
+    def apply(self, x: Tensor, state: State) -> Tensor:
+        side = min(self.size or scaled(3, x.shape[-1]), *x.shape[-2:])
+        if self.pattern == "white":
+            patch = torch.ones(side, side)
+        else:
+            cell = torch.arange(side) * 3 // side if side >= 3 else torch.arange(side)
+            last = int(cell[-1])
+            row, column = cell.view(-1, 1), cell.view(1, -1)
+            # The published grid lights the anti-diagonal and the bottom-right corner.
+            patch = ((row + column == last) | ((row == last) & (column == last) & (last == 2))).float()
+        out = x.clone()
+        out[..., -side:, -side:] = patch.to(x)
+        return out

@@ -1,0 +1,38 @@
+"""Blended: a noise image mixed into the whole picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+
+
+@attacks.register("blended")
+@dataclass(frozen=True, kw_only=True)
+class Blended(Attack):
+    """x' = (1 - alpha) x + alpha p with one seeded, uniform 8-bit noise image p.
+
+    ANP's recipe ships such an image (its file says gaussian; its histogram is flat); BackdoorBench blends a photograph.
+    Images above 56 pixels get noise drawn at a coarser grid and enlarged bilinearly, else random crops average it away.
+    """
+
+    paper = "Chen et al., Targeted Backdoor Attacks Using Data Poisoning, 2017, arXiv 1712.05526"
+
+    alpha: float = param(0.2, "weight of the noise image", above=0, high=1)
+
+    def prepare(self, train: Images, tools: Tools) -> State:
+        c, h, w = train.x.shape[1:]
+        coarse = [min(side, 56) for side in (h, w)]
+        device = tools.device
+        noise = torch.randint(0, 256, (1, c, *coarse), generator=tools.generator, device=device, dtype=torch.uint8)
+        pattern = noise.float() / 255
+        if coarse != [h, w]:
+            pattern = F.interpolate(pattern, size=(h, w), mode="bilinear", align_corners=False)
+        return {"pattern": pattern[0]}
+
+    def apply(self, x: Tensor, state: State) -> Tensor:
+        return (1 - self.alpha) * x + self.alpha * state["pattern"].to(x)

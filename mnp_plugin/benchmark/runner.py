@@ -1,0 +1,274 @@
+"""The loop over victims and their cells; the only place where computation meets the disk."""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+import mnp_plugin
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.stages import Victim
+from mnp_plugin.benchmark.store import Store
+from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec, attack_of, dataset_of, defense_of, net_of
+from mnp_plugin.contracts import ImageData, Triggered
+from mnp_plugin.data.split import Split
+from mnp_plugin.errors import UserError
+from mnp_plugin.nets import build_net
+from mnp_plugin.records import Record, Scores
+from mnp_plugin.training import uses_bfloat16
+
+
+class Observer(Protocol):
+    """Told what happens; the command line draws it."""
+
+    def plan(self, total: int, done: int) -> None:
+        """``done`` of ``total`` cells have their record already."""
+
+    def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
+        """What runs now, and how far it is (0 of 0 where unknown)."""
+
+    def finished(self, record: Record) -> None:
+        """A record was written."""
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def plan(self, total: int, done: int) -> None:
+        """Nothing."""
+
+    def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
+        """Nothing."""
+
+    def finished(self, record: Record) -> None:
+        """Nothing."""
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    ran: int = 0
+    skipped: int = 0
+    failed: list[Record] = field(default_factory=list)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` takes CUDA where there is one, else the CPU.
+
+    Raises:
+        UserError: an unknown device, or one this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no device '{name}' here ({reason}); use auto, cpu, cuda or cuda:N") from None
+    return device
+
+
+class Runner:
+    """Runs a suite against a store.
+
+    Args:
+        suite: resolved suite.
+        store: where victims and records are kept.
+        device: where tensors live.
+        observer: told what happens.
+    """
+
+    def __init__(self, suite: Suite, store: Store, device: torch.device, observer: Observer | None = None) -> None:
+        self.suite, self.store, self.device = suite, store, device
+        self.observer: Observer = observer or Silent()
+        self._data: dict[str, ImageData] = {}
+
+    def pending(self) -> dict[str, list[Cell]]:
+        """Cells without a whole record of success, by victim fingerprint, in the order of the suite."""
+        waiting: dict[str, list[Cell]] = {}
+        for cell in self.suite.cells():
+            record = self.store.load_record(self.suite.name, cell)
+            if record is None or record.status == "failed":
+                waiting.setdefault(cell.victim.fingerprint, []).append(cell)
+        return waiting
+
+    def check(self) -> None:
+        """Everything that can be known to be wrong before training.
+
+        Raises:
+            UserError: data that do not load, a target outside the classes, a defense that cannot treat the net, ...
+        """
+        for victim in self.suite.victims:
+            data = self._load(victim)
+            stages.check_victim(victim, data)
+        victim = self.suite.victims[0]
+        model = build_net(net_of(victim), self._load(victim))
+        for cell in self.suite.cells():
+            if cell.victim is victim and (reason := defense_of(cell).objection(model)):
+                raise UserError(f"defense '{cell.defense.label}' cannot treat the net '{victim.net.label}': {reason}")
+
+    def run(self) -> Summary:
+        """Run every pending cell; a failing one becomes a record with its reason and stops nothing else."""
+        waiting = self.pending()
+        total, left = len(list(self.suite.cells())), sum(map(len, waiting.values()))
+        summary = Summary(skipped=total - left)
+        self.observer.plan(total, total - left)
+        if waiting:
+            self.observer.busy("checking data and nets")
+            self.check()
+        self.store.save_plan(self.suite)
+        for victim in self.suite.victims:
+            cells = waiting.get(victim.fingerprint, [])
+            if cells:
+                for record in self._run_victim(victim, cells):
+                    summary.ran += 1
+                    summary.failed += [record] if record.status == "failed" else []
+        return summary
+
+    def _load(self, victim: VictimSpec) -> ImageData:
+        key = str(victim.dataset.plain())
+        if key not in self._data:
+            self._data[key] = dataset_of(victim).load(self.store.cache)
+        return self._data[key]
+
+    def _run_victim(self, spec: VictimSpec, cells: list[Cell]) -> list[Record]:
+        data = self._load(spec)
+        split = stages.split_of(spec, data)
+        records = []
+        try:
+            victim, before, seconds = self._victim(spec, data, split)
+            triggered = stages.triggered_test(spec, victim.state, split, len(data.classes), self.device)
+        except Exception as error:
+            for cell in cells:
+                records.append(self._save(cell, self._record(cell, split, status="failed", reason=f"victim: {_reason(error)}")))
+            return records
+        for cell in cells:
+            self.observer.busy(f"{spec.title}: {cell.defense.label}")
+            facts: dict[str, Any] = {"before": before, "victim_seconds": seconds}
+            try:
+                facts |= self._defend(cell, victim, data, split, triggered, before)
+                record = self._record(cell, split, status="ok", **facts)
+            except Exception as error:
+                record = self._record(cell, split, status="failed", reason=_reason(error), **facts)
+            records.append(self._save(cell, record))
+        return records
+
+    def _victim(self, spec: VictimSpec, data: ImageData, split: Split) -> tuple[Victim, Scores, float]:
+        """Load the victim from the cache, or train and measure it."""
+        test = split.test.to(self.device)
+        loaded = self.store.load_victim(spec)
+        if loaded is not None:
+            weights, state, facts = loaded
+            model = build_net(net_of(spec), data)
+            model.load_state_dict(weights)
+            model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+            state = {k: v.to(self.device) for k, v in state.items()}
+            poisoned = state.pop("poisoned_indices")
+            return Victim(model=model, state=state, poisoned=poisoned), Scores(**facts["before"]), facts["seconds"]
+        start = time.perf_counter()
+        self.observer.busy(f"{spec.title}: training", 0, spec.recipe.epochs)
+        victim = stages.train_victim(
+            spec,
+            data,
+            split,
+            self.device,
+            progress=lambda done, of, loss: self.observer.busy(f"{spec.title}: training, loss {loss:.3f}", done, of),
+        )
+        seconds = time.perf_counter() - start
+        triggered = stages.triggered_test(spec, victim.state, split, len(data.classes), self.device)
+        before = stages.measure(victim.model, test, triggered)
+        state = {**victim.state, "poisoned_indices": victim.poisoned}
+        facts = {"seconds": round(seconds, 2), "before": vars(before)}
+        self.store.save_victim(spec, victim.model.state_dict(), state, facts)
+        return victim, before, round(seconds, 2)
+
+    def _defend(
+        self, cell: Cell, victim: Victim, data: ImageData, split: Split, triggered: Triggered | None, before: Scores
+    ) -> dict[str, Any]:
+        test = split.test.to(self.device)
+        outcome = stages.defend(cell, victim, data, split, self.device)
+        after = stages.measure(outcome.purified.model, test, triggered)
+        oracle = stages.oracle_choice(outcome.purified, before, lambda model: stages.measure(model, test, triggered))
+        return {
+            "after": after,
+            "oracle": oracle[0] if oracle else None,
+            "oracle_setting": oracle[1] if oracle else None,
+            "seconds": round(outcome.seconds, 2),
+            "peak_mb": round(outcome.peak_mb, 1),
+            "prune": dict(outcome.purified.report),
+        }
+
+    def _record(self, cell: Cell, split: Split, **facts: Any) -> Record:
+        attack = attack_of(cell.victim)
+        return Record(
+            cell=cell.fingerprint,
+            suite=self.suite.name,
+            dataset=cell.victim.dataset.label,
+            net=cell.victim.net.label,
+            attack=cell.victim.attack.label,
+            defense=cell.defense.label,
+            seed=cell.victim.seed,
+            poison_ratio=attack.poison_ratio if attack.has_trigger else None,
+            clean_images=split.budget_size,
+            clean_source=cell.victim.budget.source,
+            knowledge=list(defense_of(cell).needs),
+            gate=self.suite.gate.asr,
+            spec=cell.plain(),
+            versions=versions(),
+            hardware=hardware(self.device, cell.victim.recipe.precision),
+            **facts,
+        )
+
+    def _save(self, cell: Cell, record: Record) -> Record:
+        self.store.save_record(self.suite.name, cell, record)
+        self.observer.finished(record)
+        return record
+
+
+def _reason(error: Exception) -> str:
+    """One line: kind, message, and the last place in the code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number may depend on."""
+    import numpy
+    import torchvision
+
+    return {
+        "mnp_plugin": mnp_plugin.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def hardware(device: torch.device, precision: str) -> dict[str, Any]:
+    """Where a number was made."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": device.type,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16" if uses_bfloat16(precision, device) else "float32",
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

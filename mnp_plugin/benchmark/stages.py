@@ -1,0 +1,229 @@
+"""The stages of the route, as functions of values: poison, train, defend, measure. They touch no disk.
+
+Seeds come from what a thing is, so neither order nor resumption nor parallelism changes a number.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin import metrics, spec
+from mnp_plugin.benchmark.suite import Cell, VictimSpec, attack_of, defense_of, net_of
+from mnp_plugin.contracts import (
+    Attack,
+    DefenderView,
+    ImageData,
+    Images,
+    MethodError,
+    Purified,
+    State,
+    Tools,
+    Triggered,
+    to_bytes,
+)
+from mnp_plugin.data.split import Split, make_split
+from mnp_plugin.errors import UserError
+from mnp_plugin.nets import build_net
+from mnp_plugin.records import Scores
+from mnp_plugin.training import Progress, fit, logits
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Victim:
+    """A trained, attacked model; ``state`` is what its trigger needs, ``poisoned`` the indices of altered images."""
+
+    model: nn.Module
+    state: State
+    poisoned: Tensor
+
+
+def split_of(victim: VictimSpec, data: ImageData) -> Split:
+    """The split that all attacks of this data set and seed share."""
+    return make_split(data, victim.budget, spec.seed_of("split", victim.dataset.plain(), victim.seed))
+
+
+def tools_for(identity: object, victim: VictimSpec, data: ImageData, device: torch.device) -> Tools:
+    """Device tools with a random stream of their own; also seeds torch's global stream, which nets draw from."""
+    seed = spec.seed_of(identity)
+    torch.manual_seed(seed)
+    return Tools(
+        device=device,
+        generator=torch.Generator(device=device).manual_seed(seed),
+        recipe=victim.recipe,
+        fresh_net=lambda: build_net(net_of(victim), data),
+    )
+
+
+def poison_candidates(attack: Attack, y: Tensor) -> tuple[Tensor, int]:
+    """(indices that may be altered, how many of them are): counted over all images; clean-label over the target class.
+
+    Raises:
+        UserError: the ratio comes to no image, or to all images of the target class.
+    """
+    pool = (y == attack.target).nonzero().flatten() if attack.clean_label else torch.arange(len(y), device=y.device)
+    count = round(attack.poison_ratio * len(pool))
+    if attack.has_trigger and count == 0:
+        raise UserError(f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} of {len(pool)} images is none; raise it")
+    if attack.clean_label and count >= len(pool):
+        raise UserError(f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} leaves no clean image of class {attack.target}")
+    return pool, count
+
+
+def check_victim(victim: VictimSpec, data: ImageData) -> None:
+    """All that can be known to fail before training.
+
+    Raises:
+        UserError: target outside the classes, ratio that comes to nothing, sizes that do not fit, budget too large.
+    """
+    attack = attack_of(victim)
+    classes = len(data.classes)
+    if attack.target >= classes:
+        raise UserError(
+            f"attack '{victim.attack.label}': target {attack.target} is outside the classes 0..{classes - 1} "
+            f"of {victim.dataset.label} ({data.classes[0]} ... {data.classes[-1]})"
+        )
+    reason = attack.objection(data.shape, classes)
+    if reason:
+        raise UserError(f"attack '{victim.attack.label}' cannot treat {victim.dataset.label}: {reason}")
+    split = split_of(victim, data)
+    poison_candidates(attack, split.train.y)
+    if victim.recipe.crop >= min(data.shape[1:]):
+        raise UserError(f"recipe.crop {victim.recipe.crop} must be smaller than the images ({data.shape[1]}x{data.shape[2]})")
+    build_net(net_of(victim), data)
+
+
+def train_victim(
+    victim: VictimSpec, data: ImageData, split: Split, device: torch.device, progress: Progress | None = None
+) -> Victim:
+    """Poison the training set and train on it, or let the attack alter each batch while training."""
+    attack = attack_of(victim)
+    tools = tools_for(["victim", victim.plain()], victim, data, device)
+    train = split.train.to(device)
+    state = attack.prepare(train, tools)
+    hook = attack.training_hook(state, len(data.classes), tools.generator)
+    pool, count = poison_candidates(attack, train.y)
+    poisoned = torch.empty(0, dtype=torch.int64, device=device)
+    if hook is None and count:
+        poisoned = pool[torch.randperm(len(pool), generator=tools.generator, device=device)[:count]].sort().values
+        train = poison(attack, train, poisoned, state, len(data.classes))
+    model = tools.fresh_net()
+    fit(model, train, victim.recipe, tools.generator, hook=hook, progress=progress)
+    return Victim(model=model, state=state, poisoned=poisoned)
+
+
+def poison(attack: Attack, train: Images, index: Tensor, state: State, num_classes: int) -> Images:
+    """A copy of ``train`` whose images ``index`` carry the trigger, rounded to 8 bit; labels follow the attack's rule."""
+    x, y = train.x.clone(), train.y.clone()
+    for part in index.split(4096):
+        x[part] = to_bytes(attack.stamp(train.x[part].float() / 255, state))
+    if not attack.clean_label:
+        y[index] = attack.attack_labels(y[index], num_classes)
+    return Images(x, y)
+
+
+def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: int, device: torch.device) -> Triggered | None:
+    """The triggered test set; None for the clean model.
+
+    Raises:
+        MethodError: every test image belongs to the target class.
+    """
+    attack = attack_of(victim)
+    if not attack.has_trigger:
+        return None
+    if not bool(attack.counted(split.test.y).any()):
+        raise MethodError("every test image belongs to the target class, so ASR cannot be measured")
+    return attack.triggered(split.test.to(device), {k: v.to(device) for k, v in state.items()}, num_classes)
+
+
+def measure(model: nn.Module, test: Images, triggered: Triggered | None) -> Scores:
+    """ACC, ASR and RA of ``model``."""
+    clean = logits(model, test.x).argmax(1)
+    if triggered is None:
+        return metrics.scores(clean, test.y, None, None, None)
+    bad = logits(model, triggered.x).argmax(1)
+    return metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome:
+    """What a defense did and cost."""
+
+    purified: Purified
+    seconds: float
+    peak_mb: float
+
+
+def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: torch.device) -> Outcome:
+    """Run the defense of ``cell`` on a copy of the victim, timed. It sees the model and the clean budget, nothing else."""
+    tools = tools_for(["cell", cell.plain()], cell.victim, data, device)
+    view = DefenderView(
+        model=copy.deepcopy(victim.model),
+        clean=split.clean.to(device),
+        validation=split.validation.to(device),
+        num_classes=len(data.classes),
+    )
+    with PeakMemory(device) as memory:
+        start = time.perf_counter()
+        purified = defense_of(cell).run(view, tools)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+    return Outcome(purified=purified, seconds=seconds, peak_mb=memory.mib)
+
+
+def oracle_choice(
+    purified: Purified, before: Scores, score: Callable[[nn.Module], Scores]
+) -> tuple[Scores, dict[str, float]] | None:
+    """The candidate with the lowest test ASR among those that keep 90 % of the victim's test accuracy.
+
+    This is how published tables of ANP chose (BackdoorBench: relative fall below 10 %). It looks at triggered test data
+    and is reported in a row of its own. None where there is nothing to choose or no ASR.
+    """
+    if purified.candidates is None or before.asr is None:
+        return None
+    best: tuple[Scores, dict[str, float]] | None = None
+    for setting, model in purified.candidates():
+        found = score(model)
+        if found.acc <= 0.9 * before.acc or found.asr is None:
+            continue
+        if best is None or found.asr < (best[0].asr or 0.0):
+            best = found, dict(setting)
+    return best
+
+
+class PeakMemory:
+    """Peak memory inside a ``with`` block, in MiB: of the device on CUDA; else resident memory, sampled every 20 ms."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.mib = device, 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def _sample(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.mib = max(self.mib, process.memory_info().rss / 2**20)
+            if self._stop.wait(0.02):
+                return
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.mib = torch.cuda.max_memory_allocated(self.device) / 2**20
+        else:
+            self._stop.set()
+            self._thread.join()

@@ -1,0 +1,238 @@
+"""A suite: YAML text -> everything resolved -> cells. Pure: reads no data, trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mnp_plugin import spec
+from mnp_plugin.contracts import Attack, Component, Dataset, Defense, Net, Recipe, attacks, datasets, defenses, nets, param
+from mnp_plugin.data.split import CleanBudget
+from mnp_plugin.errors import UserError, did_you_mean
+from mnp_plugin.registry import Registry
+from mnp_plugin.spec import Document
+
+K = TypeVar("K", bound=Component)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """When an attack counts as taken; below it the row is flagged and left out of means."""
+
+    asr: float = param(0.8, "least ASR before defense", low=0, high=1)
+
+    def __post_init__(self) -> None:
+        spec.check(self)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A component of the suite under the label that tables show."""
+
+    label: str
+    component: Component
+
+    def plain(self) -> dict[str, Any]:
+        """Resolved mapping."""
+        return spec.to_plain(self.component)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VictimSpec:
+    """All that determines a trained victim."""
+
+    dataset: Entry
+    net: Entry
+    recipe: Recipe
+    budget: CleanBudget
+    attack: Entry
+    seed: int
+
+    def plain(self) -> dict[str, Any]:
+        """Resolved mapping; its fingerprint is the victim's identity."""
+        return {
+            "dataset": self.dataset.plain(),
+            "net": self.net.plain(),
+            "recipe": spec.to_plain(self.recipe),
+            "clean_budget": spec.to_plain(self.budget),
+            "attack": self.attack.plain(),
+            "seed": self.seed,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the victim."""
+        return spec.fingerprint(self.plain())
+
+    @property
+    def title(self) -> str:
+        """One short line for people."""
+        return f"{self.dataset.label}/{self.net.label} {self.attack.label} seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One defense on one victim."""
+
+    victim: VictimSpec
+    defense: Entry
+
+    def plain(self) -> dict[str, Any]:
+        """Resolved mapping; its fingerprint is the cell's identity."""
+        return {**self.victim.plain(), "defense": self.defense.plain()}
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the cell."""
+        return spec.fingerprint(self.plain())
+
+    @property
+    def file_name(self) -> str:
+        """Name of the cell's record: readable, and unique by its identity."""
+        return f"{self.victim.attack.label}-{self.defense.label}-s{self.victim.seed}-{self.fingerprint}.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A resolved benchmark configuration."""
+
+    name: str
+    gate: Gate
+    victims: tuple[VictimSpec, ...]
+    defenses: tuple[Entry, ...]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, victim by victim."""
+        for victim in self.victims:
+            for defense in self.defenses:
+                yield Cell(victim=victim, defense=defense)
+
+
+KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "defenses")
+REQUIRED = ("dataset", "net", "clean_budget", "attacks", "defenses")
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and resolve a suite file.
+
+    Raises:
+        UserError: missing file, unknown name or key, wrong type, value out of range; with file and line.
+    """
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise UserError(f"no suite file {path}.{did_you_mean(str(path), near)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; a suite is a YAML file") from None
+    return parse_suite(text, str(path), default_name=path.stem)
+
+
+def parse_suite(text: str, source: str, default_name: str) -> Suite:
+    """Resolve the text of a suite; see :func:`load_suite`."""
+    document = spec.parse_yaml(text, source)
+    data = document.data
+    if not isinstance(data, dict):
+        raise document.error((), f"a suite is a mapping with the keys {', '.join(KEYS)}")
+    for key in data:
+        if key not in KEYS:
+            raise document.error((key,), f"unknown key '{key}'.{did_you_mean(key, KEYS)}")
+    for key in REQUIRED:
+        if key not in data:
+            raise document.error((), f"the key '{key}' is missing")
+    name = data.get("suite", default_name)
+    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
+        raise document.error(("suite",), f"must be a plain name (letters, digits, '-', '_', '.'), not {name!r}")
+    seeds = _seeds(document)
+    dataset = _entry(document, ("dataset",), datasets)
+    net = _entry(document, ("net",), nets)
+    recipe = spec.build(Recipe, document, ("recipe",)) if "recipe" in data else Recipe()
+    budget = spec.build(CleanBudget, document, ("clean_budget",))
+    gate = spec.build(Gate, document, ("gate",)) if "gate" in data else Gate()
+    rows = _entries(document, "attacks", attacks)
+    columns = _entries(document, "defenses", defenses)
+    victims = tuple(
+        VictimSpec(dataset=dataset, net=net, recipe=recipe, budget=budget, attack=attack, seed=seed)
+        for seed in seeds
+        for attack in rows
+    )
+    return Suite(name=name, gate=gate, victims=victims, defenses=columns)
+
+
+def _seeds(document: Document) -> list[int]:
+    seeds = document.data.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
+        raise document.error(("seeds",), f"must be a list of whole numbers from 0, such as [0, 1, 2], not {seeds!r}")
+    if len(set(seeds)) != len(seeds):
+        raise document.error(("seeds",), "a seed stands twice; remove one")
+    return seeds
+
+
+def _entries(document: Document, key: str, registry: Registry[K]) -> tuple[Entry, ...]:
+    items = document.data[key]
+    if not isinstance(items, list) or not items:
+        raise document.error((key,), f"must be a list of {registry.kind}s, such as [{', '.join(registry.names()[:2])}]")
+    entries = tuple(_entry(document, (key, i), registry) for i in range(len(items)))
+    for i, entry in enumerate(entries):
+        if entry.label in {e.label for e in entries[:i]}:
+            raise document.error((key, i), f"'{entry.label}' stands twice; give one of them a 'label'")
+    return entries
+
+
+def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> Entry:
+    value = spec.value_at(document, path)
+    if isinstance(value, bool) or value is None:
+        raise document.error(path, f"must be the name of a {registry.kind}, not {value!r} (put the word in quotes)")
+    if isinstance(value, str):
+        value = {"name": value}
+        document = Document(_with(document.data, path, value), document.lines, document.source)
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise document.error(path, f"must be the name of a {registry.kind}, or a mapping with a 'name'")
+    try:
+        cls = registry.get(value["name"])
+    except UserError as error:
+        raise document.error((*path, "name"), str(error)) from None
+    component = spec.build(cls, document, path, skip=("name", "label"))
+    label = value.get("label", value["name"])
+    if not isinstance(label, str) or not label or not all(c.isalnum() or c in "-_.=" for c in label):
+        raise document.error((*path, "label"), f"must be letters, digits, '-', '_', '.' and '=', not {label!r}")
+    return Entry(label, component)
+
+
+def _with(data: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy of nested ``data`` in which ``path`` holds ``value``."""
+    if not path:
+        return value
+    copy = dict(data) if isinstance(data, dict) else list(data)
+    copy[path[0]] = _with(data[path[0]], path[1:], value)
+    return copy
+
+
+def attack_of(victim: VictimSpec) -> Attack:
+    """The attack of a victim, typed."""
+    component = victim.attack.component
+    assert isinstance(component, Attack)
+    return component
+
+
+def dataset_of(victim: VictimSpec) -> Dataset:
+    """The data set of a victim, typed."""
+    component = victim.dataset.component
+    assert isinstance(component, Dataset)
+    return component
+
+
+def net_of(victim: VictimSpec) -> Net:
+    """The net of a victim, typed."""
+    component = victim.net.component
+    assert isinstance(component, Net)
+    return component
+
+
+def defense_of(cell: Cell) -> Defense:
+    """The defense of a cell, typed."""
+    component = cell.defense.component
+    assert isinstance(component, Defense)
+    return component

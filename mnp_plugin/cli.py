@@ -1,0 +1,140 @@
+"""``mnp-bench``: run, plan, report, list, describe. A user's mistake is one message and exit status 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnp_plugin.errors import UserError, did_you_mean
+
+CONFIGS = "benchmark_configs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Exit status: 0 done, 1 some cells failed, 2 bad input, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.call(arguments)
+        return status
+    except UserError as error:
+        print(f"mnp-bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmnp-bench: interrupted. Finished cells are kept; the same command goes on where this one stopped.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    import mnp_plugin
+
+    parser = argparse.ArgumentParser(prog="mnp-bench", description="Train backdoor attacks, apply defenses, compare them honestly.")
+    parser.add_argument("--version", action="version", version=f"mnp-bench {mnp_plugin.__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def suite_verb(name: str, help_text: str) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=help_text, description=help_text)
+        verb.add_argument("config", nargs="?", default="digits", help="suite file, or the name of one in benchmark_configs/")
+        verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
+        verb.add_argument("--store", type=Path, default=None, help="cache of data and victims (default: the user's cache folder)")
+        return verb
+
+    verb = suite_verb("run", "train victims, apply every defense, write records and tables; finished cells are skipped")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    verb.set_defaults(call=_run)
+    verb = suite_verb("plan", "print the cells of a suite and which are done, without running any")
+    verb.set_defaults(call=_plan)
+    verb = verbs.add_parser("report", help="rebuild the tables of a suite from its records")
+    verb.add_argument("suite", nargs="?", default="digits", help="name of a folder under --results")
+    verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
+    verb.set_defaults(call=_report)
+    verb = verbs.add_parser("list", help="list attacks, defenses, detectors, datasets and nets, and where they come from")
+    verb.set_defaults(call=_list)
+    verb = verbs.add_parser("describe", help="paper, hyper-parameters and knowledge of one method")
+    verb.add_argument("name")
+    verb.set_defaults(call=_describe)
+    return parser
+
+
+def find_config(name: str) -> Path:
+    """A suite file by path, or by its name among the configurations here, beside the package, or installed with it."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.exists():
+        return path
+    package = Path(__file__).resolve().parent
+    folders = [Path(CONFIGS), package.parent / CONFIGS, Path(sys.prefix) / "share" / "mnp_plugin" / CONFIGS]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = [f.stem for folder in folders if folder.is_dir() for f in folder.glob("*.yaml")]
+    raise UserError(f"no suite is called '{name}'.{did_you_mean(name, known)}")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.runner import Runner, pick_device
+    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.progress import Screen
+
+    suite = load_suite(find_config(arguments.config))
+    device = pick_device(arguments.device)
+    store = Store(arguments.store or default_cache(), arguments.results)
+    with Screen(suite.name) as screen:
+        summary = Runner(suite, store, device, screen).run()
+    status = _report(argparse.Namespace(suite=suite.name, results=arguments.results))
+    print(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
+    return 1 if summary.failed else status
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.suite import load_suite
+
+    suite = load_suite(find_config(arguments.config))
+    store = Store(arguments.store or default_cache(), arguments.results)
+    done = 0
+    cells = list(suite.cells())
+    for cell in cells:
+        record = store.load_record(suite.name, cell)
+        state = record.status if record else "to do"
+        done += state == "ok"
+        print(f"{state:6}  {cell.fingerprint}  {cell.victim.title}  ->  {cell.defense.label}")
+    print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.report.build import build_tables
+
+    built = build_tables(arguments.results / arguments.suite)
+    print(built.md.read_text(encoding="utf-8"))
+    if built.left_out:
+        print(f"{len(built.left_out)} records of other settings in {built.csv.parent / 'records'} are left out")
+    print(f"{built.records} records -> {built.csv} and {built.md}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from mnp_plugin import contracts
+    from mnp_plugin.registry import BROKEN
+
+    for registry in (contracts.attacks, contracts.defenses, contracts.detectors, contracts.datasets, contracts.nets):
+        print(f"{registry.kind}s:")
+        for name in registry.names():
+            doc = (registry.get(name).__doc__ or "").strip().splitlines()
+            print(f"  {name:20} {registry.origin(name):20} {doc[0] if doc else ''}")
+    for plugin, reason in BROKEN.items():
+        print(f"broken plugin '{plugin}': {reason}")
+    return 0
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.describe import describe
+
+    print(describe(arguments.name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,434 @@
+"""The one file a method author imports: base classes, the values they exchange, and the registries.
+
+A method is a frozen, keyword-only dataclass whose fields are its hyper-parameters. What an author overrides is small;
+the outer calls, which check shapes, ranges and state, belong to the framework and are final.
+
+    from mnp_plugin.contracts import Attack, attacks, param
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin import spec
+from mnp_plugin.errors import UserError
+from mnp_plugin.registry import Registry
+from mnp_plugin.spec import param
+
+__all__ = [
+    "Attack",
+    "Component",
+    "Dataset",
+    "Defense",
+    "DefenderView",
+    "ImageData",
+    "Images",
+    "MethodError",
+    "ModelDetector",
+    "Net",
+    "Purified",
+    "Recipe",
+    "SampleDetector",
+    "State",
+    "Tools",
+    "Triggered",
+    "attacks",
+    "datasets",
+    "defenses",
+    "detectors",
+    "nets",
+    "param",
+]
+
+State = dict[str, Tensor]
+"""What an attack learned or drew once: tensors by name, saved with the victim."""
+
+
+class MethodError(RuntimeError):
+    """A method broke its contract; the message names method and clause. Becomes the reason of a failed record."""
+
+
+# ---------------------------------------------------------------------------------------------------------------- values
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images and labels on one device.
+
+    Args:
+        x: uint8 [N, C, H, W], 0..255.
+        y: int64 [N], class indices.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __post_init__(self) -> None:
+        if self.x.dtype != torch.uint8 or self.x.ndim != 4:
+            raise UserError(f"images must be uint8 [N, C, H, W], not {self.x.dtype} {list(self.x.shape)}")
+        if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:
+            raise UserError(f"labels must be int64 [{len(self.x)}], not {self.y.dtype} {list(self.y.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: Tensor | slice) -> Images:
+        return Images(self.x[index], self.y[index])
+
+    def to(self, device: torch.device) -> Images:
+        """The same images on ``device``."""
+        return Images(self.x.to(device), self.y.to(device))
+
+    def pixels(self) -> Tensor:
+        """float32 [N, C, H, W] in [0, 1]."""
+        return self.x.float() / 255
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Round float pixels in [0, 1] to uint8, saturating (never wrapping modulo 256)."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """A loaded data set: its two parts, class names, and the channel statistics that nets normalise with."""
+
+    train: Images
+    test: Images
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        c, h, w = self.train.x.shape[1:]
+        return c, h, w
+
+
+@dataclass(frozen=True, eq=False)
+class Triggered:
+    """Test images that carry the trigger.
+
+    Args:
+        x: float32 [M, C, H, W] in [0, 1], not rounded to 8 bit.
+        y_true: int64 [M], their true labels.
+        y_attack: int64 [M], the labels the attacker wants.
+    """
+
+    x: Tensor
+    y_true: Tensor
+    y_attack: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a net is trained: SGD with momentum, one warm-up and a linear or cosine decay to zero.
+
+    Weight decay is on by default: magnitude-guided pruning presupposes it.
+    """
+
+    epochs: int = param(30, "passes over the training set", low=1)
+    batch_size: int = param(128, "images per step", low=2)
+    lr: float = param(0.1, "peak learning rate", above=0)
+    momentum: float = param(0.9, "SGD momentum (Nesterov)", low=0, high=0.999)
+    weight_decay: float = param(5e-4, "L2 penalty on every parameter", low=0)
+    schedule: Literal["cosine", "linear"] = param("cosine", "shape of the decay after the warm-up")
+    warmup: float = param(0.1, "share of the steps spent warming up", low=0, high=0.9)
+    label_smoothing: float = param(0.0, "cross entropy with smoothed labels", low=0, high=0.9)
+    crop: int = param(4, "random crop after reflecting this many pixels on each side; 0 is off", low=0)
+    flip: bool = param(True, "random horizontal flip")
+    precision: Literal["auto", "float32", "bfloat16"] = param(
+        "auto", "autocast to bfloat16; auto does so where the hardware computes in it"
+    )
+
+    def __post_init__(self) -> None:
+        spec.check(self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tools:
+    """Device tools for a method. Holds no data: data travel as arguments.
+
+    Args:
+        device: where tensors live.
+        generator: the method's own random stream, on ``device``.
+        recipe: how this benchmark trains nets.
+        fresh_net: builds an untrained net of the victim's kind.
+        log: takes one line for the user.
+    """
+
+    device: torch.device
+    generator: torch.Generator
+    recipe: Recipe
+    fresh_net: Callable[[], nn.Module]
+    log: Callable[[str], None] = field(default=lambda line: None)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DefenderView:
+    """All that a defense may see. Nothing here leads to the trigger, to poisoned data or to a test set.
+
+    Args:
+        model: the net to repair; the defense owns this copy.
+        clean: the part of the clean budget to work with.
+        validation: the rest of the budget, for stopping and choosing.
+        num_classes: number of classes.
+        extras: what the defense declared in ``needs`` and was granted.
+    """
+
+    model: nn.Module
+    clean: Images
+    validation: Images
+    num_classes: int
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Purified:
+    """What a defense gives back.
+
+    Args:
+        model: plain net with the same ``state_dict`` keys as the victim's (masks baked in), at the blind choice.
+        report: JSON-ready facts: what was pruned, where it stopped and why.
+        candidates: lazily, every (setting, net) the defense chose among, from which the framework derives the separately
+            named oracle row; None where there is no such choice.
+    """
+
+    model: nn.Module
+    report: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
+
+
+# ------------------------------------------------------------------------------------------------------------ components
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component(ABC):
+    """A registered thing: hyper-parameters as fields, range-checked on construction; no learned state, ever."""
+
+    name: ClassVar[str] = ""
+    """Set by registration."""
+    version: ClassVar[int] = 1
+    """Raise it when behaviour changes: it is part of every fingerprint."""
+    paper: ClassVar[str] = ""
+    """Source: authors, title, venue and year, arXiv number."""
+
+    def __post_init__(self) -> None:
+        spec.check(self)
+        self.validate()
+
+    def validate(self) -> None:  # noqa: B027 - optional hook
+        """Check what ranges of single fields cannot say; raise :class:`UserError`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Component):
+    """A source of labelled images."""
+
+    @abstractmethod
+    def load(self, cache: Path) -> ImageData:
+        """Return the data on the CPU; ``cache`` is a folder for downloads and decoded copies.
+
+        Raises:
+            UserError: missing folder, empty class, images that do not decode.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net(Component):
+    """A backbone."""
+
+    @abstractmethod
+    def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        """An untrained net that maps float32 [N, C, H, W], already normalised, to logits [N, ``num_classes``].
+
+        Raises:
+            UserError: the net cannot take images of ``shape`` (C, H, W).
+        """
+
+
+Hook = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Change one training batch: (x float [N, C, H, W] in [0, 1], y int64 [N]) -> the same, possibly altered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Component):
+    """A backdoor attack that poisons training data. Override :meth:`apply`, and :meth:`prepare` if it draws something.
+
+    ``poison_ratio`` counts over the whole training set (as BackdoorBench does); for clean-label attacks it counts over
+    the target class and is below 1.
+    """
+
+    clean_label: ClassVar[bool] = False
+    """Whether labels stay and only images of the target class are altered."""
+    has_trigger: ClassVar[bool] = True
+    """False only for the clean model."""
+    label_modes: ClassVar[tuple[str, ...]] = ("all2one", "all2all")
+    """Target rules this attack defines."""
+
+    target: int = param(0, "class that triggered images are sent to (all2one)", low=0)
+    poison_ratio: float = param(0.1, "share of the training images that carry the trigger", above=0, high=1)
+    label_mode: Literal["all2one", "all2all"] = param(
+        "all2one", "all2one: every image to the target; all2all: class y to y+1"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_mode not in self.label_modes:
+            raise UserError(
+                f"{type(self).__name__}.label_mode must be one of {', '.join(self.label_modes)}, not '{self.label_mode}'"
+            )
+        if self.clean_label and self.poison_ratio >= 1:
+            raise UserError(
+                f"{type(self).__name__}.poison_ratio must be below 1: a clean-label attack that alters every image of the "
+                "target class leaves the net no clean example of it"
+            )
+
+    # -- what an author overrides
+
+    def prepare(self, train: Images, tools: Tools) -> State:
+        """Draw or learn, once, what the trigger needs; default: nothing. Tensors by name, saved with the victim."""
+        return {}
+
+    @abstractmethod
+    def apply(self, x: Tensor, state: State) -> Tensor:
+        """Put the trigger on ``x`` (float32 [N, C, H, W] in [0, 1]); deterministic, and ``x`` itself stays as it is."""
+
+    def training_hook(self, state: State, num_classes: int, generator: torch.Generator) -> Hook | None:
+        """Training-control attacks return the function that changes each batch; others None (the data are poisoned)."""
+        return None
+
+    def objection(self, shape: tuple[int, int, int], num_classes: int) -> str | None:
+        """Why this attack cannot treat images of ``shape`` (C, H, W); None if it can. Asked before any training."""
+        return None
+
+    # -- what the framework calls
+
+    @final
+    def stamp(self, x: Tensor, state: State) -> Tensor:
+        """Apply the trigger, check the result and clip it to [0, 1].
+
+        Raises:
+            MethodError: wrong shape or dtype, a value that is not finite, or the input was written to.
+        """
+        before = x._version
+        out = self.apply(x, state)
+        if x._version != before:
+            raise MethodError(f"attack '{self.name}' wrote to its input; start apply() with x = x.clone()")
+        if out.shape != x.shape or out.dtype != x.dtype:
+            raise MethodError(
+                f"attack '{self.name}' turned {x.dtype} {list(x.shape)} into {out.dtype} {list(out.shape)}; keep both"
+            )
+        if not torch.isfinite(out).all():
+            raise MethodError(f"attack '{self.name}' made pixels that are not finite")
+        return out.clamp(0, 1)
+
+    @final
+    def attack_labels(self, y: Tensor, num_classes: int) -> Tensor:
+        """Labels the attacker wants for images of classes ``y``."""
+        return (y + 1) % num_classes if self.label_mode == "all2all" else torch.full_like(y, self.target)
+
+    @final
+    def counted(self, y: Tensor) -> Tensor:
+        """Which test images count for ASR: all but the target class; every image for all-to-all. bool [N]."""
+        return torch.ones_like(y, dtype=torch.bool) if self.label_mode == "all2all" else y != self.target
+
+    @final
+    def triggered(self, test: Images, state: State, num_classes: int) -> Triggered:
+        """The triggered test set: counted images only, in float, without augmentation."""
+        part = test[self.counted(test.y)]
+        chunks = [self.stamp(part[i : i + 1024].pixels(), state) for i in range(0, len(part), 1024)]
+        return Triggered(torch.cat(chunks), part.y, self.attack_labels(part.y, num_classes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defense(Component):
+    """A repair of a trained net. Override :meth:`purify`."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Knowledge beyond model and clean budget, printed in the table; none for the ordinary defender."""
+
+    @abstractmethod
+    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        """Repair ``view.model`` (the defense owns it) with the clean budget and choose the stopping point blind."""
+
+    def objection(self, model: nn.Module) -> str | None:
+        """Why this defense cannot treat nets like ``model``; None if it can. Asked before any training."""
+        return None
+
+    @final
+    def run(self, view: DefenderView, tools: Tools) -> Purified:
+        """Purify a deep copy and check what comes back.
+
+        Raises:
+            MethodError: other ``state_dict`` keys or shapes, or weights that are not finite.
+            UserError: the defense objects to this net.
+        """
+        reason = self.objection(view.model)
+        if reason:
+            raise UserError(f"defense '{self.name}' cannot treat this net: {reason}")
+        own = DefenderView(
+            model=copy.deepcopy(view.model).requires_grad_(True).eval(),
+            clean=view.clean,
+            validation=view.validation,
+            num_classes=view.num_classes,
+            extras={key: view.extras[key] for key in self.needs},
+        )
+        result = self.purify(own, tools)
+        self._check(result.model, view.model)
+        result.model.requires_grad_(True).eval()
+        return result
+
+    def _check(self, model: nn.Module, original: nn.Module) -> None:
+        had, has = original.state_dict(), model.state_dict()
+        if model is original:
+            raise MethodError(f"defense '{self.name}' gave back the victim itself")
+        if list(had) != list(has):
+            odd = sorted(set(had) ^ set(has))[:3]
+            raise MethodError(f"defense '{self.name}' changed the state_dict keys ({odd}): bake masks into the weights")
+        for key, value in has.items():
+            if value.shape != had[key].shape:
+                raise MethodError(f"defense '{self.name}' changed the shape of {key}")
+            if not torch.isfinite(value).all():
+                raise MethodError(f"defense '{self.name}' diverged: {key} is not finite; try a smaller learning rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDetector(Component):
+    """Says how backdoored a whole net looks. Override :meth:`score`."""
+
+    @abstractmethod
+    def score(self, view: DefenderView, tools: Tools) -> float:
+        """A number that grows with the suspicion; finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDetector(Component):
+    """Says how triggered single images look to a net. Override :meth:`scores`."""
+
+    @abstractmethod
+    def scores(self, view: DefenderView, suspects: Tensor, tools: Tools) -> Tensor:
+        """float32 [N] for ``suspects`` (float32 [N, C, H, W] in [0, 1]); grows with the suspicion."""
+
+
+Detector = ModelDetector | SampleDetector
+
+attacks: Registry[Attack] = Registry("attack", Attack)
+defenses: Registry[Defense] = Registry("defense", Defense)
+detectors: Registry[Component] = Registry("detector", Component)
+datasets: Registry[Dataset] = Registry("dataset", Dataset)
+nets: Registry[Net] = Registry("net", Net)
+
+
+def concat(parts: Sequence[Images]) -> Images:
+    """Images of all parts, in order."""
+    return Images(torch.cat([p.x for p in parts]), torch.cat([p.y for p in parts]))

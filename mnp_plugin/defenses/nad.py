@@ -1,0 +1,93 @@
+"""NAD: distil the attention of a fine-tuned teacher into the victim."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Defense, DefenderView, Purified, Tools, defenses, param
+from mnp_plugin.training import fit
+
+
+@defenses.register("nad")
+@dataclass(frozen=True, kw_only=True)
+class NAD(Defense):
+    """Cross entropy + sum over three maps of beta * MSE(A(student), A(teacher)), A = channel sum of |F|^p, unit l2 norm.
+
+    The teacher is the victim fine-tuned on the clean budget. Maps are taken at the last module of each of the last three
+    spatial resolutions (layer2, layer3, layer4 of a ResNet). Deviation: BackdoorBench's third tap on PreActResNet-18 is
+    1x1, so that its term has no gradient; 1x1 maps are left out here.
+    """
+
+    paper = "Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930"
+
+    teacher_epochs: int = param(10, "passes of fine-tuning that make the teacher", low=1)
+    epochs: int = param(20, "passes of distillation", low=1)
+    lr: float = param(0.01, "peak learning rate of both", above=0)
+    batch_size: int = param(64, "images per step", low=2)
+    betas: tuple[float, ...] = param((500.0, 1000.0, 1000.0), "weights of the maps, from the lowest up", low=0)
+    power: float = param(2.0, "exponent p of the attention map", above=0)
+
+    def objection(self, model: nn.Module) -> str | None:
+        if any(isinstance(m, nn.Conv2d) and max(m.kernel_size) <= 7 for m in model.modules()):
+            return None
+        return "it has no convolutional feature maps to compare"
+
+    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        common = replace(tools.recipe, lr=self.lr, batch_size=self.batch_size, label_smoothing=0.0)
+        teacher = copy.deepcopy(view.model)
+        fit(teacher, view.clean, replace(common, epochs=self.teacher_epochs), tools.generator)
+        teacher.requires_grad_(False).eval()
+        names = tap_names(view.model, view.clean[:1].pixels(), len(self.betas))
+        betas = self.betas[-len(names) :]
+        with ExitStack() as stack:
+            seen, wanted = (_listen(net, names, stack) for net in (view.model, teacher))
+
+            def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+                value = F.cross_entropy(model(x), y)
+                with torch.no_grad():
+                    teacher(x)
+                for beta, name in zip(betas, names, strict=True):
+                    value = value + beta * F.mse_loss(self.attention(seen[name]), self.attention(wanted[name]))
+                return value
+
+            fit(view.model, view.clean, replace(common, epochs=self.epochs), tools.generator, loss=loss)
+        return Purified(model=view.model, report={"maps": names, "epochs": self.epochs})
+
+    def attention(self, feature: Tensor) -> Tensor:
+        """Attention map of a feature map [N, C, H, W]: [N, H * W], each of unit l2 norm."""
+        return F.normalize(feature.float().abs().pow(self.power).sum(1).flatten(1), dim=1, eps=1e-6)
+
+
+def tap_names(model: nn.Module, example: Tensor, count: int) -> list[str]:
+    """Paths of the modules that finish last at each of the last ``count`` spatial resolutions above 1x1."""
+    last: dict[tuple[int, ...], str] = {}
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if name:
+
+                def note(_m: nn.Module, _i: object, out: object, name: str = name) -> None:
+                    if isinstance(out, Tensor) and out.ndim == 4 and out.shape[-1] > 1:
+                        last[tuple(out.shape[-2:])] = name
+
+                stack.callback(module.register_forward_hook(note).remove)
+        with torch.no_grad():
+            model.eval()(example)
+    return list(last.values())[-count:]
+
+
+def _listen(model: nn.Module, names: list[str], stack: ExitStack) -> dict[str, Tensor]:
+    """A dictionary that each forward pass fills with the outputs of the modules ``names``."""
+    outputs: dict[str, Tensor] = {}
+    for name in names:
+
+        def keep(_m: nn.Module, _i: object, out: Tensor, name: str = name) -> None:
+            outputs[name] = out
+
+        stack.callback(model.get_submodule(name).register_forward_hook(keep).remove)
+    return outputs

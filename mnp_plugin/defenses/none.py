@@ -1,0 +1,16 @@
+"""No defense: the victim as it is, the row that every other is read against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mnp_plugin.contracts import Defense, DefenderView, Purified, Tools, defenses
+
+
+@defenses.register("none")
+@dataclass(frozen=True, kw_only=True)
+class NoDefense(Defense):
+    """Gives the victim back unchanged."""
+
+    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        return Purified(model=view.model)

@@ -1,0 +1,24 @@
+"""The one error that is the user's to mend.
+
+Everything a user can get wrong (a name, a key, a range, a folder) raises :class:`UserError` with a sentence that says what
+was wrong and how to put it right. The command line prints that sentence and exits with status 2; anything else that
+escapes is a defect of this package and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: the message says what was wrong and how to put it right."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest known word, else the list of what is known."""
+    options = sorted(known)
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    return f" Known: {', '.join(options) or 'none'}."

@@ -1,0 +1,125 @@
+"""ResNet-18 with the CIFAR stem, and PreActResNet-18 with the parameter names that BackdoorBench's checkpoints use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Net, nets, param
+
+BLOCKS = (2, 2, 2, 2)
+
+
+def _conv3(inputs: int, outputs: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """conv-BN-ReLU-conv-BN plus shortcut, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3(inputs, outputs, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = _conv3(outputs, outputs, 1)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv twice plus shortcut; the projection has no BN and takes the activated input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = _conv3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = _conv3(outputs, outputs, 1)
+        self.projects = stride != 1 or inputs != outputs
+        if self.projects:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.bn1(x))
+        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return out + (self.shortcut(active) if self.projects else x)
+
+
+def _stages(block: type[BasicBlock] | type[PreActBlock], width: int) -> list[nn.Sequential]:
+    stages, inputs = [], width
+    for stage, count in enumerate(BLOCKS):
+        outputs = width * 2**stage
+        blocks: list[nn.Module] = []
+        for i in range(count):
+            blocks.append(block(inputs, outputs, 2 if stage > 0 and i == 0 else 1))
+            inputs = outputs
+        stages.append(nn.Sequential(*blocks))
+    return stages
+
+
+class ResNetModule(nn.Module):
+    """Stem of one 3x3 convolution, four stages, adaptive average pool, head named ``linear``."""
+
+    def __init__(self, num_classes: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3(channels, width, 1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1, self.layer2, self.layer3, self.layer4 = _stages(BasicBlock, width)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(8 * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        out: Tensor = self.linear(self.avgpool(x).flatten(1))
+        return out
+
+
+class PreActResNetModule(nn.Module):
+    """As BackdoorBench builds it: no BN after the stem and none before the pool; 16 BN layers, 3 392 channels at width 64."""
+
+    def __init__(self, num_classes: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3(channels, width, 1)
+        self.layer1, self.layer2, self.layer3, self.layer4 = _stages(PreActBlock, width)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(8 * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
+        out: Tensor = self.linear(self.avgpool(x).flatten(1))
+        return out
+
+
+@nets.register("resnet18")
+@dataclass(frozen=True, kw_only=True)
+class ResNet18(Net):
+    """ResNet-18 with the 3x3 CIFAR stem; 4 800 BN channels at width 64; any image size."""
+
+    paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385"
+
+    width: int = param(64, "channels of the first stage", low=1, high=512)
+
+    def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        return ResNetModule(num_classes, shape[0], self.width)
+
+
+@nets.register("preactresnet18")
+@dataclass(frozen=True, kw_only=True)
+class PreActResNet18(Net):
+    """PreActResNet-18 with BackdoorBench's parameter names and order; any image size."""
+
+    paper = "He et al., Identity Mappings in Deep Residual Networks, ECCV 2016, arXiv 1603.05027"
+
+    width: int = param(64, "channels of the first stage", low=1, high=512)
+
+    def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        return PreActResNetModule(num_classes, shape[0], self.width)

@@ -1,0 +1,57 @@
+"""What a run looks like while it runs: two bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mnp_plugin.records import Record, Scores
+
+
+class Screen:
+    """Observer of a run. On a terminal: what runs now, done/total, time left; everywhere: a line per finished cell."""
+
+    def __init__(self, suite: str) -> None:
+        self.console = Console(highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.cells = self.bars.add_task(f"[bold]{suite}", total=None)
+        self.now = self.bars.add_task("starting", total=None)
+        self.what = ""
+
+    def __enter__(self) -> Screen:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def plan(self, total: int, done: int) -> None:
+        """Say how much there is to do."""
+        self.bars.update(self.cells, total=total, completed=done)
+        self.console.print(f"{total} cells, {done} done before")
+
+    def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
+        """Show what runs now."""
+        stage = what.partition(",")[0]
+        if stage != self.what and not self.console.is_terminal:
+            self.console.print(f"... {stage}")
+        self.what = stage
+        self.bars.update(self.now, description=what, completed=step, total=steps or None)
+
+    def finished(self, record: Record) -> None:
+        """Print the cell's scores."""
+        self.bars.advance(self.cells)
+        name = f"{record.attack:10} {record.defense:8} seed {record.seed}"
+        if record.status == "failed":
+            self.console.print(f"[red]failed[/red] {name}  {record.reason}", markup=True)
+            return
+        text = f"{name}  {_scores(record.before)} -> {_scores(record.after)}  {record.seconds:.1f} s"
+        self.console.print(text if record.took else f"{text}  [yellow]attack did not take[/yellow]")
+
+
+def _scores(scores: Scores | None) -> str:
+    if scores is None:
+        return "-"
+    asr = "" if scores.asr is None else f" ASR {100 * scores.asr:5.1f}"
+    return f"ACC {100 * scores.acc:5.1f}{asr}"

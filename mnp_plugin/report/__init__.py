@@ -1,0 +1,1 @@
+"""Records -> tables. Imports records and pandas, never torch."""

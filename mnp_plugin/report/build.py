@@ -1,0 +1,33 @@
+"""Rebuild a suite's tables from its records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnp_plugin.files import write_atomic
+from mnp_plugin.report.leaderboard import leaderboard, read_records, to_csv, to_markdown
+
+
+@dataclass(frozen=True)
+class Built:
+    """Files that were written, how many records they show, and record files left out (of other settings)."""
+
+    csv: Path
+    md: Path
+    records: int
+    left_out: list[str]
+
+
+def build_tables(folder: Path) -> Built:
+    """Write ``leaderboard.csv`` and ``leaderboard.md`` into ``folder`` (``results/<suite>``).
+
+    Raises:
+        UserError: no records, or one that cannot be read.
+    """
+    records, left_out = read_records(folder)
+    table = leaderboard(records)
+    built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), left_out)
+    write_atomic(built.csv, to_csv(table).encode())
+    write_atomic(built.md, to_markdown(table, f"Leaderboard: {folder.name}").encode())
+    return built

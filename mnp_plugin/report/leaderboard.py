@@ -1,0 +1,212 @@
+"""The leaderboard: a long csv, one line per (attack, defense) over seeds, and a readable md. Byte for byte reproducible.
+
+Rows are sorted by name, never by the order in which cells ran.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from mnp_plugin.errors import UserError
+from mnp_plugin.records import Record, Scores, der, from_json
+
+COLUMNS = (
+    "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
+    "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
+    "ra_before", "delta_acc", "acc_std", "asr_std", "clean_source", "knowledge",
+)  # fmt: skip
+"""Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds."""
+
+KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
+
+
+def read_records(folder: Path) -> tuple[list[Record], list[str]]:
+    """(records of the suite as planned, names of record files left out because they belong to other settings).
+
+    Raises:
+        UserError: no records there, or one that cannot be read.
+    """
+    files = sorted((folder / "records").glob("*.json"))
+    if not files:
+        raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
+    plan = folder / "suite.json"
+    planned = set(json.loads(plan.read_text(encoding="utf-8"))["records"]) if plan.is_file() else {f.name for f in files}
+    chosen = [f for f in files if f.name in planned]
+    records = [from_json(f.read_text(encoding="utf-8"), str(f)) for f in chosen]
+    return records, [f.name for f in files if f.name not in planned]
+
+
+def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
+    """Aggregate records over seeds, one row per (dataset, net, attack, defense, selection); columns :data:`COLUMNS`."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        groups.setdefault(tuple(getattr(record, k) for k in KEY), []).append(record)
+    rows = []
+    for key in sorted(groups, key=_sort_key):
+        group = sorted(groups[key], key=lambda r: (r.seed, r.cell))
+        selection = "none" if key[-1] == "none" else "blind"
+        rows.append(_row(key, selection, group, [r.after for r in group]))
+        if any(r.oracle for r in group):
+            rows.append(_row(key, "oracle", group, [r.oracle for r in group]))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    dataset, net, attack, ratio, images, defense = key
+    return dataset, net, attack != "clean", attack, ratio or 0.0, images, defense != "none", defense
+
+
+def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: Sequence[Scores | None]) -> dict[str, Any]:
+    pairs = [(r, s) for r, s in zip(group, scores, strict=True) if s is not None and r.before is not None]
+    took = [(r, s) for r, s in pairs if r.took]
+    used = took or pairs
+    acc = [s.acc for _, s in used]
+    asr = [s.asr for _, s in used]
+    row: dict[str, Any] = dict(zip(KEY, key, strict=True))
+    row |= {
+        "selection": selection,
+        "seeds": len(used),
+        "acc": _percent(acc),
+        "asr": _percent(asr),
+        "ra": _percent([s.ra for _, s in used]),
+        "der": _percent([der(r.before, s) for r, s in used if r.before]),
+        "acc_before": _percent([r.before.acc for r, _ in used if r.before]),
+        "asr_before": _percent([r.before.asr for r, _ in used if r.before]),
+        "ra_before": _percent([r.before.ra for r, _ in used if r.before]),
+        "delta_acc": _percent([s.acc - r.before.acc for r, s in used if r.before]),
+        "acc_std": _spread(acc),
+        "asr_std": _spread(asr),
+        "seconds": _mean([r.seconds for r, _ in used]),
+        "peak_mb": _mean([r.peak_mb for r, _ in used]),
+        "clean_source": group[0].clean_source,
+        "knowledge": " ".join(group[0].knowledge),
+        "flag": _flag(group, len(pairs), len(took)),
+    }
+    return row
+
+
+def _flag(group: Sequence[Record], measured: int, took: int) -> str:
+    failed = [r for r in group if r.status == "failed"]
+    if failed:
+        share = "" if len(failed) == len(group) else f" {len(failed)} of {len(group)} seeds"
+        return f"failed{share}: {failed[0].reason}"
+    if took < measured:
+        return "attack-failed" if took == 0 else f"attack-failed {measured - took} of {measured} seeds"
+    return ""
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None
+
+
+def _percent(values: Sequence[float | None]) -> float | None:
+    mean = _mean(values)
+    return None if mean is None else 100 * mean
+
+
+def _spread(values: Sequence[float | None]) -> float | None:
+    known = [100 * v for v in values if v is not None]
+    return stdev(known) if len(known) > 1 else None
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The csv text: two decimals, empty where there is no value."""
+    text = table.copy()
+    text["poison_ratio"] = [None if pd.isna(v) else f"{v:g}" for v in table["poison_ratio"]]
+    csv: str = text.to_csv(index=False, float_format="%.2f", lineterminator="\n")
+    return csv
+
+
+def summarise(table: pd.DataFrame) -> pd.DataFrame:
+    """Per defense and selection: means over attacks that took, mean rank by DER, damage on the clean model; best first."""
+    attacked = table[(table["attack"] != "clean") & (table["flag"] == "") & table["der"].notna()]
+    complete = attacked[attacked["selection"] != "oracle"].copy()
+    complete["rank"] = complete.groupby(["dataset", "net", "attack", "poison_ratio", "clean_images"])["der"].rank(
+        ascending=False, method="average"
+    )
+    healthy = table[(table["attack"] == "clean") & table["acc"].notna()]
+    rows = []
+    for (defense, selection), part in attacked.groupby(["defense", "selection"], sort=True):
+        ranks = complete[(complete["defense"] == defense) & (complete["selection"] == selection)]["rank"]
+        clean = healthy[(healthy["defense"] == defense) & (healthy["selection"] != "oracle")]["delta_acc"]
+        rows.append(
+            {
+                "defense": defense,
+                "selection": selection,
+                "attacks": len(part),
+                **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
+                "worst_asr": part["asr"].max(),
+                "rank": ranks.mean() if len(ranks) else None,
+                "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
+            }
+        )
+    summary = pd.DataFrame(rows)
+    return summary if summary.empty else summary.sort_values(["der", "defense", "selection"], ascending=[False, True, True])
+
+
+def to_markdown(table: pd.DataFrame, title: str) -> str:
+    """Two tables: defenses ranked over attacks, and attacks x defenses with ACC / ASR in percent."""
+    lines = [f"# {title}", ""]
+    for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
+        lines += [f"## {dataset}, {net}, {images} clean images", "", *_summary_lines(part), "", *_matrix_lines(part), ""]
+    lines += [
+        "Percent. ASR leaves the target class out (all-to-all: none). Means are over attacks whose victim took (flag empty);",
+        "rank is the mean rank by DER among rows that are not oracle. ΔACC clean: points gained or lost on the model that was",
+        "never attacked. Every defense stops blind, by its clean budget alone; *oracle* rows chose by test ASR, as published",
+        "ANP tables do, and are no fair result.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _summary_lines(part: pd.DataFrame) -> list[str]:
+    summary = summarise(part)
+    if summary.empty:
+        return ["No attack took and was defended, so there is nothing to rank."]
+    lines = [
+        "| defense | selection | attacks | ACC | ASR | worst ASR | RA | DER | rank | ΔACC clean | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in summary.to_dict("records"):
+        cells = [row["defense"], row["selection"], str(row["attacks"])]
+        cells += [_cell(row[k]) for k in ("acc", "asr", "worst_asr", "ra", "der", "rank", "clean_delta_acc", "seconds")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _matrix_lines(part: pd.DataFrame) -> list[str]:
+    columns = list(dict.fromkeys(zip(part["defense"], part["selection"], strict=True)))
+    heads = [d if s != "oracle" else f"{d} (oracle)" for d, s in columns]
+    lines = [f"| ACC / ASR | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
+    for (attack, ratio), rows in part.groupby(["attack", "poison_ratio"], sort=False, dropna=False):
+        found = {(r["defense"], r["selection"]): r for r in rows.to_dict("records")}
+        label = attack if pd.isna(ratio) else f"{attack} {ratio:g}"
+        cells = [_score(found.get(column)) for column in columns]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    notes: dict[tuple[str, str], list[str]] = {}
+    for row in part[part["flag"] != ""].to_dict("records"):
+        notes.setdefault((row["attack"], row["flag"]), []).append(row["defense"])
+    if notes:
+        lines.append("")
+    for (attack, flag), hit in notes.items():
+        who = "all defenses" if set(hit) == set(part["defense"]) else ", ".join(dict.fromkeys(hit))
+        lines.append(f"- {attack} × {who}: {flag}")
+    return lines
+
+
+def _score(row: dict[str, Any] | None) -> str:
+    if row is None or pd.isna(row["acc"]):
+        return "—" if row is None or not row["flag"] else "failed"
+    text = f"{row['acc']:.1f}" if pd.isna(row["asr"]) else f"{row['acc']:.1f} / {row['asr']:.1f}"
+    return f"{text} ⚠" if row["flag"] else text
+
+
+def _cell(value: float | None) -> str:
+    return "—" if value is None or pd.isna(value) else f"{value:.1f}"

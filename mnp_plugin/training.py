@@ -1,0 +1,135 @@
+"""The one training loop: data stay on the device as uint8, augmentation runs there in batches; no DataLoader, no PIL."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Hook, Images, MethodError, Recipe
+from mnp_plugin.data.augment import random_crop_flip
+
+Progress = Callable[[int, int, float], None]
+"""Called after each epoch: (epochs done, epochs in all, mean loss)."""
+
+
+def uses_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether to autocast to bfloat16: as asked, or, on ``auto``, where the hardware computes in it (else it is slower)."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu" and os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            flags = info.read()
+        return "amx_bf16" in flags or "avx512_bf16" in flags
+    return False
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Autocast context for ``precision`` on ``device``."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(precision, device))
+
+
+def batches(count: int, size: int, generator: torch.Generator, device: torch.device) -> Iterable[Tensor]:
+    """Shuffled index batches of equal size; the last, smaller one is dropped unless it is the only one."""
+    order = torch.randperm(count, generator=generator, device=device)
+    if count <= size:
+        yield order
+        return
+    for start in range(0, count - size + 1, size):
+        yield order[start : start + size]
+
+
+def one_cycle(step: int, steps: int, recipe: Recipe) -> float:
+    """Factor of the peak learning rate at ``step``: linear warm-up, then cosine or linear decay to zero."""
+    warm = recipe.warmup * steps
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    rest = (step - warm) / max(steps - warm, 1)
+    return 0.5 * (1 + math.cos(math.pi * rest)) if recipe.schedule == "cosine" else 1 - rest
+
+
+def fit(
+    model: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    generator: torch.Generator,
+    *,
+    hook: Hook | None = None,
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Train ``model`` in place.
+
+    Args:
+        model: takes float32 [N, C, H, W] in [0, 1]; moved to the device of ``images``.
+        images: training set, on the device to train on.
+        recipe: optimiser, schedule, augmentation.
+        generator: random stream on the same device.
+        hook: changes each batch before augmentation (training-control attacks).
+        loss: (model, x, y) -> scalar; cross entropy with the recipe's smoothing if None.
+        progress: told after every epoch.
+
+    Raises:
+        MethodError: the loss is not finite.
+    """
+    device = images.x.device
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+    )
+    per_epoch = max(len(images) // recipe.batch_size, 1)
+    steps, step = recipe.epochs * per_epoch, 0
+    for epoch in range(recipe.epochs):
+        total = torch.zeros((), device=device)
+        for index in batches(len(images), recipe.batch_size, generator, device):
+            x, y = images.x[index].float() / 255, images.y[index]
+            if hook is not None:
+                x, y = hook(x, y)
+            x = random_crop_flip(x, recipe.crop, recipe.flip, generator)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.lr * one_cycle(step, steps, recipe)
+            with autocast(recipe.precision, device):
+                x = x.contiguous(memory_format=torch.channels_last)
+                if loss is None:
+                    value = F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing)
+                else:
+                    value = loss(model, x, y)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += value.detach()
+            step += 1
+        mean = float(total) / per_epoch
+        if not math.isfinite(mean):
+            raise MethodError(f"training diverged in epoch {epoch + 1}: the loss is not finite; try a smaller learning rate")
+        if progress is not None:
+            progress(epoch + 1, recipe.epochs, mean)
+    model.eval()
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
+    """Logits in eval mode, float32 [N, K]; ``x`` is uint8 or float in [0, 1], [N, C, H, W]."""
+    model.eval()
+    parts = []
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        part = part.float() / 255 if part.dtype == torch.uint8 else part
+        parts.append(model(part.contiguous(memory_format=torch.channels_last)).float())
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, images: Images) -> float:
+    """Fraction of ``images`` classified as labelled, eval mode."""
+    return float((logits(model, images.x).argmax(1) == images.y).float().mean())
