@@ -1,4 +1,4 @@
-"""``mnp-bench``: run, plan, report, list, describe. A user's mistake is one message and exit status 2."""
+"""``mnp-bench``: run, plan, report, list, describe, check. A user's mistake is one message and exit status 2."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mnp-bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nmnp-bench: interrupted. Finished cells are kept; the same command goes on where this one stopped.", file=sys.stderr)
+        print("\nmnp-bench: interrupted. Finished cells are kept; the same command goes on from here.", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     import mnp_plugin
 
-    parser = argparse.ArgumentParser(prog="mnp-bench", description="Train backdoor attacks, apply defenses, compare them honestly.")
+    parser = argparse.ArgumentParser(
+        prog="mnp-bench", description="Train backdoor attacks, apply defenses, compare them honestly."
+    )
     parser.add_argument("--version", action="version", version=f"mnp-bench {mnp_plugin.__version__}")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -54,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("describe", help="paper, hyper-parameters and knowledge of one method")
     verb.add_argument("name")
     verb.set_defaults(call=_describe)
+    verb = verbs.add_parser("check", help="run the contract test on one method, yours too")
+    verb.add_argument("name")
+    verb.set_defaults(call=_check)
     return parser
 
 
@@ -133,6 +138,18 @@ def _describe(arguments: argparse.Namespace) -> int:
     from mnp_plugin.describe import describe
 
     print(describe(arguments.name))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.testing import ContractError, check
+
+    try:
+        for clause in check(arguments.name):
+            print(f"ok  {clause}")
+    except ContractError as error:
+        print(f"broken: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -27,8 +27,8 @@ __all__ = [
     "Attack",
     "Component",
     "Dataset",
-    "Defense",
     "DefenderView",
+    "Defense",
     "ImageData",
     "Images",
     "MethodError",
@@ -212,7 +212,7 @@ class Purified:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Component(ABC):
+class Component(ABC):  # noqa: B024 - its kinds add the abstract methods
     """A registered thing: hyper-parameters as fields, range-checked on construction; no learned state, ever."""
 
     name: ClassVar[str] = ""
@@ -277,9 +277,7 @@ class Attack(Component):
 
     target: int = param(0, "class that triggered images are sent to (all2one)", low=0)
     poison_ratio: float = param(0.1, "share of the training images that carry the trigger", above=0, high=1)
-    label_mode: Literal["all2one", "all2all"] = param(
-        "all2one", "all2one: every image to the target; all2all: class y to y+1"
-    )
+    label_mode: Literal["all2one", "all2all"] = param("all2one", "all2one: every image to the target; all2all: class y to y+1")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -422,11 +420,11 @@ class SampleDetector(Component):
 
 Detector = ModelDetector | SampleDetector
 
-attacks: Registry[Attack] = Registry("attack", Attack)
-defenses: Registry[Defense] = Registry("defense", Defense)
+attacks: Registry[Attack] = Registry("attack", Attack)  # type: ignore[type-abstract]
+defenses: Registry[Defense] = Registry("defense", Defense)  # type: ignore[type-abstract]
 detectors: Registry[Component] = Registry("detector", Component)
-datasets: Registry[Dataset] = Registry("dataset", Dataset)
-nets: Registry[Net] = Registry("net", Net)
+datasets: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
+nets: Registry[Net] = Registry("net", Net)  # type: ignore[type-abstract]
 
 
 def concat(parts: Sequence[Images]) -> Images:

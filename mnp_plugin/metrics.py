@@ -30,4 +30,3 @@ def scores(
     if triggered_pred is None or y_true is None or y_attack is None:
         return Scores(acc=acc)
     return Scores(acc=acc, asr=rate(triggered_pred == y_attack), ra=rate(triggered_pred == y_true))
-

@@ -78,7 +78,8 @@ class Neurons:
         parts = []
         for layer in self.layers:
             bn = model.get_submodule(layer.name)
-            assert isinstance(bn, nn.BatchNorm2d) and bn.running_var is not None
+            assert isinstance(bn, nn.BatchNorm2d)
+            assert bn.running_var is not None
             size = bn.weight.detach().abs() / (bn.running_var + bn.eps).sqrt()
             if layer.conv is not None:
                 weight = model.get_submodule(layer.conv).weight

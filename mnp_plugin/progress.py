@@ -13,7 +13,13 @@ class Screen:
 
     def __init__(self, suite: str) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
         self.cells = self.bars.add_task(f"[bold]{suite}", total=None)
         self.now = self.bars.add_task("starting", total=None)

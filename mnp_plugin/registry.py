@@ -79,9 +79,10 @@ class Registry(Generic[T]):
         if not (inspect.isclass(cls) and issubclass(cls, self.base)):
             raise RegistryError(f"{culprit}: must extend {self.base.__module__}.{self.base.__qualname__}")
         params = cls.__dict__.get("__dataclass_params__")
-        if params is None or not params.frozen or not all(f.kw_only for f in dataclasses.fields(cls)):
+        typed: Any = cls
+        if params is None or not params.frozen or not all(f.kw_only for f in dataclasses.fields(typed)):
             raise RegistryError(f"{culprit}: put @dataclass(frozen=True, kw_only=True) under the @register line")
-        for field in dataclasses.fields(cls):
+        for field in dataclasses.fields(typed):
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
                 raise RegistryError(f"{culprit}: field '{field.name}' needs a default")
         missing = sorted(getattr(cls, "__abstractmethods__", ()))

@@ -154,7 +154,7 @@ def parse_yaml(text: str, source: str) -> Document:
         if isinstance(node, yaml.MappingNode):
             result: dict[Any, Any] = {}
             for key_node, value_node in node.value:
-                key = loader.construct_object(key_node)  # type: ignore[no-untyped-call]
+                key = loader.construct_object(key_node)
                 line = key_node.start_mark.line + 1
                 if not isinstance(key, str):
                     raise UserError(f"{source}, line {line}: key {key!r} is not text; put it in quotes")
@@ -165,7 +165,7 @@ def parse_yaml(text: str, source: str) -> Document:
             return result
         if isinstance(node, yaml.SequenceNode):
             return [build(item, (*path, i)) for i, item in enumerate(node.value)]
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
 
     try:
         loader = yaml.SafeLoader(text)

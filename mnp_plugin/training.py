@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,12 @@ def uses_bfloat16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu" and os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            flags = info.read()
-        return "amx_bf16" in flags or "avx512_bf16" in flags
-    return False
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    info = Path("/proc/cpuinfo")
+    if device.type != "cpu" or not info.exists():
+        return False
+    flags = info.read_text(encoding="utf-8")
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.attacks.patterns import scaled
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, Images, State, Tools, attacks
 
 
 @attacks.register("trojan")

@@ -73,7 +73,9 @@ def poison_candidates(attack: Attack, y: Tensor) -> tuple[Tensor, int]:
     if attack.has_trigger and count == 0:
         raise UserError(f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} of {len(pool)} images is none; raise it")
     if attack.clean_label and count >= len(pool):
-        raise UserError(f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} leaves no clean image of class {attack.target}")
+        raise UserError(
+            f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} leaves no clean image of class {attack.target}"
+        )
     return pool, count
 
 
@@ -122,7 +124,7 @@ def train_victim(
 def poison(attack: Attack, train: Images, index: Tensor, state: State, num_classes: int) -> Images:
     """A copy of ``train`` whose images ``index`` carry the trigger, rounded to 8 bit; labels follow the attack's rule."""
     x, y = train.x.clone(), train.y.clone()
-    for part in index.split(4096):
+    for part in index.split(4096):  # type: ignore[no-untyped-call]
         x[part] = to_bytes(attack.stamp(train.x[part].float() / 255, state))
     if not attack.clean_label:
         y[index] = attack.attack_labels(y[index], num_classes)

@@ -40,7 +40,7 @@ class Store:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UserError(f"cannot write to {folder} ({error.strerror}); choose another with --store or --results") from None
+                raise UserError(f"cannot write to {folder} ({error.strerror}); set --store or --results") from None
 
     # -- victims
 

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin import neurons as channel
-from mnp_plugin.contracts import Defense, DefenderView, Purified, Tools, concat, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.neurons import Neurons, prune
-from mnp_plugin.training import accuracy, autocast
+from mnp_plugin.stopping import within
+from mnp_plugin.training import autocast
 
 
 @defenses.register("anp")
@@ -51,11 +52,10 @@ class ANP(Defense):
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         masks = self.optimise_masks(view, neurons, tools)
-        budget = concat([view.clean, view.validation])
-        floor = accuracy(view.model, budget) - self.drop / 100
+        fine = within(view, self.drop)
         threshold, best = None, view.model
         for setting, candidate in self.sweep(view.model, neurons, masks):
-            if accuracy(candidate, budget) >= floor:
+            if fine(candidate):
                 threshold, best = setting["threshold"], copy.deepcopy(candidate)
         pruned = [] if threshold is None else (masks <= threshold).nonzero().flatten().tolist()
         report = {
@@ -64,9 +64,7 @@ class ANP(Defense):
             "of": neurons.count,
             "layers": neurons.summary(pruned),
         }
-        return Purified(
-            model=best, report=report, candidates=lambda: self.sweep(view.model, neurons, masks)
-        )
+        return Purified(model=best, report=report, candidates=lambda: self.sweep(view.model, neurons, masks))
 
     def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: Tools) -> Tensor:
         """Masks in [0, 1], [neurons]; ``view.model`` keeps its weights and running statistics."""
@@ -101,9 +99,7 @@ class ANP(Defense):
             masks.data.clamp_(0, 1)
         return masks.detach()
 
-    def sweep(
-        self, victim: nn.Module, neurons: Neurons, masks: Tensor
-    ) -> Iterator[tuple[Mapping[str, float], nn.Module]]:
+    def sweep(self, victim: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[tuple[Mapping[str, float], nn.Module]]:
         """(threshold, pruned net) for every threshold that prunes more than the one before; each net is reused."""
         model = copy.deepcopy(victim)
         before = -1

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Defense, DefenderView, Images, Purified, Tools, concat, defenses, param
-from mnp_plugin.training import accuracy, fit, logits
+from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, concat, defenses, param
+from mnp_plugin.stopping import within
+from mnp_plugin.training import fit, logits
 
 
 def head_of(model: nn.Module) -> nn.Linear | None:
@@ -44,19 +45,19 @@ class FinePruning(Defense):
         assert head is not None
         budget = concat([view.clean, view.validation])
         order = _mean_activation(model, head, budget).argsort(stable=True)
-        floor = accuracy(model, budget) - self.drop / 100
+        fine = within(view, self.drop)
         step = max(1, round(self.step * len(order)))
         pruned = 0
         original = head.weight.detach().clone()
         while pruned + step < len(order):
             head.weight.data[:, order[: pruned + step]] = 0
-            if accuracy(model, budget) < floor:
+            if not fine(model):
                 break
             pruned += step
         keep = torch.ones_like(original)
         keep[:, order[:pruned]] = 0
         head.weight.data.copy_(original * keep)
-        handle = head.weight.register_hook(lambda grad: grad * keep)
+        handle = head.weight.register_hook(lambda grad: grad * keep)  # type: ignore[no-untyped-call]
         recipe = replace(tools.recipe, epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, label_smoothing=0.0)
         fit(model, view.clean, recipe, tools.generator)
         handle.remove()

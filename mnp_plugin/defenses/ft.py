@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mnp_plugin.contracts import Defense, DefenderView, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
 from mnp_plugin.training import fit
 
 

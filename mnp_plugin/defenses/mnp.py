@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin import neurons as channel
-from mnp_plugin.contracts import Defense, DefenderView, Images, Purified, Tools, concat, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.neurons import Neurons, prune
-from mnp_plugin.training import accuracy, batches
+from mnp_plugin.stopping import within
 
 FRACTIONS = (0.0025, 0.005, 0.008, 0.012, 0.017, 0.025, 0.038, 0.054, 0.075, 0.1, 0.13, 0.18, 0.25, 0.35, 0.5)
 """Shares of the neurons at which pruning may stop."""
@@ -62,14 +64,13 @@ class MNP(Defense):
         masks = self.preserve(model, neurons, omega, view.clean, tools)
         # Many masks end at exactly 0: the penalty breaks the tie, else the order of layers would.
         order = (masks - 1e-3 * omega / omega.max().clamp(min=1e-12)).argsort(stable=True)
-        budget = concat([view.clean, view.validation])
-        floor = accuracy(model, budget) - self.drop / 100
+        fine = within(view, self.drop)
         best, count = model, 0
         for fraction in FRACTIONS:
             tried = round(fraction * neurons.count)
             candidate = copy.deepcopy(model)
             prune(candidate, neurons, order[:tried], bias=True)
-            if tried > count and accuracy(candidate, budget) >= floor:
+            if tried > count and fine(candidate):
                 best, count = candidate, tried
         pruned = order[:count].tolist()
         return Purified(
@@ -88,52 +89,62 @@ class MNP(Defense):
     def suppress(self, model: nn.Module, clean: Images, tools: Tools) -> nn.Module:
         """Clean suppression: a copy of ``model`` driven up its clean loss until it has forgotten the clean task."""
         exposed = copy.deepcopy(model).requires_grad_(True).train()
-        optimiser = torch.optim.SGD(
-            exposed.parameters(), self.suppression_lr, momentum=self.momentum, weight_decay=2 * self.mu
-        )
-        for _ in range(self.suppression_epochs):
-            hits = seen = 0
-            for index in batches(len(clean), self.batch_size, tools.generator, tools.device):
-                part = clean[index]
-                x = random_crop_flip(part.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator)
-                out = exposed(x)
-                optimiser.zero_grad(set_to_none=True)
-                (-F.cross_entropy(out, part.y)).backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(exposed.parameters(), 20.0)
-                optimiser.step()
-                hits, seen = hits + int((out.argmax(1) == part.y).sum()), seen + len(index)
-            if hits <= self.suppression_floor * seen:
+        optimiser = torch.optim.SGD(exposed.parameters(), self.suppression_lr, momentum=self.momentum, weight_decay=2 * self.mu)
+        per_epoch = max(1, len(clean) // self.batch_size)
+        recent: deque[float] = deque(maxlen=per_epoch)
+        for _ in range(self.suppression_epochs * per_epoch):
+            x, y = self._draw(clean, tools, augment=True)
+            out = exposed(x)
+            optimiser.zero_grad(set_to_none=True)
+            (-F.cross_entropy(out, y)).backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(exposed.parameters(), 20.0)
+            optimiser.step()
+            recent.append(float((out.argmax(1) == y).float().mean()))
+            if sum(recent) <= self.suppression_floor * len(recent):
                 break
         return exposed.requires_grad_(False)
 
     def recover(self, exposed: nn.Module, neurons: Neurons, clean: Images, tools: Tools) -> Tensor:
         """Masks on the suppressed net's scales that bring the clean task back, [neurons], batch statistics."""
-        masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
-        optimiser = torch.optim.SGD([masks], self.lr, momentum=self.momentum)
         exposed.train()
-        for _ in range(self.recover_epochs):
-            for index in batches(len(clean), self.batch_size, tools.generator, tools.device):
-                part = clean[index]
-                value = 0.2 * F.cross_entropy(neurons.forward(exposed, part.pixels(), masks), part.y)
-                optimiser.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                masks.data.clamp_(0, 1)
-        return masks.detach()
+        return self._masks(
+            neurons,
+            self.recover_epochs * max(1, len(clean) // self.batch_size),
+            lambda m: 0.2 * self._loss(exposed, neurons, m, None, self._draw(clean, tools, augment=False)),
+            tools,
+        )
 
     def preserve(self, model: nn.Module, neurons: Neurons, omega: Tensor, clean: Images, tools: Tools) -> Tensor:
         """Masks that minimise clean loss + strength * sum(omega * mask) on the original weights, [neurons], eval mode."""
+        model.eval()
+
+        def objective(masks: Tensor) -> Tensor:
+            value = self._loss(model, neurons, masks, masks, self._draw(clean, tools, augment=True))
+            return value + self.strength * (omega * masks).sum()
+
+        return self._masks(neurons, self.mask_steps, objective, tools)
+
+    def _masks(self, neurons: Neurons, steps: int, objective: Callable[[Tensor], Tensor], tools: Tools) -> Tensor:
+        """Minimise ``objective`` over masks in [0, 1], from 1, by projected SGD with momentum."""
         masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=self.momentum)
-        model.eval()
-        for _ in range(self.mask_steps):
-            index = torch.randint(len(clean), (min(self.batch_size, len(clean)),), generator=tools.generator, device=tools.device)
-            part = clean[index]
-            x = random_crop_flip(part.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator)
-            value = F.cross_entropy(neurons.forward(model, x, masks, masks), part.y)
-            value = value + self.strength * (omega * masks).sum()
+        for _ in range(steps):
             optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            objective(masks).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             masks.data.clamp_(0, 1)
         return masks.detach()
+
+    def _loss(
+        self, model: nn.Module, neurons: Neurons, gamma: Tensor, beta: Tensor | None, batch: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        return F.cross_entropy(neurons.forward(model, batch[0], gamma, beta), batch[1])
+
+    def _draw(self, clean: Images, tools: Tools, *, augment: bool) -> tuple[Tensor, Tensor]:
+        """A random batch of the clean budget: (x in [0, 1], y)."""
+        order = torch.randperm(len(clean), generator=tools.generator, device=tools.device)
+        part = clean[order[: self.batch_size]]
+        x = part.pixels()
+        if augment:
+            x = random_crop_flip(x, tools.recipe.crop, tools.recipe.flip, tools.generator)
+        return x.contiguous(memory_format=torch.channels_last), part.y

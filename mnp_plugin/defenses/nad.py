@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Defense, DefenderView, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
 from mnp_plugin.training import fit
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mnp_plugin.contracts import Defense, DefenderView, Purified, Tools, defenses
+from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses
 
 
 @defenses.register("none")

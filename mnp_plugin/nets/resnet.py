@@ -31,7 +31,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        summed: Tensor = self.bn2(self.conv2(out)) + self.shortcut(x)
+        return F.relu(summed)
 
 
 class PreActBlock(nn.Module):
@@ -49,8 +50,9 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
-        return out + (self.shortcut(active) if self.projects else x)
+        skipped: Tensor = self.shortcut(active) if self.projects else x
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(active)))) + skipped
+        return out
 
 
 def _stages(block: type[BasicBlock] | type[PreActBlock], width: int) -> list[nn.Sequential]:

@@ -15,8 +15,10 @@ from mnp_plugin.errors import UserError, did_you_mean
 
 def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     if shape[0] != 3:
-        raise UserError(f"torchvision's {arch} takes RGB images, not {shape[0]} channel(s); set channels: 3 or choose another net")
-    options = {"aux_logits": False} if arch in ("inception_v3", "googlenet") else {}
+        raise UserError(
+            f"torchvision's {arch} takes RGB images, not {shape[0]} channel(s); set channels: 3 or choose another net"
+        )
+    options: dict[str, int] = {"aux_logits": False} if arch in ("inception_v3", "googlenet") else {}
     if arch.startswith("vit"):
         options = {"image_size": shape[1]}
     model = models.get_model(arch, weights=None, num_classes=num_classes, **options)

@@ -185,11 +185,12 @@ def _matrix_lines(part: pd.DataFrame) -> list[str]:
     columns = list(dict.fromkeys(zip(part["defense"], part["selection"], strict=True)))
     heads = [d if s != "oracle" else f"{d} (oracle)" for d, s in columns]
     lines = [f"| ACC / ASR | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
-    for (attack, ratio), rows in part.groupby(["attack", "poison_ratio"], sort=False, dropna=False):
-        found = {(r["defense"], r["selection"]): r for r in rows.to_dict("records")}
-        label = attack if pd.isna(ratio) else f"{attack} {ratio:g}"
-        cells = [_score(found.get(column)) for column in columns]
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+    matrix: dict[str, dict[tuple[str, str], dict[Any, Any]]] = {}
+    for row in part.to_dict("records"):
+        label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
+        matrix.setdefault(label, {})[row["defense"], row["selection"]] = row
+    for label, found in matrix.items():
+        lines.append(f"| {label} | {' | '.join(_score(found.get(column)) for column in columns)} |")
     notes: dict[tuple[str, str], list[str]] = {}
     for row in part[part["flag"] != ""].to_dict("records"):
         notes.setdefault((row["attack"], row["flag"]), []).append(row["defense"])
@@ -201,7 +202,7 @@ def _matrix_lines(part: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _score(row: dict[str, Any] | None) -> str:
+def _score(row: dict[Any, Any] | None) -> str:
     if row is None or pd.isna(row["acc"]):
         return "—" if row is None or not row["flag"] else "failed"
     text = f"{row['acc']:.1f}" if pd.isna(row["asr"]) else f"{row['acc']:.1f} / {row['asr']:.1f}"

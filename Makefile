@@ -1,0 +1,28 @@
+# From nothing but Python, git and make: `make demo` runs the main job, `make test` passes the tests.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test bench clean
+
+$(VENV)/installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/mnp-bench run
+
+test: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -m 'not slow' --cov --cov-report=term-missing:skip-covered
+
+bench: $(VENV)/installed
+	$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-group-by=group
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

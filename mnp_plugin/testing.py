@@ -1,0 +1,240 @@
+"""The contract test that every registered method passes, a stranger's too: ``mnp-bench check NAME`` or, in pytest::
+
+    from mnp_plugin.testing import check
+    def test_contract() -> None:
+        check("my-attack")
+
+Each clause is a function whose docstring says what it demands; a broken one raises :class:`ContractError`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin import contracts, spec
+from mnp_plugin.benchmark.stages import poison, poison_candidates
+from mnp_plugin.contracts import (
+    Attack,
+    Component,
+    Dataset,
+    DefenderView,
+    Defense,
+    ImageData,
+    ModelDetector,
+    Net,
+    Recipe,
+    SampleDetector,
+    Tools,
+)
+from mnp_plugin.data.digits import Digits
+from mnp_plugin.errors import UserError
+from mnp_plugin.nets import build_net
+from mnp_plugin.nets.small import SmallNet
+from mnp_plugin.training import fit
+
+
+class ContractError(AssertionError):
+    """A registered method breaks a clause of its contract."""
+
+
+def check(name: str, settings: Mapping[str, Any] | None = None) -> list[str]:
+    """Run every clause on the methods called ``name``, on a few hundred digits and a tiny net; seconds on one core.
+
+    Args:
+        name: registered name, in any registry.
+        settings: hyper-parameters to use instead of the defaults, to make a slow defense quick.
+
+    Returns:
+        The clauses that held.
+
+    Raises:
+        ContractError: the first clause that does not hold.
+        UserError: nothing is registered under ``name``.
+    """
+    registries = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.datasets, contracts.nets)
+    found = [registry.get(name) for registry in registries if name in registry.names()]
+    if not found:
+        raise UserError(f"nothing is called '{name}'; see mnp-bench list")
+    passed: list[str] = []
+    for cls in found:
+        method = cls(**dict(settings or {}))
+        passed += _check_component(method)
+        if isinstance(method, Attack):
+            passed += _check_attack(method)
+        elif isinstance(method, Defense):
+            passed += _check_defense(method)
+        elif isinstance(method, ModelDetector | SampleDetector):
+            passed += _check_detector(method)
+        elif isinstance(method, Net):
+            passed += _check_net(method)
+        elif isinstance(method, Dataset):
+            passed.append("a data set is checked when it is loaded")
+    return passed
+
+
+def _demand(condition: bool, clause: str, passed: list[str]) -> None:
+    if not condition:
+        raise ContractError(clause)
+    if clause not in passed:
+        passed.append(clause)
+
+
+def _small_data() -> ImageData:
+    with TemporaryDirectory() as cache:
+        data = Digits().load(Path(cache))
+    return ImageData(data.train[:400], data.test[:100], data.classes, data.mean, data.std)
+
+
+def _tools(data: ImageData, seed: int = 0) -> Tools:
+    torch.manual_seed(seed)
+    return Tools(
+        device=torch.device("cpu"),
+        generator=torch.Generator().manual_seed(seed),
+        recipe=Recipe(epochs=2, batch_size=64, crop=1, flip=False),
+        fresh_net=lambda: build_net(SmallNet(width=4), data),
+    )
+
+
+def _check_component(method: Component) -> list[str]:
+    passed: list[str] = []
+    plain = {k: v for k, v in spec.to_plain(method).items() if k not in ("name", "version")}
+    json.dumps(plain, allow_nan=False)
+    again = spec.build(type(method), spec.Document(plain, {}, "contract"), ())
+    _demand(again == method, "settings survive the way to YAML and back", passed)
+    _demand(bool((type(method).__doc__ or "").strip()), "the class has a docstring", passed)
+    return passed
+
+
+def _check_attack(attack: Attack) -> list[str]:
+    passed: list[str] = []
+    data = _small_data()
+    reason = attack.objection(data.shape, len(data.classes))
+    if reason:
+        return [f"not run: the attack objects to 16x16 images ({reason})"]
+    before = copy.deepcopy(vars(attack))
+    state, same, other = (attack.prepare(data.train, _tools(data, seed)) for seed in (0, 0, 1))
+    _demand(all(isinstance(v, Tensor) for v in state.values()), "prepare() returns tensors by name", passed)
+    _demand(_equal(state, same) and state.keys() == other.keys(), "the trigger is deterministic under a seed", passed)
+    x = data.test.pixels()
+    kept = x.clone()
+    out = attack.stamp(x, state)
+    _demand(torch.equal(x, kept), "apply() leaves its input as it is", passed)
+    _demand(bool(((out >= 0) & (out <= 1)).all()) and out.shape == x.shape, "triggered pixels lie in [0, 1]", passed)
+    _demand(torch.equal(out, attack.stamp(x, state)), "the same image gets the same trigger twice", passed)
+    rebuilt = type(attack)(**vars(attack))
+    _demand(torch.equal(out, rebuilt.stamp(x, copy.deepcopy(state))), "settings and state rebuild the trigger exactly", passed)
+    if attack.has_trigger:
+        _demand(not torch.equal(out, x), "the trigger changes the image", passed)
+    _demand(vars(attack) == before, "nothing is stored on the attack object", passed)
+    hook = attack.training_hook(state, len(data.classes), torch.Generator().manual_seed(0))
+    if hook is not None:
+        passed += _check_hook(attack, hook, data)
+    elif attack.has_trigger:
+        passed += _check_poison(attack, state, data)
+    return passed
+
+
+def _check_hook(attack: Attack, hook: contracts.Hook, data: ImageData) -> list[str]:
+    passed: list[str] = []
+    x, y = data.train.pixels(), data.train.y
+    kept_x, kept_y = x.clone(), y.clone()
+    new_x, new_y = hook(x, y)
+    _demand(torch.equal(x, kept_x) and torch.equal(y, kept_y), "the training hook leaves its batch as it is", passed)
+    _demand(new_x.shape == x.shape and new_y.shape == y.shape, "the training hook keeps shapes", passed)
+    changed = new_y != y
+    _demand(
+        torch.equal(new_y[changed], attack.attack_labels(y, len(data.classes))[changed]),
+        "the training hook relabels by the attack's rule only",
+        passed,
+    )
+    return passed
+
+
+def _check_poison(attack: Attack, state: contracts.State, data: ImageData) -> list[str]:
+    passed: list[str] = []
+    pool, count = poison_candidates(attack, data.train.y)
+    index = pool[:count]
+    poisoned = poison(attack, data.train, index, state, len(data.classes))
+    rest = torch.ones(len(data.train), dtype=torch.bool)
+    rest[index] = False
+    _demand(torch.equal(poisoned.x[rest], data.train.x[rest]), "images that were not chosen stay as they are", passed)
+    if attack.clean_label:
+        _demand(torch.equal(poisoned.y, data.train.y), "a clean-label attack leaves every label", passed)
+        _demand(bool((data.train.y[index] == attack.target).all()), "a clean-label attack alters the target class only", passed)
+    return passed
+
+
+def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def _view(data: ImageData, model: nn.Module) -> DefenderView:
+    return DefenderView(model=model, clean=data.test[:60], validation=data.test[60:80], num_classes=len(data.classes))
+
+
+def _check_defense(defense: Defense) -> list[str]:
+    passed: list[str] = []
+    data = _small_data()
+    tools = _tools(data)
+    victim = tools.fresh_net()
+    fit(victim, data.train, tools.recipe, tools.generator)
+    weights = {k: v.clone() for k, v in victim.state_dict().items()}
+    extras: dict[str, Any] = {}
+    missing = [need for need in defense.needs if need not in extras]
+    if missing:
+        return [f"not run: needs {', '.join(missing)}"]
+    first = defense.run(_view(data, victim), _tools(data))
+    _demand(_equal(weights, victim.state_dict()), "the victim stays as it is", passed)
+    _demand(not first.model.training, "the repaired net is in eval mode", passed)
+    json.dumps(dict(first.report), allow_nan=False)
+    passed.append("the report is plain JSON")
+    second = defense.run(_view(data, victim), _tools(data))
+    _demand(_equal(first.model.state_dict(), second.model.state_dict()), "the same seed repairs to the same weights", passed)
+    fresh = _tools(data).fresh_net()
+    fresh.load_state_dict(first.model.state_dict())
+    with torch.no_grad():
+        # Not bit for bit: the memory layout of the weights decides the order of sums.
+        same = torch.allclose(fresh.eval()(data.test.pixels()), first.model(data.test.pixels()), rtol=1e-3, atol=1e-3)
+    _demand(same, "a plain net with the returned weights computes the same", passed)
+    if first.candidates is not None:
+        for setting, candidate in first.candidates():
+            _demand(all(isinstance(v, int | float) for v in setting.values()), "candidates carry numeric settings", passed)
+            _demand(candidate.state_dict().keys() == weights.keys(), "candidates keep the state_dict keys", passed)
+        _demand(_equal(second.model.state_dict(), first.model.state_dict()), "listing candidates changes no result", passed)
+    return passed
+
+
+def _check_detector(detector: ModelDetector | SampleDetector) -> list[str]:
+    passed: list[str] = []
+    data = _small_data()
+    view = _view(data, _tools(data).fresh_net().eval())
+    if isinstance(detector, ModelDetector):
+        first, second = (detector.score(view, _tools(data)) for _ in range(2))
+        _demand(first == second and abs(first) < float("inf"), "a finite score, the same under the same seed", passed)
+        return passed
+    one, two = (detector.scores(view, data.test.pixels(), _tools(data)) for _ in range(2))
+    _demand(one.shape == (len(data.test),) and bool(torch.isfinite(one).all()), "one finite score per image", passed)
+    _demand(torch.equal(one, two), "the same scores under the same seed", passed)
+    return passed
+
+
+def _check_net(net: Net) -> list[str]:
+    passed: list[str] = []
+    for shape in ((3, 32, 32), (3, 64, 64), (3, 224, 224)):
+        try:
+            model = net.build(7, shape).eval()
+        except UserError:
+            continue
+        with torch.no_grad():
+            out = model(torch.zeros(2, *shape))
+        _demand(out.shape == (2, 7), "the net gives one logit per class", passed)
+        return passed
+    raise ContractError("the net takes none of 32, 64 and 224 pixels")
