@@ -8,6 +8,7 @@ HERE = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (HERE / "mnp_plugin/__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
+CONFIGS = [str(p.relative_to(HERE)) for p in sorted(HERE.glob("benchmark_configs/*.yaml"))]
 
 setup(
     name="mnp_plugin",
@@ -19,7 +20,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["mnp_plugin", "mnp_plugin.*"]),
     package_data={"mnp_plugin": ["py.typed"]},
-    data_files=[("share/mnp_plugin/benchmark_configs", [str(p.relative_to(HERE)) for p in HERE.glob("benchmark_configs/*.yaml")])],
+    data_files=[("share/mnp_plugin/benchmark_configs", CONFIGS)],
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",

@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def find_config(name: str) -> Path:
     """A suite file by path, or by its name among the configurations here, beside the package, or installed with it."""
     path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.exists():
+    if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     package = Path(__file__).resolve().parent
     folders = [Path(CONFIGS), package.parent / CONFIGS, Path(sys.prefix) / "share" / "mnp_plugin" / CONFIGS]

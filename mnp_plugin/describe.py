@@ -38,7 +38,8 @@ def _page(kind: str, cls: type[contracts.Component], origin: str) -> str:
     lines += ["", "hyper-parameters:"]
     for field in dataclasses.fields(cls):
         limits = spec.describe_range(field)
-        shown = "null" if field.default is None else f"{field.default:g}" if isinstance(field.default, float) else field.default
+        made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        shown = "null" if made is None else f"{made:g}" if isinstance(made, float) else made
         kind_text = spec.type_name(hints[field.name]) + (f", {limits}" if limits else "")
         lines.append(f"  {field.name} = {shown}  ({kind_text})  {field.metadata.get('help', '')}")
     return "\n".join(lines)

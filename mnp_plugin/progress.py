@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mnp_plugin.records import Record, Scores
@@ -50,7 +51,7 @@ class Screen:
         self.bars.advance(self.cells)
         name = f"{record.attack:10} {record.defense:8} seed {record.seed}"
         if record.status == "failed":
-            self.console.print(f"[red]failed[/red] {name}  {record.reason}", markup=True)
+            self.console.print(f"[red]failed[/red] {name}  {escape(record.reason)}", markup=True)
             return
         text = f"{name}  {_scores(record.before)} -> {_scores(record.after)}  {record.seconds:.1f} s"
         self.console.print(text if record.took else f"{text}  [yellow]attack did not take[/yellow]")

@@ -120,7 +120,7 @@ def from_json(text: str, source: str) -> Record:
         raise UserError(f"{source}: not a record, its JSON is broken ({error}); delete it and run again") from None
     if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
         found = plain.get("schema") if isinstance(plain, dict) else None
-        raise UserError(f"{source}: schema {found!r}, this version reads {SCHEMA}; run the suite again")
+        raise UserError(f"{source}: schema {found!r}, this version reads {SCHEMA}; delete it and run again")
     try:
         for key in ("before", "after", "oracle"):
             if plain[key] is not None:

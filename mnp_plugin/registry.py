@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -37,6 +38,10 @@ def where_defined(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__} ({file})"
 
 
+def _distribution_of(cls: type) -> str | None:
+    return "mnp_plugin" if cls.__module__.startswith("mnp_plugin.") else None
+
+
 class Registry(Generic[T]):
     """Named subclasses of one base class.
 
@@ -50,6 +55,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, base: type[T]) -> None:
         self.kind = kind
+        self.noun = f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
         self.base = base
         self._classes: dict[str, type[T]] = {}
         self._origins: dict[str, str] = {}
@@ -64,9 +70,11 @@ class Registry(Generic[T]):
         """
 
         def decorate(cls: C) -> C:
+            if not cls.__module__.startswith("mnp_plugin."):
+                load_plugins()  # first, so that a clash is blamed on the newcomer
             self._check(name, cls)
             self._classes[name] = cls
-            self._origins[name] = Registry._loading
+            self._origins[name] = _distribution_of(cls) or Registry._loading
             cls.name = name  # type: ignore[attr-defined]
             return cls
 
@@ -130,6 +138,9 @@ def _from(origin: str) -> Iterator[None]:
         yield
     except BaseException:
         for registry, classes, origins in before:
+            for name in registry._classes.keys() - classes.keys():
+                # Forget the module too: a sound plugin that shares it registers anew on its own import.
+                sys.modules.pop(registry._classes[name].__module__, None)
             registry._classes, registry._origins = classes, origins
         raise
     finally:
@@ -152,5 +163,6 @@ def load_plugins() -> None:
         try:
             with _from(origin):
                 entry.load()
-        except Exception as error:
-            BROKEN[entry.name] = f"{origin}, module '{entry.value}': {type(error).__name__}: {error}"
+        except (Exception, SystemExit) as error:
+            key = entry.name if entry.name not in BROKEN else f"{entry.name} ({origin})"
+            BROKEN[key] = f"{origin}, module '{entry.value}': {type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -94,8 +94,8 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(coerce(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise UserError(f"{where} must be a finite number, not {value}")
+        if not -sys.float_info.max <= value <= sys.float_info.max:  # false of NaN too; an int may exceed every float
+            raise UserError(f"{where} must be a finite number, not {str(value)[:20]}")
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
@@ -145,12 +145,31 @@ class Document:
         return UserError(f"{self.source}, line {line}: {dotted + ': ' if dotted else ''}{message}")
 
 
+COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
 def parse_yaml(text: str, source: str) -> Document:
     """Parse YAML into plain values; duplicate keys, aliases of odd tags and syntax errors are refused with their line."""
     lines: dict[tuple[Any, ...], int] = {}
+    inside: set[int] = set()
 
     def build(node: yaml.Node, path: tuple[Any, ...]) -> Any:
-        lines[path] = node.start_mark.line + 1
+        lines[path] = line = node.start_mark.line + 1
+        if id(node) in inside:
+            raise UserError(f"{source}, line {line}: a list or mapping contains itself")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in COLLECTIONS:
+            raise UserError(f"{source}, line {line}: not valid YAML: the tag {node.tag} is not known here; remove it")
+        inside.add(id(node))
+        try:
+            return content(node, path)
+        except (ValueError, OverflowError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{source}, line {line}: not valid YAML: {error}; put the value in quotes if it is text") from None
+        finally:
+            inside.discard(id(node))
+
+    def content(node: yaml.Node, path: tuple[Any, ...]) -> Any:
         if isinstance(node, yaml.MappingNode):
             result: dict[Any, Any] = {}
             for key_node, value_node in node.value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from mnp_plugin.contracts import ImageData, Triggered
 from mnp_plugin.data.split import Split
 from mnp_plugin.errors import UserError
 from mnp_plugin.nets import build_net
-from mnp_plugin.records import Record, Scores
+from mnp_plugin.records import Record, Scores, to_json
 from mnp_plugin.training import uses_bfloat16
 
 
@@ -69,7 +69,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).add_(1).item()  # item(): the meta device holds no numbers
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"no device '{name}' here ({reason}); use auto, cpu, cuda or cuda:N") from None
@@ -124,6 +124,7 @@ class Runner:
         if waiting:
             self.observer.busy("checking data and nets")
             self.check()
+        self._relabel()
         self.store.save_plan(self.suite)
         for victim in self.suite.victims:
             cells = waiting.get(victim.fingerprint, [])
@@ -132,6 +133,15 @@ class Runner:
                     summary.ran += 1
                     summary.failed += [record] if record.status == "failed" else []
         return summary
+
+    def _relabel(self) -> None:
+        """Bring what the suite says and no number depends on (gate, labels) up to date in the records that are kept."""
+        for cell in self.suite.cells():
+            record = self.store.load_record(self.suite.name, cell)
+            if record is not None:
+                now = replace(record, gate=self.suite.gate.asr, dataset=cell.victim.dataset.label, net=cell.victim.net.label)
+                if now != record:
+                    self.store.save_record(self.suite.name, cell, now)
 
     def _load(self, victim: VictimSpec) -> ImageData:
         key = str(victim.dataset.plain())
@@ -156,7 +166,9 @@ class Runner:
             try:
                 facts |= self._defend(cell, victim, data, split, triggered, before)
                 record = self._record(cell, split, status="ok", **facts)
+                to_json(record)  # a report that is not plain JSON is the defense's failure, not the run's
             except Exception as error:
+                facts = {k: facts[k] for k in ("before", "victim_seconds")}
                 record = self._record(cell, split, status="failed", reason=_reason(error), **facts)
             records.append(self._save(cell, record))
         return records

@@ -85,7 +85,7 @@ class Store:
     def load_record(self, suite: str, cell: Cell) -> Record | None:
         """The record of a cell, or None."""
         path = self._record_path(suite, cell)
-        return from_json(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+        return from_json(path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else None
 
     def save_record(self, suite: str, cell: Cell, record: Record) -> None:
         """Save the record of a cell."""

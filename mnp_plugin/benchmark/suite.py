@@ -110,6 +110,9 @@ class Suite:
                 yield Cell(victim=victim, defense=defense)
 
 
+RESERVED = ("clean", "none")
+"""Labels that tables give a meaning to: the unattacked model and the row without a defense."""
+
 KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "defenses")
 REQUIRED = ("dataset", "net", "clean_budget", "attacks", "defenses")
 
@@ -143,7 +146,7 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
         if key not in data:
             raise document.error((), f"the key '{key}' is missing")
     name = data.get("suite", default_name)
-    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier():
+    if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier() or name.startswith("."):
         raise document.error(("suite",), f"must be a plain name (letters, digits, '-', '_', '.'), not {name!r}")
     seeds = _seeds(document)
     dataset = _entry(document, ("dataset",), datasets)
@@ -184,12 +187,12 @@ def _entries(document: Document, key: str, registry: Registry[K]) -> tuple[Entry
 def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> Entry:
     value = spec.value_at(document, path)
     if isinstance(value, bool) or value is None:
-        raise document.error(path, f"must be the name of a {registry.kind}, not {value!r} (put the word in quotes)")
+        raise document.error(path, f"must be the name of {registry.noun}, not {value!r} (put the word in quotes)")
     if isinstance(value, str):
         value = {"name": value}
         document = Document(_with(document.data, path, value), document.lines, document.source)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise document.error(path, f"must be the name of a {registry.kind}, or a mapping with a 'name'")
+        raise document.error(path, f"must be the name of {registry.noun}, or a mapping with a 'name'")
     try:
         cls = registry.get(value["name"])
     except UserError as error:
@@ -198,6 +201,8 @@ def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> 
     label = value.get("label", value["name"])
     if not isinstance(label, str) or not label or not all(c.isalnum() or c in "-_.=" for c in label):
         raise document.error((*path, "label"), f"must be letters, digits, '-', '_', '.' and '=', not {label!r}")
+    if label != value["name"] and (label in RESERVED or value["name"] in RESERVED):
+        raise document.error((*path, "label"), "'clean' and 'none' keep their own labels, and no other may take them")
     return Entry(label, component)
 
 

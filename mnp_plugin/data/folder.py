@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -84,10 +85,12 @@ def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> Im
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for part in listed for f, _ in part]
     key = hashlib.sha256(repr((stats, size)).encode()).hexdigest()[:16]
     cached = cache / "decoded" / f"{key}.safetensors"
-    if not cached.exists():
+    try:
+        tensors = load_file(cached)
+    except (SafetensorError, OSError):  # not there, or damaged
         train, test = (decode(part, size) for part in listed)
-        write_atomic(cached, save({"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}))
-    tensors = load_file(cached)
+        tensors = {"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}
+        write_atomic(cached, save(tensors))
     train, test = (Images(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
     mean, std = channel_statistics(train)
     return ImageData(train, test, classes, mean, std)

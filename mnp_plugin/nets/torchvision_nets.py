@@ -21,8 +21,8 @@ def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Modul
     options: dict[str, int] = {"aux_logits": False} if arch in ("inception_v3", "googlenet") else {}
     if arch.startswith("vit"):
         options = {"image_size": shape[1]}
-    model = models.get_model(arch, weights=None, num_classes=num_classes, **options)
     try:
+        model = models.get_model(arch, weights=None, num_classes=num_classes, **options)
         with torch.no_grad():
             logits = model.eval()(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -36,9 +36,14 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     if not files:
         raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
     plan = folder / "suite.json"
-    planned = set(json.loads(plan.read_text(encoding="utf-8"))["records"]) if plan.is_file() else {f.name for f in files}
+    planned = {f.name for f in files}
+    if plan.is_file():
+        try:
+            planned = set(json.loads(plan.read_text(encoding="utf-8"))["records"])
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{plan} is damaged; delete it or run the suite again") from None
     chosen = [f for f in files if f.name in planned]
-    records = [from_json(f.read_text(encoding="utf-8"), str(f)) for f in chosen]
+    records = [from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen]
     return records, [f.name for f in files if f.name not in planned]
 
 
@@ -119,6 +124,8 @@ def _spread(values: Sequence[float | None]) -> float | None:
 def to_csv(table: pd.DataFrame) -> str:
     """The csv text: two decimals, empty where there is no value."""
     text = table.copy()
+    numbers = text.columns.difference(["poison_ratio"]).intersection(text.select_dtypes("float").columns)
+    text[numbers] = text[numbers].round(2) + 0.0  # no -0.00
     text["poison_ratio"] = [None if pd.isna(v) else f"{v:g}" for v in table["poison_ratio"]]
     csv: str = text.to_csv(index=False, float_format="%.2f", lineterminator="\n")
     return csv
@@ -210,4 +217,4 @@ def _score(row: dict[Any, Any] | None) -> str:
 
 
 def _cell(value: float | None) -> str:
-    return "—" if value is None or pd.isna(value) else f"{value:.1f}"
+    return "—" if value is None or pd.isna(value) else f"{round(value, 1) + 0.0:.1f}"

@@ -1,0 +1,290 @@
+"""Defenses on one really attacked, really trained net, and ANP against an independent writing of its loop."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnp_plugin import spec
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
+from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Purified, Recipe, Tools, defenses
+from mnp_plugin.data.digits import Digits
+from mnp_plugin.data.split import Split
+from mnp_plugin.defenses.anp import ANP
+from mnp_plugin.defenses.fp import FinePruning
+from mnp_plugin.defenses.mnp import MNP
+from mnp_plugin.defenses.nad import NAD, tap_names
+from mnp_plugin.errors import UserError
+from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets.resnet import ResNet18
+from mnp_plugin.neurons import Neurons
+from mnp_plugin.records import Scores
+from mnp_plugin.stopping import within
+from mnp_plugin.training import accuracy, logits
+
+CPU = torch.device("cpu")
+SUITE = """
+dataset: digits
+net: {name: smallnet, width: 16}
+recipe: {epochs: 25, batch_size: 64, crop: 1, flip: false}
+clean_budget: {images: 100}
+attacks: [badnets]
+defenses: [none]
+"""
+
+
+class Scene:
+    """A BadNets victim on digits, with everything needed to defend and to measure it."""
+
+    def __init__(self, cache: Path) -> None:
+        self.spec: VictimSpec = parse_suite(SUITE, "test", "test").victims[0]
+        self.data: ImageData = Digits().load(cache)
+        self.split: Split = stages.split_of(self.spec, self.data)
+        self.victim = stages.train_victim(self.spec, self.data, self.split, CPU)
+        self.triggered = stages.triggered_test(self.spec, self.victim.state, self.split, 10, CPU)
+        self.before = self.measure(self.victim.model)
+
+    def measure(self, model: nn.Module) -> Scores:
+        return stages.measure(model, self.split.test, self.triggered)
+
+    def view(self) -> DefenderView:
+        return DefenderView(model=self.victim.model, clean=self.split.clean, validation=self.split.validation, num_classes=10)
+
+    def tools(self) -> Tools:
+        return stages.tools_for("test", self.spec, self.data, CPU)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("cache"))
+
+
+def test_the_victim_is_really_backdoored(scene: Scene) -> None:
+    assert scene.before.acc > 0.93
+    assert scene.before.asr is not None
+    assert scene.before.asr > 0.9
+
+
+def test_mnp_removes_the_backdoor_and_keeps_the_task(scene: Scene) -> None:
+    result = MNP().run(scene.view(), scene.tools())
+    after = scene.measure(result.model)
+    assert after.asr is not None
+    assert after.asr < 0.3
+    assert after.acc > scene.before.acc - 0.08
+    assert 0 < result.report["pruned"] < result.report["of"]
+    assert sum(result.report["layers"].values()) == result.report["pruned"]
+
+
+def test_anp_lowers_asr_and_its_oracle_is_no_worse(scene: Scene) -> None:
+    result = ANP(iterations=120).run(scene.view(), scene.tools())
+    after = scene.measure(result.model)
+    choice = stages.oracle_choice(result, scene.before, scene.measure)
+    assert choice is not None
+    best, setting = choice
+    assert best.asr is not None
+    assert after.asr is not None
+    assert best.acc > 0.9 * scene.before.acc
+    if after.acc > 0.9 * scene.before.acc:
+        assert best.asr <= after.asr
+    assert 0 <= setting["threshold"] <= 0.9
+
+
+def test_pruned_channels_are_zero_in_the_returned_weights(scene: Scene) -> None:
+    result = MNP(drop=6.0).run(scene.view(), scene.tools())
+    zero = 0
+    for module in result.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            zero += int(((module.weight == 0) & (module.bias == 0)).sum())
+    assert zero == result.report["pruned"]
+
+
+@pytest.mark.parametrize("name", defenses.names())
+def test_no_defense_loses_the_clean_task(scene: Scene, name: str) -> None:
+    quick = {"anp": {"iterations": 30}}.get(name, {})
+    result = defenses.get(name)(**quick).run(scene.view(), scene.tools())
+    assert scene.measure(result.model).acc > 0.75
+
+
+def test_a_larger_tolerance_never_prunes_less(scene: Scene) -> None:
+    counts = [MNP(drop=drop).run(scene.view(), scene.tools()).report["pruned"] for drop in (0.0, 5.0, 100.0)]
+    assert counts == sorted(counts)
+
+
+def test_fine_pruning_keeps_pruned_columns_at_zero(scene: Scene) -> None:
+    result = FinePruning(epochs=2).run(scene.view(), scene.tools())
+    head = [m for m in result.model.modules() if isinstance(m, nn.Linear)][-1]
+    assert int((head.weight == 0).all(dim=0).sum()) == result.report["pruned"]
+
+
+def test_fine_pruning_stops_within_its_tolerance(scene: Scene) -> None:
+    result = FinePruning(epochs=1, lr=1e-9, drop=3.0).run(scene.view(), scene.tools())
+    # The learning rate moves nothing, so the stop itself is what is seen (batch statistics aside, eval mode is restored).
+    view = scene.view()
+    assert result.report["pruned"] > 0
+    assert accuracy(result.model, view.clean) >= accuracy(view.model, view.clean) - 0.1
+
+
+def test_nad_taps_the_last_three_stages() -> None:
+    net = ResNet18(width=4).build(10, (3, 32, 32))
+    assert tap_names(net, torch.zeros(1, 3, 32, 32), 3) == ["layer2", "layer3", "layer4"]
+
+
+def test_nad_attention_by_hand() -> None:
+    feature = torch.tensor([[[[1.0, 2.0]], [[2.0, 0.0]]]])
+    summed = torch.tensor([[5.0, 4.0]])
+    assert torch.allclose(NAD().attention(feature), summed / summed.norm())
+
+
+def test_the_stopping_rule_looks_at_both_parts(scene: Scene) -> None:
+    view = scene.view()
+    fine = within(view, 3.0)
+    assert fine(copy.deepcopy(view.model))
+    wrecked = copy.deepcopy(view.model)
+    with torch.no_grad():
+        for parameter in wrecked.parameters():
+            parameter.zero_()
+    assert not fine(wrecked)
+    y = view.validation.y
+    shifted = replace(view, validation=Images(view.validation.x, (y + 1) % 10))
+    assert within(shifted, 3.0)(view.model)  # the floor is the victim's own accuracy on that part
+
+
+def test_a_view_leads_to_nothing_but_model_and_budget() -> None:
+    assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes", "extras"}
+    assert {f.name for f in fields(Tools)} == {"device", "generator", "recipe", "fresh_net", "log"}
+
+
+def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    view = replace(scene.view(), model=net)
+    for defense in (ANP(iterations=1), MNP()):
+        with pytest.raises(UserError, match="BatchNorm2d"):
+            defense.run(view, scene.tools())
+
+
+def test_a_defense_may_not_give_the_victim_back() -> None:
+    class Thief(ANP):
+        victim: nn.Module
+
+        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+            return Purified(model=Thief.victim)
+
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    Thief.victim = model
+    images = Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    view = DefenderView(model=model, clean=images, validation=images, num_classes=2)
+    tools = Tools(device=CPU, generator=torch.Generator(), recipe=Recipe(), fresh_net=lambda: model)
+    with pytest.raises(MethodError, match="victim itself"):
+        Thief().run(view, tools)
+
+
+# ------------------------------------------------------------------------------------- ANP, written a second time
+
+
+class NoisyBatchNorm(nn.Module):
+    """Batch statistics, scale gamma * (mask + noise), shift beta * (1 + noise), as ANP's released code defines it."""
+
+    def __init__(self, bn: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.gamma, self.beta, self.eps = bn.weight.detach(), bn.bias.detach(), bn.eps
+        count = bn.num_features
+        self.mask = nn.Parameter(torch.ones(count))
+        self.noise = nn.Parameter(torch.zeros(count))
+        self.noise_bias = nn.Parameter(torch.zeros(count))
+        self.noisy = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(0, 2, 3), keepdim=True)
+        variance = x.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
+        scale = self.gamma * (self.mask + self.noise if self.noisy else self.mask)
+        shift = self.beta * (1 + self.noise_bias) if self.noisy else self.beta
+        return (x - mean) / (variance + self.eps).sqrt() * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
+
+
+def reference_masks(model: nn.Sequential, anp: ANP, clean: Images, generator: torch.Generator) -> Tensor:
+    """ANP's loop with modules, one tensor per layer; the random stream is consumed as the package consumes it."""
+    layers: list[nn.Module] = []
+    for module in copy.deepcopy(model):
+        layers.append(NoisyBatchNorm(module) if isinstance(module, nn.BatchNorm2d) else module.requires_grad_(False))
+    noisy = [m for m in layers if isinstance(m, NoisyBatchNorm)]
+    sizes = [len(m.mask) for m in noisy]
+
+    def run(x: Tensor, with_noise: bool) -> Tensor:
+        for layer in noisy:
+            layer.noisy = with_noise
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    optimiser = torch.optim.SGD([m.mask for m in noisy], anp.lr, momentum=anp.momentum)
+    for _ in range(anp.iterations):
+        index = torch.randint(len(clean), (anp.batch_size,), generator=generator)
+        x, y = clean.x[index].float() / 255, clean.y[index]
+        draw = (2 * torch.rand(2, sum(sizes), generator=generator) - 1) * anp.eps
+        for layer, a, b in zip(noisy, draw[0].split(sizes), draw[1].split(sizes), strict=True):
+            layer.noise.data, layer.noise_bias.data = a.clone(), b.clone()
+        for _ in range(anp.steps):
+            noise = [p for m in noisy for p in (m.noise, m.noise_bias)]
+            grads = torch.autograd.grad(F.cross_entropy(run(x, True), y), noise)
+            for parameter, grad in zip(noise, grads, strict=True):
+                parameter.data += anp.eps / anp.steps * grad.sign()
+        loss = anp.alpha * F.cross_entropy(run(x, False), y) + (1 - anp.alpha) * F.cross_entropy(run(x, True), y)
+        optimiser.zero_grad()
+        loss.backward(inputs=[m.mask for m in noisy])
+        optimiser.step()
+        for layer in noisy:
+            layer.mask.data.clamp_(0, 1)
+    return torch.cat([m.mask.detach() for m in noisy])
+
+
+def test_anp_equals_an_independent_writing_of_it() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    for module in model:
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    clean = Images(torch.randint(0, 256, (30, 3, 8, 8), dtype=torch.uint8), torch.randint(0, 4, (30,)))
+    anp = ANP(iterations=6, batch_size=16, steps=2, lr=0.5)
+    expected = reference_masks(model, anp, clean, torch.Generator().manual_seed(5))
+    tools = Tools(
+        device=CPU, generator=torch.Generator().manual_seed(5), recipe=Recipe(crop=0, flip=False), fresh_net=lambda: model
+    )
+    view = DefenderView(model=model, clean=clean, validation=clean, num_classes=4)
+    found = anp.optimise_masks(view, Neurons(model, clean[:1].pixels()), tools)
+    assert float(expected.min()) < 0.95  # the masks moved, so there is something to compare
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_anp_prunes_the_scale_and_keeps_the_bias(scene: Scene) -> None:
+    anp = ANP(iterations=1)
+    neurons = Neurons(scene.victim.model, scene.split.clean[:1].pixels())
+    masks = torch.ones(neurons.count)
+    masks[3], masks[10] = 0.0, 0.04
+    settings = [(dict(s), copy.deepcopy(m)) for s, m in anp.sweep(scene.victim.model, neurons, masks)]
+    assert [s for s, _ in settings] == [{"threshold": 0.0, "pruned": 1.0}, {"threshold": 0.05, "pruned": 2.0}]
+    gamma, beta = (neurons.weights(settings[-1][1], key) for key in ("weight", "bias"))
+    assert gamma[[3, 10]].tolist() == [0.0, 0.0]
+    assert torch.equal(beta, neurons.weights(scene.victim.model, "bias"))
+
+
+def test_defenses_are_reproducible_from_their_settings() -> None:
+    assert spec.fingerprint(spec.to_plain(MNP())) == spec.fingerprint(spec.to_plain(MNP(drop=3)))
+    assert spec.fingerprint(spec.to_plain(MNP())) != spec.fingerprint(spec.to_plain(MNP(drop=4)))
+
+
+def test_a_net_that_normalises_inside_is_repaired_in_pixels(scene: Scene) -> None:
+    net = with_normalisation(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), (0.5,) * 3, (0.5,) * 3)
+    x = scene.split.test.pixels()[:4]
+    plain = nn.Sequential(*list(net))
+    assert torch.allclose(logits(net, x), logits(plain, (x - 0.5) / 0.5), atol=1e-5)

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnp_plugin.errors import UserError
+from mnp_plugin.records import Record, Scores, to_json
+from mnp_plugin.report.build import build_tables
+from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, read_records, summarise, to_csv, to_markdown
+
+ISSUE = (
+    "dataset,net,attack,poison_ratio,clean_images,defense,selection,seeds,"
+    "acc,asr,ra,der,acc_before,asr_before,seconds,peak_mb,flag"
+)
+
+Triple = tuple[float, float | None, float | None]
+
+
+def scores(values: Triple | None) -> Scores | None:
+    return None if values is None else Scores(acc=values[0], asr=values[1], ra=values[2])
+
+
+def make(
+    attack: str,
+    defense: str,
+    before: Triple | None,
+    after: Triple | None,
+    seed: int = 0,
+    oracle: Triple | None = None,
+    **more: Any,
+) -> Record:
+    facts: dict[str, Any] = {
+        "cell": f"{attack}.{defense}.{seed}",
+        "suite": "golden",
+        "dataset": "digits",
+        "net": "smallnet",
+        "status": "ok",
+        "poison_ratio": None if attack == "clean" else 0.05 if attack == "wanet" else 0.1,
+        "clean_images": 100,
+        "clean_source": "held-out",
+        "gate": 0.8,
+        "seconds": 2.0 + seed,
+        "peak_mb": 512.0,
+    }
+    return Record(
+        attack=attack,
+        defense=defense,
+        seed=seed,
+        before=scores(before),
+        after=scores(after),
+        oracle=scores(oracle),
+        **facts | more,
+    )
+
+
+CLEAN: Triple = (0.98, None, None)
+BAD0: Triple = (0.97, 1.0, 0.0)
+BAD1: Triple = (0.95, 0.9, 0.1)
+SIG: Triple = (0.97, 0.5, 0.45)
+WANET: Triple = (0.96, 0.9, 0.08)
+
+RECORDS = [
+    make("clean", "none", CLEAN, CLEAN),
+    make("clean", "anp", CLEAN, (0.96, None, None)),
+    make("clean", "ft", CLEAN, (0.99, None, None)),
+    make("badnets", "none", BAD0, BAD0),
+    make("badnets", "none", BAD1, BAD1, seed=1),
+    make("badnets", "anp", BAD0, (0.96, 0.1, 0.8), oracle=(0.95, 0.0, 0.9)),
+    make("badnets", "anp", BAD1, (0.93, 0.3, 0.6), seed=1, oracle=(0.94, 0.1, 0.8)),
+    make("badnets", "ft", BAD0, (0.96, 0.6, 0.4)),
+    make("badnets", "ft", BAD1, None, seed=1, status="failed", reason="RuntimeError: boom, twice", seconds=None, peak_mb=None),
+    make("sig", "none", SIG, SIG),
+    make("sig", "anp", SIG, (0.96, 0.2, 0.7)),
+    make("sig", "ft", SIG, (0.97, 0.4, 0.5)),
+    make("wanet", "none", WANET, WANET),
+    make("wanet", "anp", WANET, (0.94, 0.5, 0.4), knowledge=["trigger", "target"]),
+    make("wanet", "ft", WANET, (0.95, 0.1, 0.8)),
+    make("trojan", "none", None, None, status="failed", reason="victim: MethodError: diverged", seconds=None, peak_mb=None),
+]
+
+# By hand. DER of anp on badnets: seed 0 (0.9 - 0.01 + 1) / 2 = 0.945, seed 1 (0.6 - 0.02 + 1) / 2 = 0.79, mean 86.75.
+# Its oracle row: (1 - 0.02 + 1) / 2 = 0.99 and (0.8 - 0.01 + 1) / 2 = 0.895, mean 94.25.
+# Seed 1 of ft failed, so that row is seed 0 alone: (0.4 - 0.01 + 1) / 2 = 0.695, and no spread.
+GOLDEN = (
+    ISSUE
+    + """,ra_before,delta_acc,acc_std,asr_std,clean_source,knowledge
+digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,held-out,
+digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,held-out,
+digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,held-out,
+digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,held-out,
+digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,held-out,
+digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,held-out,
+digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,held-out,
+digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,held-out,
+digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,held-out,
+digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,held-out,
+digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,held-out,
+digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,held-out,
+digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,held-out,trigger target
+digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,held-out,
+"""  # noqa: E501
+)
+
+
+def test_golden_table() -> None:
+    assert to_csv(leaderboard(RECORDS)) == GOLDEN
+
+
+def test_columns_begin_with_those_of_the_issue() -> None:
+    assert list(COLUMNS[:17]) == ISSUE.split(",")
+    assert list(leaderboard(RECORDS).columns) == list(COLUMNS)
+
+
+def test_order_of_records_does_not_matter() -> None:
+    page = to_markdown(leaderboard(RECORDS), "t")
+    for seed in range(5):
+        mixed = random.Random(seed).sample(RECORDS, len(RECORDS))
+        assert to_csv(leaderboard(mixed)) == GOLDEN
+        assert to_markdown(leaderboard(mixed), "t") == page
+
+
+def test_a_seed_below_the_gate_is_left_out_of_the_mean() -> None:
+    weak = make("badnets", "anp", (0.9, 0.3, 0.6), (0.5, 0.3, 0.5), seed=2)
+    table = leaderboard([r for r in RECORDS if (r.attack, r.defense) == ("badnets", "anp")] + [weak])
+    blind = table[table["selection"] == "blind"].iloc[0]
+    assert blind["seeds"] == 2
+    assert blind["acc"] == pytest.approx(94.5)
+    assert blind["flag"] == "attack-failed 1 of 3 seeds"
+
+
+def test_settings_that_differ_stand_in_rows_of_their_own() -> None:
+    rows = [make("badnets", "ft", BAD0, BAD0, poison_ratio=ratio, clean_images=n) for ratio in (0.1, 0.01) for n in (500, 50)]
+    table = leaderboard(rows)
+    assert list(zip(table["poison_ratio"], table["clean_images"], strict=True)) == [
+        (0.01, 50),
+        (0.01, 500),
+        (0.1, 50),
+        (0.1, 500),
+    ]
+
+
+def test_means_and_ranks_by_hand() -> None:
+    summary = {(r["defense"], r["selection"]): r for r in summarise(leaderboard(RECORDS)).to_dict("records")}
+    # badnets counts for none and anp (ft is flagged), wanet for all; sig did not take, trojan has no victim.
+    assert {k: r["attacks"] for k, r in summary.items()} == {
+        ("anp", "blind"): 2, ("anp", "oracle"): 1, ("ft", "blind"): 1, ("none", "none"): 2,
+    }  # fmt: skip
+    anp, ft, none, oracle = (summary[k] for k in (("anp", "blind"), ("ft", "blind"), ("none", "none"), ("anp", "oracle")))
+    assert [anp[k] for k in ("acc", "asr", "ra", "der", "worst_asr", "seconds")] == pytest.approx(
+        [94.25, 35, 55, 77.875, 50, 2.25]
+    )
+    # Ranks by DER: badnets anp 1, none 2; wanet ft 1, anp 2, none 3.
+    assert (anp["rank"], ft["rank"], none["rank"]) == pytest.approx((1.5, 1.0, 2.5))
+    assert (anp["clean_delta_acc"], ft["clean_delta_acc"], none["clean_delta_acc"]) == pytest.approx((-2, 1, 0))
+    assert oracle["rank"] is None or oracle["rank"] != oracle["rank"]
+    assert oracle["clean_delta_acc"] is None or oracle["clean_delta_acc"] != oracle["clean_delta_acc"]
+    assert [d for d, _ in summary] == ["anp", "ft", "anp", "none"]  # by mean DER: 94.25, 89.5, 77.9, 50
+
+
+def test_equal_ders_share_their_rank() -> None:
+    table = leaderboard(
+        [make("badnets", d, BAD0, (0.97, 0.2, 0.8)) for d in ("ft", "anp")] + [make("badnets", "none", BAD0, BAD0)]
+    )
+    ranks = dict(zip(summarise(table)["defense"], summarise(table)["rank"], strict=True))
+    assert ranks == {"anp": 1.5, "ft": 1.5, "none": 3.0}
+
+
+def test_markdown_shows_attacks_by_defenses_and_says_what_went_wrong() -> None:
+    page = to_markdown(leaderboard(RECORDS), "Leaderboard: golden")
+    lines = page.splitlines()
+    assert lines[0] == "# Leaderboard: golden"
+    assert "## digits, smallnet, 100 clean images" in lines
+    assert "| ACC / ASR | none | anp | ft | anp (oracle) |" in lines
+    assert "| clean | 98.0 | 96.0 | 99.0 | — |" in lines
+    assert "| badnets 0.1 | 96.0 / 95.0 | 94.5 / 20.0 | 96.0 / 60.0 ⚠ | 94.5 / 5.0 |" in lines
+    assert "| sig 0.1 | 97.0 / 50.0 ⚠ | 96.0 / 20.0 ⚠ | 97.0 / 40.0 ⚠ | — |" in lines
+    assert "| trojan 0.1 | failed | — | — | — |" in lines
+    assert "- badnets × ft: failed 1 of 2 seeds: RuntimeError: boom, twice" in lines
+    assert "- sig × all defenses: attack-failed" in lines
+
+
+def test_nothing_to_rank_is_said() -> None:
+    assert "nothing to rank" in to_markdown(leaderboard([make("sig", "ft", SIG, SIG)]), "t")
+
+
+# ------------------------------------------------------------------------------------------------------------------ files
+
+
+def save(folder: Path, records: list[Record]) -> None:
+    (folder / "records").mkdir(parents=True)
+    for record in records:
+        (folder / "records" / f"{record.cell}.json").write_text(to_json(record))
+
+
+def test_rebuilding_gives_the_same_bytes(tmp_path: Path) -> None:
+    save(tmp_path / "golden", RECORDS)
+    built = build_tables(tmp_path / "golden")
+    assert (built.records, built.left_out) == (len(RECORDS), [])
+    assert built.csv.read_bytes() == GOLDEN.encode()
+    first = built.md.read_bytes()
+    again = build_tables(tmp_path / "golden")
+    assert (again.csv.read_bytes(), again.md.read_bytes()) == (GOLDEN.encode(), first)
+    save(tmp_path / "copy" / "golden", RECORDS[::-1])
+    copy = build_tables(tmp_path / "copy" / "golden")
+    assert (copy.csv.read_bytes(), copy.md.read_bytes()) == (GOLDEN.encode(), first)
+
+
+def test_records_outside_the_plan_are_left_out(tmp_path: Path) -> None:
+    save(tmp_path, [*RECORDS, make("blended", "ft", BAD0, BAD0)])
+    (tmp_path / "suite.json").write_text(json.dumps({"suite": "golden", "records": [f"{r.cell}.json" for r in RECORDS]}))
+    built = build_tables(tmp_path)
+    assert built.left_out == ["blended.ft.0.json"]
+    assert built.csv.read_bytes() == GOLDEN.encode()
+
+
+def test_a_plan_with_records_still_to_come_shows_those_that_are_there(tmp_path: Path) -> None:
+    save(tmp_path, RECORDS[:1])
+    (tmp_path / "suite.json").write_text(json.dumps({"records": ["clean.none.0.json", "to.come.0.json"]}))
+    records, left_out = read_records(tmp_path)
+    assert records == RECORDS[:1]
+    assert left_out == []
+
+
+def test_only_stale_records_do_not_crash_the_report(tmp_path: Path) -> None:
+    save(tmp_path, RECORDS)
+    (tmp_path / "suite.json").write_text(json.dumps({"records": ["to.come.0.json"]}))
+    built = build_tables(tmp_path)
+    assert (built.records, len(built.left_out)) == (0, len(RECORDS))
+    assert built.csv.read_text() == GOLDEN.splitlines(keepends=True)[0]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"suite": "x"}', '{"records": 5}'])
+def test_a_broken_plan_is_named(tmp_path: Path, text: str) -> None:
+    save(tmp_path, RECORDS)
+    (tmp_path / "suite.json").write_text(text)
+    with pytest.raises(UserError, match=r"suite\.json"):
+        build_tables(tmp_path)
+
+
+def test_no_records_and_broken_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no records in .*records; run the suite first"):
+        build_tables(tmp_path / "nothing")
+    save(tmp_path, RECORDS)
+    (tmp_path / "records" / "sig.ft.0.json").write_text("{")
+    with pytest.raises(UserError, match=r"sig\.ft\.0\.json"):
+        build_tables(tmp_path)
+
+
+def test_the_report_command_needs_no_torch(tmp_path: Path) -> None:
+    save(tmp_path / "golden", RECORDS)
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        "from mnp_plugin.cli import main\n"
+        f"sys.exit(main(['report', 'golden', '--results', {str(tmp_path)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{len(RECORDS)} records" in done.stdout
+    assert (tmp_path / "golden" / "leaderboard.csv").read_bytes() == GOLDEN.encode()
