@@ -12,6 +12,7 @@ from mnp_plugin import spec
 from mnp_plugin.contracts import DefenderView, Images, Purified, Recipe, Tools, defenses, to_bytes
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.errors import UserError
+from mnp_plugin.training import logits
 
 __all__ = ["Purified", "purify"]
 
@@ -31,14 +32,14 @@ def purify(
 
     Args:
         model: takes float32 [N, C, H, W] in [0, 1] (normalisation inside, see ``mnp_plugin.nets.with_normalisation``) and
-            gives logits [N, K]; it stays as it is.
+            gives logits [N, K]; its weights stay as they are, and it is put in eval mode.
         x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few per class.
         y: their labels, int64 [N].
         defense: name of a registered defense.
         settings: its hyper-parameters, where they differ from the defaults.
         validation: share of the images kept for the blind choice of the stopping point.
         recipe: augmentation and precision; flip and crop as for natural photographs by default.
-        seed: of the defense's random stream.
+        seed: of the defense's random stream, and of torch's global one.
 
     Returns:
         The repaired net (``.model``, same ``state_dict`` keys) and what was done (``.report``).
@@ -47,15 +48,20 @@ def purify(
         UserError: images or labels that do not fit the model, an unknown defense, settings out of range.
     """
     if x.is_floating_point():
-        if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1):
+        if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):  # true of NaN too
             raise UserError("float images must lie in [0, 1]; put the normalisation inside the model (nets.with_normalisation)")
         x = to_bytes(x)
     device = next(model.parameters()).device
     images = Images(x.to(device), y.to(device))
     if len(images) < 4:
         raise UserError(f"{len(images)} clean images are too few; give at least 4, better some of every class")
-    with torch.inference_mode():
-        out = model.eval()(images[:2].pixels())
+    recipe = recipe or Recipe()
+    if recipe.crop >= min(images.x.shape[2:]):
+        raise UserError(f"the recipe's crop of {recipe.crop} pixels is too large for images of {list(images.x.shape[2:])}")
+    try:
+        out = logits(model, images.x[:2])
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"images of shape {list(images.x.shape[1:])} do not fit the model: {error}") from None
     if out.ndim != 2 or int(y.min()) < 0 or int(y.max()) >= out.shape[1]:
         raise UserError(f"labels {int(y.min())}..{int(y.max())} do not fit the model's output of shape {list(out.shape)}")
     cls = defenses.get(defense)
@@ -66,7 +72,7 @@ def purify(
     tools = Tools(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
-        recipe=recipe or Recipe(),
+        recipe=recipe,
         fresh_net=lambda: _no_fresh_net(defense),
     )
     return method.run(view, tools)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +28,13 @@ class Layer:
     conv: str | None
 
 
+def _is_neuron_layer(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    return isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats
+
+
 def objection(model: nn.Module) -> str | None:
     """Why channel masks cannot treat ``model``; None if they can."""
-    if any(isinstance(m, nn.BatchNorm2d) and m.affine and m.track_running_stats for m in model.modules()):
+    if any(_is_neuron_layer(m) for m in model.modules()):
         return None
     return "it has no BatchNorm2d layer with affine weights and running statistics; try 'ft' or 'nad'"
 
@@ -47,7 +52,7 @@ class Neurons:
         self.layers: list[Layer] = []
         start = 0
         for name, module in model.named_modules():
-            if isinstance(module, nn.BatchNorm2d) and module.affine:
+            if _is_neuron_layer(module):
                 self.layers.append(Layer(name, start, start + module.num_features, feeds.get(name)))
                 start += module.num_features
         self.count = start

@@ -17,8 +17,8 @@ from mnp_plugin.contracts import Attack, State, attacks, param
 class BadNets(Attack):
     """Overwrites a square in the bottom-right corner, all2one or all2all.
 
-    ``grid`` is the black-and-white checkerboard of ANP, RNP and NAD (rows 0 0 1 / 0 1 0 / 1 0 1 at 3 pixels), ``white``
-    BackdoorBench's solid square. Other image sizes keep the patch's share of the side.
+    ``grid`` is the black-and-white checkerboard of ANP, RNP and NAD (rows 0 0 1 / 0 1 0 / 1 0 1 at 3 pixels, 1 0 / 0 1 at
+    2), ``white`` BackdoorBench's solid square. Other image sizes keep the patch's share of the side.
 
     Deviation: BackdoorBench treats black pixels of its pattern as transparent; here the grid's black is black.
     """
@@ -30,14 +30,16 @@ class BadNets(Attack):
 
     def apply(self, x: Tensor, state: State) -> Tensor:
         side = min(self.size or scaled(3, x.shape[-1]), *x.shape[-2:])
-        if self.pattern == "white":
-            patch = torch.ones(side, side)
-        else:
-            cell = torch.arange(side) * 3 // side if side >= 3 else torch.arange(side)
-            last = int(cell[-1])
-            row, column = cell.view(-1, 1), cell.view(1, -1)
-            # The published grid lights the anti-diagonal and the bottom-right corner.
-            patch = ((row + column == last) | ((row == last) & (column == last) & (last == 2))).float()
+        patch = torch.ones(side, side) if self.pattern == "white" else _grid(side)
         out = x.clone()
         out[..., -side:, -side:] = patch.to(x)
         return out
+
+
+def _grid(side: int) -> Tensor:
+    """The published 3x3 grid enlarged to ``side`` pixels: its anti-diagonal and its bottom-right corner are lit."""
+    if side < 3:
+        return torch.eye(side)
+    cell = torch.arange(side) * 3 // side
+    row, column = cell.view(-1, 1), cell.view(1, -1)
+    return ((row + column == 2) | ((row == 2) & (column == 2))).float()

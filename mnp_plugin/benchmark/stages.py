@@ -97,6 +97,11 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
         raise UserError(f"attack '{victim.attack.label}' cannot treat {victim.dataset.label}: {reason}")
     split = split_of(victim, data)
     poison_candidates(attack, split.train.y)
+    if attack.controls_training and int(attack.poison_ratio * min(victim.recipe.batch_size, len(split.train))) == 0:
+        raise UserError(
+            f"attack '{victim.attack.label}' poisons a share of every batch, and {attack.poison_ratio:g} of "
+            f"{victim.recipe.batch_size} images is none; raise poison_ratio or recipe.batch_size"
+        )
     if victim.recipe.crop >= min(data.shape[1:]):
         raise UserError(f"recipe.crop {victim.recipe.crop} must be smaller than the images ({data.shape[1]}x{data.shape[2]})")
     build_net(net_of(victim), data)

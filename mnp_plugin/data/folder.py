@@ -28,7 +28,7 @@ def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]
     """
     found: list[tuple[Path, int]] = []
     for index, name in enumerate(classes):
-        files = sorted(f for f in (folder / name).glob("*") if f.suffix.lower() in IMG_EXTENSIONS)
+        files = sorted(f for f in (folder / name).glob("[!.]*") if f.suffix.lower() in IMG_EXTENSIONS)
         if not files:
             raise UserError(
                 f"class '{name}' is empty: no image in {folder / name} (endings known: {', '.join(IMG_EXTENSIONS)}); "
@@ -63,7 +63,7 @@ def decode(files: list[tuple[Path, int]], size: int) -> Images:
     for i, (file, _) in enumerate(files):
         try:
             with Image.open(file) as opened:
-                rgb = ImageOps.exif_transpose(opened).convert("RGB")
+                rgb = _to_rgb(ImageOps.exif_transpose(opened))
                 if rgb.size != (size, size):
                     rgb = ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR)
                 x[i] = np.asarray(rgb).transpose(2, 0, 1)
@@ -74,6 +74,15 @@ def decode(files: list[tuple[Path, int]], size: int) -> Images:
         more = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
         raise UserError(f"{len(broken)} of {len(files)} images do not decode; repair or remove them:\n  {shown}{more}")
     return Images(torch.from_numpy(x), torch.tensor([label for _, label in files]))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """RGB as one sees it: Pillow alone would clip 16-bit grey, and warns of palettes with transparency."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
 
 
 def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> ImageData:
@@ -88,7 +97,8 @@ def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> Im
     try:
         tensors = load_file(cached)
     except (SafetensorError, OSError):  # not there, or damaged
-        train, test = (decode(part, size) for part in listed)
+        images = decode(listed[0] + listed[1], size)  # at once, so that broken images of both splits are named together
+        train, test = images[: len(listed[0])], images[len(listed[0]) :]
         tensors = {"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}
         write_atomic(cached, save(tensors))
     train, test = (Images(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))

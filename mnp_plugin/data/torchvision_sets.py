@@ -16,8 +16,12 @@ from mnp_plugin.errors import UserError
 
 
 def _place(root: str, cache: Path) -> Path:
-    folder = Path(root).expanduser() if root else cache / "downloads"
-    folder.mkdir(parents=True, exist_ok=True)
+    if not root:
+        (cache / "downloads").mkdir(parents=True, exist_ok=True)
+        return cache / "downloads"
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}; set 'root' to a folder that exists, or leave it empty to use the cache")
     return folder
 
 
@@ -64,11 +68,11 @@ class ImagenetteSet(Dataset):
 
     def load(self, cache: Path) -> ImageData:
         folder = _place(self.root, cache)
-        try:
-            Imagenette(str(folder), split="train", size=self.source, download=self.download)
+        tree = folder / {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}[self.source]
+        try:  # older torchvision refuses to download what is already there
+            Imagenette(str(folder), split="train", size=self.source, download=self.download and not tree.exists())
         except (RuntimeError, OSError) as error:
             raise _no_data("Imagenette", folder, error) from None
-        tree = folder / {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}[self.source]
         data = load_tree(tree, ("train", "val"), self.size, cache)
         mean, std = STATISTICS["imagenet"]
         return ImageData(data.train, data.test, data.classes, mean, std)

@@ -22,6 +22,8 @@ class Normalise:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         x: Tensor = args[0]
+        if x.shape[1] != self.mean.shape[1]:
+            raise ValueError(f"the net normalises {self.mean.shape[1]} channels, the images have {x.shape[1]}")
         if self.mean.device != x.device:
             self.mean, self.std = self.mean.to(x.device), self.std.to(x.device)
         return ((x - self.mean) / self.std, *args[1:])

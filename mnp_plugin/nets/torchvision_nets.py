@@ -18,7 +18,7 @@ def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Modul
         raise UserError(
             f"torchvision's {arch} takes RGB images, not {shape[0]} channel(s); set channels: 3 or choose another net"
         )
-    options: dict[str, int] = {"aux_logits": False} if arch in ("inception_v3", "googlenet") else {}
+    options: dict[str, int] = {"aux_logits": False, "init_weights": True} if arch in ("inception_v3", "googlenet") else {}
     if arch.startswith("vit"):
         options = {"image_size": shape[1]}
     try:

@@ -234,6 +234,15 @@ def test_folder_sees_a_changed_file_and_keeps_sizes_apart(tmp_path: Path) -> Non
     assert ImageFolder(root=str(root), size=16).load(cache).shape == (3, 16, 16)
 
 
+def test_folder_replaces_a_damaged_cache(tmp_path: Path) -> None:
+    source, cache = ImageFolder(root=str(tree(tmp_path / "pictures")), size=8), tmp_path / "cache"
+    first = source.load(cache)
+    (stored,) = cache.rglob("*.safetensors")
+    stored.write_bytes(stored.read_bytes()[:100])
+    assert torch.equal(source.load(cache).train.x, first.train.x)
+    assert stored.stat().st_size > 100
+
+
 @pytest.mark.parametrize("side", [8, 16, 20])
 @pytest.mark.parametrize("lying", [True, False])
 def test_folder_crops_the_centre_of_oblong_images(tmp_path: Path, side: int, lying: bool) -> None:
@@ -349,12 +358,12 @@ def test_folder_names_and_counts_broken_images(tmp_path: Path) -> None:
     whole = (root / "train" / "dog" / "1.png").read_bytes()
     (root / "train" / "cat" / "0.png").write_bytes(b"")
     (root / "train" / "cat" / "2.png").write_text("this is no picture")
-    (root / "train" / "dog" / "1.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="3 of 8 images do not decode") as caught:
+    (root / "test" / "dog" / "1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="3 of 16 images do not decode") as caught:
         ImageFolder(root=str(root)).load(tmp_path / "cache")
     named = [line for line in str(caught.value).splitlines() if ".png" in line]
     assert len(named) == 3
-    for line, name in zip(named, ("cat/0.png", "cat/2.png", "dog/1.png"), strict=True):
+    for line, name in zip(named, ("train/cat/0.png", "train/cat/2.png", "test/dog/1.png"), strict=True):
         assert name in line
     assert not list((tmp_path / "cache").rglob("*.safetensors")), "a broken tree was cached"
 
@@ -364,7 +373,7 @@ def test_folder_names_ten_broken_images_and_counts_the_rest(tmp_path: Path) -> N
     for name in ("cat", "dog"):
         for i in range(6):
             (root / "train" / name / f"{i}.png").write_bytes(b"broken")
-    with pytest.raises(UserError, match="12 of 12 images do not decode") as caught:
+    with pytest.raises(UserError, match="12 of 24 images do not decode") as caught:
         ImageFolder(root=str(root)).load(tmp_path / "cache")
     assert str(caught.value).count(".png: ") == 10
     assert "and 2 more" in str(caught.value)
@@ -435,8 +444,15 @@ def test_cifar10_missing_and_not_to_be_downloaded(tmp_path: Path) -> None:
 
 
 def test_imagenette_missing_and_not_to_be_downloaded(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"Imagenette is not in .*there"):
-        ImagenetteSet(root=str(tmp_path / "there"), download=False).load(tmp_path / "cache")
+    with pytest.raises(UserError, match="Imagenette is not in"):
+        ImagenetteSet(root=str(tmp_path), download=False).load(tmp_path / "cache")
+
+
+def test_a_mistyped_root_is_named_and_not_created(tmp_path: Path) -> None:
+    for dataset in (ImagenetteSet, Cifar10):
+        with pytest.raises(UserError, match="no folder .*there"):
+            dataset(root=str(tmp_path / "there")).load(tmp_path / "cache")
+    assert not (tmp_path / "there").exists()
 
 
 def test_imagenette_loads_an_unpacked_tree(tmp_path: Path) -> None:
