@@ -29,6 +29,7 @@ __all__ = [
     "Dataset",
     "DefenderView",
     "Defense",
+    "Detector",
     "ImageData",
     "Images",
     "MethodError",
@@ -106,6 +107,15 @@ class ImageData:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for part, images in (("training", self.train), ("test", self.test)):
+            if not len(images):
+                raise UserError(f"the {part} set is empty")
+            if not 0 <= int(images.y.min()) <= int(images.y.max()) < len(self.classes):
+                raise UserError(f"labels of the {part} set must be 0..{len(self.classes) - 1}, one for each of the classes")
+        if self.train.x.shape[1:] != self.test.x.shape[1:]:
+            raise UserError(f"training and test images differ: {list(self.train.x.shape[1:])}, {list(self.test.x.shape[1:])}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -406,7 +416,12 @@ class Defense(Component):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelDetector(Component):
+class Detector(Component):
+    """Base of both kinds of detector: extend one of the two below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDetector(Detector):
     """Says how backdoored a whole net looks. Override :meth:`score`."""
 
     @abstractmethod
@@ -415,7 +430,7 @@ class ModelDetector(Component):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleDetector(Component):
+class SampleDetector(Detector):
     """Says how triggered single images look to a net. Override :meth:`scores`."""
 
     @abstractmethod
@@ -423,11 +438,9 @@ class SampleDetector(Component):
         """float32 [N] for ``suspects`` (float32 [N, C, H, W] in [0, 1]); grows with the suspicion."""
 
 
-Detector = ModelDetector | SampleDetector
-
 attacks: Registry[Attack] = Registry("attack", Attack)  # type: ignore[type-abstract]
 defenses: Registry[Defense] = Registry("defense", Defense)  # type: ignore[type-abstract]
-detectors: Registry[Component] = Registry("detector", Component)
+detectors: Registry[Detector] = Registry("detector", Detector)
 datasets: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
 nets: Registry[Net] = Registry("net", Net)  # type: ignore[type-abstract]
 

@@ -127,19 +127,24 @@ class Neurons:
 
 
 @torch.no_grad()
-def prune(model: nn.Module, neurons: Neurons, indices: Tensor, *, bias: bool) -> None:
-    """Set gamma (and, with ``bias``, beta) of the neurons ``indices`` (int64) to 0, in place.
+def scale(model: nn.Module, neurons: Neurons, masks: Tensor, *, bias: bool) -> None:
+    """Bake ``masks`` [neurons] into gamma (and, with ``bias``, beta), in place.
 
-    With ``bias`` the channel falls silent; without, it becomes the constant beta, as ANP and RNP prune.
+    With ``bias`` a channel of mask 0 falls silent; without, it becomes the constant beta, as ANP and RNP prune.
     """
-    keep = torch.ones(neurons.count, device=neurons.device)
-    keep[indices] = 0
     for layer in neurons.layers:
         bn = model.get_submodule(layer.name)
         assert isinstance(bn, nn.BatchNorm2d)
-        bn.weight.mul_(keep[layer.start : layer.stop])
+        bn.weight.mul_(masks[layer.start : layer.stop])
         if bias:
-            bn.bias.mul_(keep[layer.start : layer.stop])
+            bn.bias.mul_(masks[layer.start : layer.stop])
+
+
+def prune(model: nn.Module, neurons: Neurons, indices: Tensor, *, bias: bool) -> None:
+    """Remove the neurons ``indices`` (int64): :func:`scale` with mask 0 there and 1 elsewhere."""
+    masks = torch.ones(neurons.count, device=neurons.device)
+    masks[indices] = 0
+    scale(model, neurons, masks, bias=bias)
 
 
 def robust_z(values: Tensor) -> Tensor:

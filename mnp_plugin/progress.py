@@ -22,9 +22,10 @@ class Screen:
             TimeRemainingColumn(),
         )
         self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.cells = self.bars.add_task(f"[bold]{suite}", total=None)
-        self.now = self.bars.add_task("starting", total=None)
-        self.what = ""
+        self.suite = suite
+        self.cells = self.bars.add_task(suite, total=None)
+        self.epochs = self.bars.add_task("", visible=False)
+        self.stage = ""
 
     def __enter__(self) -> Screen:
         self.bars.start()
@@ -40,11 +41,14 @@ class Screen:
 
     def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
         """Show what runs now."""
-        stage = what.partition(",")[0]
-        if stage != self.what and not self.console.is_terminal:
-            self.console.print(f"... {stage}")
-        self.what = stage
-        self.bars.update(self.now, description=what, completed=step, total=steps or None)
+        stage, _, detail = what.partition(",")
+        if stage != self.stage:
+            self.stage = stage
+            self.bars.reset(self.epochs)
+            if not self.console.is_terminal:
+                self.console.print(f"... {stage}")
+        self.bars.update(self.cells, description=f"{self.suite}: {stage}")
+        self.bars.update(self.epochs, visible=steps > 0, description=f"epochs{detail}", completed=step, total=steps)
 
     def finished(self, record: Record) -> None:
         """Print the cell's scores."""

@@ -59,6 +59,16 @@ class Summary:
     failed: list[Record] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A victim with what its cells are measured against."""
+
+    victim: Victim
+    triggered: Triggered | None
+    before: Scores
+    seconds: float
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` takes CUDA where there is one, else the CPU.
 
@@ -109,6 +119,9 @@ class Runner:
         for victim in self.suite.victims:
             data = self._load(victim)
             stages.check_victim(victim, data)
+        for entry in self.suite.defenses:
+            if needs := getattr(entry.component, "needs", ()):
+                raise UserError(f"defense '{entry.label}' needs {', '.join(needs)}, which this benchmark does not grant")
         victim = self.suite.victims[0]
         model = build_net(net_of(victim), self._load(victim))
         for cell in self.suite.cells():
@@ -151,66 +164,60 @@ class Runner:
 
     def _run_victim(self, spec: VictimSpec, cells: list[Cell]) -> list[Record]:
         data = self._load(spec)
-        split = stages.split_of(spec, data)
+        split = stages.split_of(spec, data).to(self.device)
         records = []
         try:
-            victim, before, seconds = self._victim(spec, data, split)
-            triggered = stages.triggered_test(spec, victim.state, split, len(data.classes), self.device)
+            scene = self._victim(spec, data, split)
         except Exception as error:
             for cell in cells:
-                records.append(self._save(cell, self._record(cell, split, status="failed", reason=f"victim: {_reason(error)}")))
+                failed = self._record(cell, split, status="failed", reason=f"victim: {_reason(error)}")
+                records.append(self._save(cell, failed))
             return records
         for cell in cells:
             self.observer.busy(f"{spec.title}: {cell.defense.label}")
-            facts: dict[str, Any] = {"before": before, "victim_seconds": seconds}
+            known: dict[str, Any] = {"before": scene.before, "victim_seconds": scene.seconds}
             try:
-                facts |= self._defend(cell, victim, data, split, triggered, before)
-                record = self._record(cell, split, status="ok", **facts)
+                record = self._record(cell, split, status="ok", **known, **self._defend(cell, scene, data, split))
                 to_json(record)  # a report that is not plain JSON is the defense's failure, not the run's
             except Exception as error:
-                facts = {k: facts[k] for k in ("before", "victim_seconds")}
-                record = self._record(cell, split, status="failed", reason=_reason(error), **facts)
+                record = self._record(cell, split, status="failed", reason=_reason(error), **known)
             records.append(self._save(cell, record))
         return records
 
-    def _victim(self, spec: VictimSpec, data: ImageData, split: Split) -> tuple[Victim, Scores, float]:
+    def _victim(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene:
         """Load the victim from the cache, or train and measure it."""
-        test = split.test.to(self.device)
         loaded = self.store.load_victim(spec)
         if loaded is not None:
-            weights, state, facts = loaded
+            weights, tensors, facts = loaded
             model = build_net(net_of(spec), data)
             model.load_state_dict(weights)
             model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-            state = {k: v.to(self.device) for k, v in state.items()}
-            poisoned = state.pop("poisoned_indices")
-            return Victim(model=model, state=state, poisoned=poisoned), Scores(**facts["before"]), facts["seconds"]
-        start = time.perf_counter()
-        self.observer.busy(f"{spec.title}: training", 0, spec.recipe.epochs)
-        victim = stages.train_victim(
-            spec,
-            data,
-            split,
-            self.device,
-            progress=lambda done, of, loss: self.observer.busy(f"{spec.title}: training, loss {loss:.3f}", done, of),
-        )
-        seconds = time.perf_counter() - start
-        triggered = stages.triggered_test(spec, victim.state, split, len(data.classes), self.device)
-        before = stages.measure(victim.model, test, triggered)
-        state = {**victim.state, "poisoned_indices": victim.poisoned}
-        facts = {"seconds": round(seconds, 2), "before": vars(before)}
-        self.store.save_victim(spec, victim.model.state_dict(), state, facts)
-        return victim, before, round(seconds, 2)
+            state = {k: v.to(self.device) for k, v in tensors.items()}
+            victim = Victim(model=model, poisoned=state.pop("poisoned_indices"), state=state)
+            triggered = stages.triggered_test(spec, state, split, len(data.classes))
+            return Scene(victim, triggered, Scores(**facts["before"]), facts["seconds"])
 
-    def _defend(
-        self, cell: Cell, victim: Victim, data: ImageData, split: Split, triggered: Triggered | None, before: Scores
-    ) -> dict[str, Any]:
-        test = split.test.to(self.device)
-        outcome = stages.defend(cell, victim, data, split, self.device)
-        after = stages.measure(outcome.purified.model, test, triggered)
-        oracle = stages.oracle_choice(outcome.purified, before, lambda model: stages.measure(model, test, triggered))
+        def progress(done: int, epochs: int, loss: float) -> None:
+            self.observer.busy(f"{spec.title}: training, loss {loss:.3f}", done, epochs)
+
+        self.observer.busy(f"{spec.title}: training", 0, spec.recipe.epochs)
+        start = time.perf_counter()
+        victim = stages.train_victim(spec, data, split, self.device, progress)
+        seconds = round(time.perf_counter() - start, 2)
+        triggered = stages.triggered_test(spec, victim.state, split, len(data.classes))
+        before = stages.measure(victim.model, split.test, triggered)
+        tensors = {**victim.state, "poisoned_indices": victim.poisoned}
+        self.store.save_victim(spec, victim.model.state_dict(), tensors, {"seconds": seconds, "before": vars(before)})
+        return Scene(victim, triggered, before, seconds)
+
+    def _defend(self, cell: Cell, scene: Scene, data: ImageData, split: Split) -> dict[str, Any]:
+        def score(model: torch.nn.Module) -> Scores:
+            return stages.measure(model, split.test, scene.triggered)
+
+        outcome = stages.defend(cell, scene.victim, data, split, self.device)
+        oracle = stages.oracle_choice(outcome.purified, scene.before, score)
         return {
-            "after": after,
+            "after": score(outcome.purified.model),
             "oracle": oracle[0] if oracle else None,
             "oracle_setting": oracle[1] if oracle else None,
             "seconds": round(outcome.seconds, 2),

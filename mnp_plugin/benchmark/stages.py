@@ -1,5 +1,7 @@
 """The stages of the route, as functions of values: poison, train, defend, measure. They touch no disk.
 
+Data are moved to the device once, as a whole split, before the first stage.
+
 Seeds come from what a thing is, so neither order nor resumption nor parallelism changes a number.
 """
 
@@ -113,7 +115,7 @@ def train_victim(
     """Poison the training set and train on it, or let the attack alter each batch while training."""
     attack = attack_of(victim)
     tools = tools_for(["victim", victim.plain()], victim, data, device)
-    train = split.train.to(device)
+    train = split.train
     state = attack.prepare(train, tools)
     hook = attack.training_hook(state, len(data.classes), tools.generator)
     pool, count = poison_candidates(attack, train.y)
@@ -136,7 +138,7 @@ def poison(attack: Attack, train: Images, index: Tensor, state: State, num_class
     return Images(x, y)
 
 
-def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: int, device: torch.device) -> Triggered | None:
+def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: int) -> Triggered | None:
     """The triggered test set; None for the clean model.
 
     Raises:
@@ -147,7 +149,7 @@ def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: 
         return None
     if not bool(attack.counted(split.test.y).any()):
         raise MethodError("every test image belongs to the target class, so ASR cannot be measured")
-    return attack.triggered(split.test.to(device), {k: v.to(device) for k, v in state.items()}, num_classes)
+    return attack.triggered(split.test, state, num_classes)
 
 
 def measure(model: nn.Module, test: Images, triggered: Triggered | None) -> Scores:
@@ -173,8 +175,8 @@ def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: to
     tools = tools_for(["cell", cell.plain()], cell.victim, data, device)
     view = DefenderView(
         model=copy.deepcopy(victim.model),
-        clean=split.clean.to(device),
-        validation=split.validation.to(device),
+        clean=split.clean,
+        validation=split.validation,
         num_classes=len(data.classes),
     )
     with PeakMemory(device) as memory:

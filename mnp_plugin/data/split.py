@@ -49,6 +49,15 @@ class Split:
         """Images in the clean budget, validation part included."""
         return len(self.clean) + len(self.validation)
 
+    def to(self, device: torch.device) -> Split:
+        """The same split on ``device``."""
+        return Split(
+            train=self.train.to(device),
+            clean=self.clean.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
 
 def make_split(data: ImageData, budget: CleanBudget, seed: int) -> Split:
     """Divide ``data``; the draw depends on ``seed`` alone, so all attacks of a seed share it.

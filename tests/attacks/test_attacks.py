@@ -469,11 +469,11 @@ def test_triggered_set_of_many_images_is_in_order() -> None:
 
 def test_triggered_test_of_the_clean_model_and_of_a_test_set_without_others(digits: ImageData) -> None:
     split = split_of(victim(Clean()), digits)
-    assert triggered_test(victim(Clean()), {}, split, 10, torch.device("cpu")) is None
+    assert triggered_test(victim(Clean()), {}, split, 10) is None
     zeros = ImageData(digits.train, digits.test[digits.test.y == 0], digits.classes, digits.mean, digits.std)
     split = split_of(victim(BadNets()), zeros)
     with pytest.raises(MethodError, match="every test image belongs to the target class"):
-        triggered_test(victim(BadNets()), {}, split, 10, torch.device("cpu"))
+        triggered_test(victim(BadNets()), {}, split, 10)
 
 
 def test_measure_by_hand() -> None:

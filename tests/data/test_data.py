@@ -450,7 +450,7 @@ def test_imagenette_missing_and_not_to_be_downloaded(tmp_path: Path) -> None:
 
 def test_a_mistyped_root_is_named_and_not_created(tmp_path: Path) -> None:
     for dataset in (ImagenetteSet, Cifar10):
-        with pytest.raises(UserError, match="no folder .*there"):
+        with pytest.raises(UserError, match=r"no folder .*there"):
             dataset(root=str(tmp_path / "there")).load(tmp_path / "cache")
     assert not (tmp_path / "there").exists()
 

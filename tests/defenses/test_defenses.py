@@ -33,22 +33,23 @@ CPU = torch.device("cpu")
 SUITE = """
 dataset: digits
 net: {name: smallnet, width: 16}
-recipe: {epochs: 25, batch_size: 64, crop: 1, flip: false}
+recipe: {epochs: 40, batch_size: 64, crop: 1, flip: false}
 clean_budget: {images: 100}
-attacks: [badnets]
+seeds: [103]
+attacks: [trojan]
 defenses: [none]
 """
 
 
 class Scene:
-    """A BadNets victim on digits, with everything needed to defend and to measure it."""
+    """A Trojan-patch victim on digits, with everything needed to defend and to measure it."""
 
     def __init__(self, cache: Path) -> None:
         self.spec: VictimSpec = parse_suite(SUITE, "test", "test").victims[0]
         self.data: ImageData = Digits().load(cache)
         self.split: Split = stages.split_of(self.spec, self.data)
         self.victim = stages.train_victim(self.spec, self.data, self.split, CPU)
-        self.triggered = stages.triggered_test(self.spec, self.victim.state, self.split, 10, CPU)
+        self.triggered = stages.triggered_test(self.spec, self.victim.state, self.split, 10)
         self.before = self.measure(self.victim.model)
 
     def measure(self, model: nn.Module) -> Scores:
