@@ -1,4 +1,5 @@
 # From nothing but Python, git and make: `make demo` runs the main job, `make test` passes the tests.
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

@@ -15,7 +15,7 @@ import mnp_plugin
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.stages import Victim
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec, attack_of, dataset_of, defense_of, net_of
+from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
 from mnp_plugin.contracts import ImageData, Triggered
 from mnp_plugin.data.split import Split
 from mnp_plugin.errors import UserError
@@ -120,12 +120,12 @@ class Runner:
             data = self._load(victim)
             stages.check_victim(victim, data)
         for entry in self.suite.defenses:
-            if needs := getattr(entry.component, "needs", ()):
+            if needs := entry.component.needs:
                 raise UserError(f"defense '{entry.label}' needs {', '.join(needs)}, which this benchmark does not grant")
         victim = self.suite.victims[0]
-        model = build_net(net_of(victim), self._load(victim))
+        model = build_net(victim.net.component, self._load(victim))
         for cell in self.suite.cells():
-            if cell.victim is victim and (reason := defense_of(cell).objection(model)):
+            if cell.victim is victim and (reason := cell.defense.component.objection(model)):
                 raise UserError(f"defense '{cell.defense.label}' cannot treat the net '{victim.net.label}': {reason}")
 
     def run(self) -> Summary:
@@ -159,7 +159,7 @@ class Runner:
     def _load(self, victim: VictimSpec) -> ImageData:
         key = str(victim.dataset.plain())
         if key not in self._data:
-            self._data[key] = dataset_of(victim).load(self.store.cache)
+            self._data[key] = victim.dataset.component.load(self.store.cache)
         return self._data[key]
 
     def _run_victim(self, spec: VictimSpec, cells: list[Cell]) -> list[Record]:
@@ -189,7 +189,7 @@ class Runner:
         loaded = self.store.load_victim(spec)
         if loaded is not None:
             weights, tensors, facts = loaded
-            model = build_net(net_of(spec), data)
+            model = build_net(spec.net.component, data)
             model.load_state_dict(weights)
             model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
             state = {k: v.to(self.device) for k, v in tensors.items()}
@@ -226,7 +226,7 @@ class Runner:
         }
 
     def _record(self, cell: Cell, split: Split, **facts: Any) -> Record:
-        attack = attack_of(cell.victim)
+        attack = cell.victim.attack.component
         return Record(
             cell=cell.fingerprint,
             suite=self.suite.name,
@@ -238,7 +238,7 @@ class Runner:
             poison_ratio=attack.poison_ratio if attack.has_trigger else None,
             clean_images=split.budget_size,
             clean_source=cell.victim.budget.source,
-            knowledge=list(defense_of(cell).needs),
+            knowledge=list(cell.defense.component.needs),
             gate=self.suite.gate.asr,
             spec=cell.plain(),
             versions=versions(),

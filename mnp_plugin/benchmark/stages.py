@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin import metrics, spec
-from mnp_plugin.benchmark.suite import Cell, VictimSpec, attack_of, defense_of, net_of
+from mnp_plugin.benchmark.suite import Cell, VictimSpec
 from mnp_plugin.contracts import (
     Attack,
     DefenderView,
@@ -60,7 +60,7 @@ def tools_for(identity: object, victim: VictimSpec, data: ImageData, device: tor
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
         recipe=victim.recipe,
-        fresh_net=lambda: build_net(net_of(victim), data),
+        fresh_net=lambda: build_net(victim.net.component, data),
     )
 
 
@@ -87,7 +87,7 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
     Raises:
         UserError: target outside the classes, ratio that comes to nothing, sizes that do not fit, budget too large.
     """
-    attack = attack_of(victim)
+    attack = victim.attack.component
     classes = len(data.classes)
     if attack.target >= classes:
         raise UserError(
@@ -106,14 +106,14 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
         )
     if victim.recipe.crop >= min(data.shape[1:]):
         raise UserError(f"recipe.crop {victim.recipe.crop} must be smaller than the images ({data.shape[1]}x{data.shape[2]})")
-    build_net(net_of(victim), data)
+    build_net(victim.net.component, data)
 
 
 def train_victim(
     victim: VictimSpec, data: ImageData, split: Split, device: torch.device, progress: Progress | None = None
 ) -> Victim:
     """Poison the training set and train on it, or let the attack alter each batch while training."""
-    attack = attack_of(victim)
+    attack = victim.attack.component
     tools = tools_for(["victim", victim.plain()], victim, data, device)
     train = split.train
     state = attack.prepare(train, tools)
@@ -144,7 +144,7 @@ def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: 
     Raises:
         MethodError: every test image belongs to the target class.
     """
-    attack = attack_of(victim)
+    attack = victim.attack.component
     if not attack.has_trigger:
         return None
     if not bool(attack.counted(split.test.y).any()):
@@ -181,7 +181,7 @@ def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: to
     )
     with PeakMemory(device) as memory:
         start = time.perf_counter()
-        purified = defense_of(cell).run(view, tools)
+        purified = cell.defense.component.run(view, tools)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mnp_plugin import spec
 from mnp_plugin.contracts import Attack, Component, Dataset, Defense, Net, Recipe, attacks, datasets, defenses, nets, param
@@ -28,11 +28,11 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[K]):
     """A component of the suite under the label that tables show."""
 
     label: str
-    component: Component
+    component: K
 
     def plain(self) -> dict[str, Any]:
         """Resolved mapping."""
@@ -43,11 +43,11 @@ class Entry:
 class VictimSpec:
     """All that determines a trained victim."""
 
-    dataset: Entry
-    net: Entry
+    dataset: Entry[Dataset]
+    net: Entry[Net]
     recipe: Recipe
     budget: CleanBudget
-    attack: Entry
+    attack: Entry[Attack]
     seed: int
 
     def plain(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class Cell:
     """One defense on one victim."""
 
     victim: VictimSpec
-    defense: Entry
+    defense: Entry[Defense]
 
     def plain(self) -> dict[str, Any]:
         """Resolved mapping; its fingerprint is the cell's identity."""
@@ -101,7 +101,7 @@ class Suite:
     name: str
     gate: Gate
     victims: tuple[VictimSpec, ...]
-    defenses: tuple[Entry, ...]
+    defenses: tuple[Entry[Defense], ...]
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, victim by victim."""
@@ -173,7 +173,7 @@ def _seeds(document: Document) -> list[int]:
     return seeds
 
 
-def _entries(document: Document, key: str, registry: Registry[K]) -> tuple[Entry, ...]:
+def _entries(document: Document, key: str, registry: Registry[K]) -> tuple[Entry[K], ...]:
     items = document.data[key]
     if not isinstance(items, list) or not items:
         raise document.error((key,), f"must be a list of {registry.kind}s, such as [{', '.join(registry.names()[:2])}]")
@@ -184,7 +184,7 @@ def _entries(document: Document, key: str, registry: Registry[K]) -> tuple[Entry
     return entries
 
 
-def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> Entry:
+def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> Entry[K]:
     value = spec.value_at(document, path)
     if isinstance(value, bool) or value is None:
         raise document.error(path, f"must be the name of {registry.noun}, not {value!r} (put the word in quotes)")
@@ -213,31 +213,3 @@ def _with(data: Any, path: tuple[Any, ...], value: Any) -> Any:
     copy = dict(data) if isinstance(data, dict) else list(data)
     copy[path[0]] = _with(data[path[0]], path[1:], value)
     return copy
-
-
-def attack_of(victim: VictimSpec) -> Attack:
-    """The attack of a victim, typed."""
-    component = victim.attack.component
-    assert isinstance(component, Attack)
-    return component
-
-
-def dataset_of(victim: VictimSpec) -> Dataset:
-    """The data set of a victim, typed."""
-    component = victim.dataset.component
-    assert isinstance(component, Dataset)
-    return component
-
-
-def net_of(victim: VictimSpec) -> Net:
-    """The net of a victim, typed."""
-    component = victim.net.component
-    assert isinstance(component, Net)
-    return component
-
-
-def defense_of(cell: Cell) -> Defense:
-    """The defense of a cell, typed."""
-    component = cell.defense.component
-    assert isinstance(component, Defense)
-    return component

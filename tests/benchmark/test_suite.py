@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mnp_plugin.benchmark.suite import REQUIRED, Suite, attack_of, dataset_of, defense_of, load_suite, net_of, parse_suite
+from mnp_plugin.benchmark.suite import REQUIRED, Suite, load_suite, parse_suite
 from mnp_plugin.errors import UserError
 
 TEXT = """\
@@ -53,9 +53,9 @@ def test_a_good_file_resolves_to_its_cells_in_order(tmp_path: Path) -> None:
     cell = list(suite.cells())[-1]
     assert cell.victim.title == "digits/smallnet bad-white seed 1"
     assert cell.file_name == f"bad-white-ft-s1-{cell.fingerprint}.json"
-    assert attack_of(cell.victim).name == "badnets"
-    assert defense_of(cell).name == "ft"
-    assert (dataset_of(cell.victim).name, net_of(cell.victim).name) == ("digits", "smallnet")
+    assert cell.victim.attack.component.name == "badnets"
+    assert cell.defense.component.name == "ft"
+    assert (cell.victim.dataset.component.name, cell.victim.net.component.name) == ("digits", "smallnet")
     plain = cell.plain()
     assert plain["attack"]["pattern"] == "white"
     assert plain["attack"]["poison_ratio"] == 0.1
