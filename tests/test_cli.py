@@ -373,7 +373,7 @@ def test_images_that_do_not_decode_are_named_and_counted(
     cut = tree / "train" / "dog" / "2.png"
     cut.write_bytes(cut.read_bytes()[:40])
     message = message_of(capsys, fresh("run"))
-    assert "2 of 6 images do not decode" in message
+    assert "2 of 12 images do not decode" in message
     assert str(tree / "train" / "cat" / "1.png") in message
     assert str(cut) in message
     assert trainings == []
