@@ -124,7 +124,7 @@ def _list(arguments: argparse.Namespace) -> int:
     from mnp_plugin import contracts
     from mnp_plugin.registry import BROKEN
 
-    for registry in (contracts.attacks, contracts.defenses, contracts.detectors, contracts.datasets, contracts.nets):
+    for registry in contracts.registries:
         print(f"{registry.kind}s:")
         for name in registry.names():
             doc = (registry.get(name).__doc__ or "").strip().splitlines()

@@ -443,6 +443,7 @@ defenses: Registry[Defense] = Registry("defense", Defense)  # type: ignore[type-
 detectors: Registry[Detector] = Registry("detector", Detector)
 datasets: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
 nets: Registry[Net] = Registry("net", Net)  # type: ignore[type-abstract]
+registries: tuple[Registry[Any], ...] = (attacks, defenses, detectors, datasets, nets)
 
 
 def concat(parts: Sequence[Images]) -> Images:

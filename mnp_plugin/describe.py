@@ -16,12 +16,13 @@ def describe(name: str) -> str:
     Raises:
         UserError: nothing of that name in any registry.
     """
-    registries = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.datasets, contracts.nets)
     pages = [
-        _page(registry.kind, registry.get(name), registry.origin(name)) for registry in registries if name in registry.names()
+        _page(registry.kind, registry.get(name), registry.origin(name))
+        for registry in contracts.registries
+        if name in registry.names()
     ]
     if not pages:
-        known = [n for registry in registries for n in registry.names()]
+        known = [n for registry in contracts.registries for n in registry.names()]
         raise UserError(f"nothing is called '{name}'.{did_you_mean(name, known)}")
     return "\n\n".join(pages)
 

@@ -59,8 +59,7 @@ def check(name: str, settings: Mapping[str, Any] | None = None) -> list[str]:
         ContractError: the first clause that does not hold.
         UserError: nothing is registered under ``name``.
     """
-    registries = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.datasets, contracts.nets)
-    found = [registry.get(name) for registry in registries if name in registry.names()]
+    found = [registry.get(name) for registry in contracts.registries if name in registry.names()]
     if not found:
         raise UserError(f"nothing is called '{name}'; see mnp-bench list")
     passed: list[str] = []

@@ -57,7 +57,7 @@ class ANP(Defense):
         for setting, candidate in self.sweep(view.model, neurons, masks):
             if fine(candidate):
                 threshold, best = setting["threshold"], copy.deepcopy(candidate)
-        pruned = [] if threshold is None else (masks <= threshold).nonzero().flatten().tolist()
+        pruned = [] if threshold is None else _up_to(masks, threshold).tolist()
         report = {
             "threshold": threshold,
             "pruned": len(pruned),
@@ -105,9 +105,13 @@ class ANP(Defense):
         before = -1
         for i in range(round(self.pruning_max / self.pruning_step) + 1):
             threshold = i * self.pruning_step
-            # Files of this method carry four decimals; the rule is applied to the same, rounded masks.
-            chosen = (masks.mul(1e4).round() <= threshold * 1e4 + 1e-3).nonzero().flatten()
+            chosen = _up_to(masks, threshold)
             if len(chosen) > before:
                 before = len(chosen)
                 prune(model, neurons, chosen, bias=False)
                 yield {"threshold": round(threshold, 6), "pruned": float(before)}, model
+
+
+def _up_to(masks: Tensor, threshold: float) -> Tensor:
+    """Neurons with a mask up to ``threshold``, to the four decimals that this method's files carry."""
+    return (masks.mul(1e4).round() <= threshold * 1e4 + 1e-3).nonzero().flatten()
