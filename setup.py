@@ -33,6 +33,7 @@ setup(
         "rich>=13.0",
         "safetensors>=0.4.3",
         "scikit-learn>=1.3",
+        "torchmetrics>=1.4",
     ],
     extras_require={
         "test": [

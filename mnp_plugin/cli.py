@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.call(arguments)
+        sys.stdout.flush()
         return status
     except UserError as error:
         print(f"mnp-bench: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, head for one, has seen enough; what is still buffered goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\nmnp-bench: interrupted. Finished cells are kept; the same command goes on from here.", file=sys.stderr)
         return 130

@@ -40,6 +40,7 @@ __all__ = [
     "SampleDetector",
     "State",
     "Tools",
+    "TrainingHook",
     "Triggered",
     "attacks",
     "datasets",
@@ -132,11 +133,13 @@ class Triggered:
         x: float32 [M, C, H, W] in [0, 1], not rounded to 8 bit.
         y_true: int64 [M], their true labels.
         y_attack: int64 [M], the labels the attacker wants.
+        index: int64 [M], which test images they were.
     """
 
     x: Tensor
     y_true: Tensor
     y_attack: Tensor
+    index: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,12 +159,19 @@ class Recipe:
     label_smoothing: float = param(0.0, "cross entropy with smoothed labels", low=0, high=0.9)
     crop: int = param(4, "random crop after reflecting this many pixels on each side; 0 is off", low=0)
     flip: bool = param(True, "random horizontal flip")
+    small_epochs: int = param(0, "first epochs on shrunken pictures (progressive resizing: cheaper epochs)", low=0)
+    small_scale: float = param(0.625, "side of the shrunken pictures, as a share of the full side", above=0, high=1)
     precision: Literal["auto", "float32", "bfloat16"] = param(
         "auto", "autocast to bfloat16; auto does so where the hardware computes in it"
     )
 
     def __post_init__(self) -> None:
         spec.check(self)
+        if self.small_epochs >= self.epochs:
+            raise UserError(
+                f"Recipe.small_epochs must be below epochs ({self.epochs}), not {self.small_epochs}: "
+                "the last epochs see pictures at their full size"
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -173,14 +183,28 @@ class Tools:
         generator: the method's own random stream, on ``device``.
         recipe: how this benchmark trains nets.
         fresh_net: builds an untrained net of the victim's kind.
-        log: takes one line for the user.
+        clean_net: gives a net of the same kind trained on the same data without an attack, in eval mode: the source
+            model of attacks that need one. A benchmark trains it once and keeps it; elsewhere there is none.
+        asset: (name, settings, make) -> tensors by name; ``make`` is called with tools of its own, unless a benchmark
+            has kept what it made from the same data, seed and settings.
+        busy: told (what runs, steps done, steps in all) now and then.
     """
 
     device: torch.device
     generator: torch.Generator
     recipe: Recipe
     fresh_net: Callable[[], nn.Module]
-    log: Callable[[str], None] = field(default=lambda line: None)
+    clean_net: Callable[[], nn.Module] = field(default=lambda: _no_clean_net())
+    asset: Callable[[str, Mapping[str, Any], Callable[[Tools], State]], State] | None = None
+    busy: Callable[[str, int, int], None] = field(default=lambda what, done, total: None)
+
+    def made(self, name: str, settings: Mapping[str, Any], make: Callable[[Tools], State]) -> State:
+        """What ``make`` gives, from the benchmark's cache where there is one."""
+        return make(self) if self.asset is None else self.asset(name, settings, make)
+
+
+def _no_clean_net() -> nn.Module:
+    raise MethodError("this method needs a net trained on clean data, which only a benchmark provides")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -266,8 +290,33 @@ class Net(Component):
         """
 
 
-Hook = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Change one training batch: (x float [N, C, H, W] in [0, 1], y int64 [N]) -> the same, possibly altered."""
+class TrainingHook(ABC):
+    """What a training-control attack does inside the ordinary training loop; one object per training run."""
+
+    @abstractmethod
+    def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
+        """Change one batch before augmentation.
+
+        Args:
+            x: float32 [N, C, H, W] in [0, 1]; stays as it is.
+            y: int64 [N]; stays as it is.
+            model: the classifier in training; its gradients and running statistics stay as they are.
+            done: share of the training that lies behind, in [0, 1).
+
+        Returns:
+            Images and labels to train on; gradients may flow through the images to what made them.
+        """
+
+    def penalty(self) -> Tensor | None:
+        """A scalar to add to this batch's loss, or None."""
+        return None
+
+    def stepped(self) -> None:  # noqa: B027 - optional
+        """Called after every step of the classifier, its loss's gradients still in place: step own nets here."""
+
+    def learned(self) -> State:
+        """What the trigger needs and training has taught; joined to the state from ``prepare``."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,8 +360,23 @@ class Attack(Component):
     def apply(self, x: Tensor, state: State) -> Tensor:
         """Put the trigger on ``x`` (float32 [N, C, H, W] in [0, 1]); deterministic, and ``x`` itself stays as it is."""
 
-    def training_hook(self, state: State, num_classes: int, generator: torch.Generator) -> Hook | None:
-        """Training-control attacks return the function that changes each batch; others None (the data are poisoned)."""
+    def poison(self, x: Tensor, y: Tensor, state: State, tools: Tools) -> Tensor:
+        """How training images are altered where that differs from the test trigger; default: the trigger itself.
+
+        Args:
+            x: float32 [N, C, H, W] in [0, 1]; stays as it is.
+            y: int64 [N], their true labels.
+            state: from :meth:`prepare`.
+            tools: random stream and nets.
+        """
+        return self.apply(x, state)
+
+    def cover_ratio(self) -> float:
+        """Share of the training images, disjoint from the poisoned ones, that :meth:`poison` alters under their own label."""
+        return 0.0
+
+    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook | None:
+        """Training-control attacks return what changes each batch; others None (the data are poisoned)."""
         return None
 
     def objection(self, shape: tuple[int, int, int], num_classes: int) -> str | None:
@@ -333,10 +397,18 @@ class Attack(Component):
         Raises:
             MethodError: wrong shape or dtype, a value that is not finite, or the input was written to.
         """
+        return self._checked(x, "apply", lambda: self.apply(x, state))
+
+    @final
+    def stamp_training(self, x: Tensor, y: Tensor, state: State, tools: Tools) -> Tensor:
+        """Poison training images, check the result and clip it to [0, 1]; raises as :meth:`stamp`."""
+        return self._checked(x, "poison", lambda: self.poison(x, y, state, tools))
+
+    def _checked(self, x: Tensor, what: str, make: Callable[[], Tensor]) -> Tensor:
         before = x._version
-        out = self.apply(x, state)
+        out = make()
         if x._version != before:
-            raise MethodError(f"attack '{self.name}' wrote to its input; start apply() with x = x.clone()")
+            raise MethodError(f"attack '{self.name}' wrote to its input; start {what}() with x = x.clone()")
         if out.shape != x.shape or out.dtype != x.dtype:
             raise MethodError(
                 f"attack '{self.name}' turned {x.dtype} {list(x.shape)} into {out.dtype} {list(out.shape)}; keep both"
@@ -358,9 +430,10 @@ class Attack(Component):
     @final
     def triggered(self, test: Images, state: State, num_classes: int) -> Triggered:
         """The triggered test set: counted images only, in float, without augmentation."""
-        part = test[self.counted(test.y)]
+        index = self.counted(test.y).nonzero().flatten()
+        part = test[index]
         chunks = [self.stamp(part[i : i + 1024].pixels(), state) for i in range(0, len(part), 1024)]
-        return Triggered(torch.cat(chunks), part.y, self.attack_labels(part.y, num_classes))
+        return Triggered(torch.cat(chunks), part.y, self.attack_labels(part.y, num_classes), index)
 
 
 @dataclass(frozen=True, kw_only=True)

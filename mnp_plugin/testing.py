@@ -93,12 +93,22 @@ def _small_data() -> ImageData:
 
 
 def _tools(data: ImageData, seed: int = 0) -> Tools:
+    recipe = Recipe(epochs=2, batch_size=64, crop=1, flip=False)
+
+    def clean_net() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            net = build_net(SmallNet(width=4), data)
+            fit(net, data.train, recipe, torch.Generator().manual_seed(0))
+        return net
+
     torch.manual_seed(seed)
     return Tools(
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(seed),
-        recipe=Recipe(epochs=2, batch_size=64, crop=1, flip=False),
+        recipe=recipe,
         fresh_net=lambda: build_net(SmallNet(width=4), data),
+        clean_net=clean_net,
     )
 
 
@@ -133,40 +143,51 @@ def _check_attack(attack: Attack) -> list[str]:
     if attack.has_trigger:
         _demand(not torch.equal(out, x), "the trigger changes the image", passed)
     _demand(vars(attack) == before, "nothing is stored on the attack object", passed)
-    hook = attack.training_hook(state, len(data.classes), torch.Generator().manual_seed(0))
+    hook = attack.training_hook(state, len(data.classes), _tools(data))
     if hook is not None:
-        passed += _check_hook(attack, hook, data)
+        passed += _check_hook(attack, hook, state, data)
     elif attack.has_trigger:
         passed += _check_poison(attack, state, data)
     return passed
 
 
-def _check_hook(attack: Attack, hook: contracts.Hook, data: ImageData) -> list[str]:
+def _check_hook(attack: Attack, hook: contracts.TrainingHook, state: contracts.State, data: ImageData) -> list[str]:
     passed: list[str] = []
     x, y = data.train.pixels(), data.train.y
     kept_x, kept_y = x.clone(), y.clone()
-    new_x, new_y = hook(x, y)
+    model = _tools(data).fresh_net().train()
+    kept = {k: v.clone() for k, v in model.state_dict().items()}
+    new_x, new_y = hook.batch(x, y, model, 0.0)
     _demand(torch.equal(x, kept_x) and torch.equal(y, kept_y), "the training hook leaves its batch as it is", passed)
-    _demand(new_x.shape == x.shape and new_y.shape == y.shape, "the training hook keeps shapes", passed)
-    changed = new_y != y
+    fits = new_x.shape[1:] == x.shape[1:] and len(new_x) == len(new_y) >= len(x)
+    _demand(fits, "the training hook keeps the images' shape and drops none", passed)
+    _demand(bool(torch.isfinite(new_x).all()), "the training hook's pixels are finite", passed)
     _demand(
-        torch.equal(new_y[changed], attack.attack_labels(y, len(data.classes))[changed]),
-        "the training hook relabels by the attack's rule only",
+        _equal(kept, model.state_dict()) and all(p.grad is None for p in model.parameters()) and model.training,
+        "the training hook leaves the classifier, its gradients and its mode as they are",
         passed,
     )
+    wanted, given = attack.attack_labels(y, len(data.classes)), new_y[: len(y)]
+    _demand(bool(((given == y) | (given == wanted)).all()), "the training hook relabels by the attack's rule only", passed)
+    learned = {**state, **hook.learned()}
+    out = attack.stamp(data.test.pixels(), learned)
+    _demand(torch.equal(out, attack.stamp(data.test.pixels(), learned)), "what training teaches goes into the trigger", passed)
     return passed
 
 
 def _check_poison(attack: Attack, state: contracts.State, data: ImageData) -> list[str]:
     passed: list[str] = []
     pool, count = poison_candidates(attack, data.train.y)
-    index = pool[:count]
-    poisoned = poison(attack, data.train, index, state, len(data.classes))
+    index, cover = pool[:count], pool[count : count + 5] if attack.cover_ratio() else pool[:0]
+    poisoned, again = (poison(attack, data.train, index, cover, state, len(data.classes), _tools(data)) for _ in range(2))
+    _demand(torch.equal(poisoned.x, again.x), "poisoned images are the same under the same seed", passed)
     rest = torch.ones(len(data.train), dtype=torch.bool)
-    rest[index] = False
+    rest[index] = rest[cover] = False
     _demand(torch.equal(poisoned.x[rest], data.train.x[rest]), "images that were not chosen stay as they are", passed)
+    relabelled = torch.zeros(len(data.train), dtype=torch.bool)
+    relabelled[index] = not attack.clean_label
+    _demand(torch.equal(poisoned.y[~relabelled], data.train.y[~relabelled]), "no label changes beyond those chosen", passed)
     if attack.clean_label:
-        _demand(torch.equal(poisoned.y, data.train.y), "a clean-label attack leaves every label", passed)
         _demand(bool((data.train.y[index] == attack.target).all()), "a clean-label attack alters the target class only", passed)
     return passed
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Hook, Images, MethodError, Recipe
-from mnp_plugin.data.augment import random_crop_flip
+from mnp_plugin.contracts import Images, MethodError, Recipe, TrainingHook
+from mnp_plugin.data.augment import random_crop_flip, shrink
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch: (epochs done, epochs in all, mean loss)."""
@@ -61,7 +61,7 @@ def fit(
     recipe: Recipe,
     generator: torch.Generator,
     *,
-    hook: Hook | None = None,
+    hook: TrainingHook | None = None,
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -95,8 +95,10 @@ def fit(
         for index in batches(len(images), recipe.batch_size, generator, device):
             x, y = images.x[index].float() / 255, images.y[index]
             if hook is not None:
-                x, y = hook(x, y)
+                x, y = hook.batch(x, y, model, step / steps)
             x = random_crop_flip(x, recipe.crop, recipe.flip, generator)
+            if epoch < recipe.small_epochs:
+                x = shrink(x, recipe.small_scale)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.lr * one_cycle(step, steps, recipe)
             with autocast(recipe.precision, device):
@@ -105,9 +107,14 @@ def fit(
                     value = F.cross_entropy(model(x), y, label_smoothing=recipe.label_smoothing)
                 else:
                     value = loss(model, x, y)
+            penalty = hook.penalty() if hook is not None else None
+            if penalty is not None:
+                value = value + penalty
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+            if hook is not None:
+                hook.stepped()
             total += value.detach()
             step += 1
         mean = float(total) / per_epoch

@@ -17,6 +17,11 @@ from mnp_plugin.registry import Registry
 from mnp_plugin.testing import ContractError, check
 
 QUICK: dict[str, dict[str, Any]] = {
+    "ssba": {"steps": 20},
+    "input_aware": {"mask_epochs": 1},
+    "lc": {"steps": 3},
+    "trojannn": {"steps": 50},
+    "lf": {"images": 10, "passes": 2},
     "anp": {"iterations": 3},
     "ft": {"epochs": 2},
     "fp": {"epochs": 2, "step": 0.2},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Images, MethodError, Recipe
+from mnp_plugin.contracts import Images, MethodError, Recipe, TrainingHook
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.training import accuracy, autocast, batches, fit, logits, one_cycle, uses_bfloat16
@@ -60,9 +61,19 @@ def test_fit_is_bitwise_the_same_under_the_same_seed(digits: Images) -> None:
     assert not all(torch.equal(first[key], other[key]) for key in first)
 
 
+class Hook(TrainingHook):
+    """A training hook made of one function of a batch."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        self.change = change
+
+    def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
+        return self.change(x, y)
+
+
 def test_fit_leaves_its_images(digits: Images) -> None:
     kept = Images(digits.x.clone(), digits.y.clone())
-    fit(net(), digits, changed(RECIPE, epochs=1), stream(), hook=lambda x, y: (x.mul_(0), y.mul_(0)))
+    fit(net(), digits, changed(RECIPE, epochs=1), stream(), hook=Hook(lambda x, y: (x.mul_(0), y.mul_(0))))
     assert torch.equal(digits.x, kept.x)
     assert torch.equal(digits.y, kept.y)
 
@@ -78,7 +89,7 @@ def test_hook_sees_raw_batches_and_what_it_returns_is_learned(digits: Images) ->
         return x, torch.full_like(y, 3)
 
     model = net()
-    fit(model, digits, RECIPE, stream(), hook=hook)
+    fit(model, digits, RECIPE, stream(), hook=Hook(hook))
     assert seen == [50] * (4 * 6)
     assert bool((logits(model, digits.x).argmax(1) == 3).all())
 

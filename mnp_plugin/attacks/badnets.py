@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mnp_plugin.attacks.patterns import scaled
+from mnp_plugin.attacks.patterns import checkerboard, scaled
 from mnp_plugin.contracts import Attack, State, attacks, param
 
 
@@ -30,16 +30,7 @@ class BadNets(Attack):
 
     def apply(self, x: Tensor, state: State) -> Tensor:
         side = min(self.size or scaled(3, x.shape[-1]), *x.shape[-2:])
-        patch = torch.ones(side, side) if self.pattern == "white" else _grid(side)
+        patch = torch.ones(side, side) if self.pattern == "white" else checkerboard(side)
         out = x.clone()
         out[..., -side:, -side:] = patch.to(x)
         return out
-
-
-def _grid(side: int) -> Tensor:
-    """The published 3x3 grid enlarged to ``side`` pixels: its anti-diagonal and its bottom-right corner are lit."""
-    if side < 3:
-        return torch.eye(side)
-    cell = torch.arange(side) * 3 // side
-    row, column = cell.view(-1, 1), cell.view(1, -1)
-    return ((row + column == 2) | ((row == 2) & (column == 2))).float()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from mnp_plugin.attacks.patterns import noise_image
 from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
 
 
@@ -25,14 +24,7 @@ class Blended(Attack):
     alpha: float = param(0.2, "weight of the noise image", above=0, high=1)
 
     def prepare(self, train: Images, tools: Tools) -> State:
-        c, h, w = train.x.shape[1:]
-        coarse = [min(side, 56) for side in (h, w)]
-        device = tools.device
-        noise = torch.randint(0, 256, (1, c, *coarse), generator=tools.generator, device=device, dtype=torch.uint8)
-        pattern = noise.float() / 255
-        if coarse != [h, w]:
-            pattern = F.interpolate(pattern, size=(h, w), mode="bilinear", align_corners=False)
-        return {"pattern": pattern[0]}
+        return {"pattern": noise_image(train, tools)}
 
     def apply(self, x: Tensor, state: State) -> Tensor:
         return (1 - self.alpha) * x + self.alpha * state["pattern"].to(x)

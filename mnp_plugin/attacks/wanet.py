@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Hook, Images, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, Images, State, Tools, TrainingHook, attacks, param
 
 
 @attacks.register("wanet")
@@ -38,7 +38,8 @@ class WaNet(Attack):
         field = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True)
         return {"field": field.permute(0, 2, 3, 1)}
 
-    def _grid(self, x: Tensor, state: State) -> Tensor:
+    def grid_for(self, x: Tensor, state: State) -> Tensor:
+        """The sampling grid of the trigger for images like ``x``, float32 [1, H, W, 2] in [-1, 1]."""
         height, width = x.shape[-2:]
         strength = self.strength or (0.5 * height / 32 if height >= 32 else 0.5 * 32 / height)
         rows = torch.linspace(-1, 1, height, device=x.device)
@@ -47,20 +48,26 @@ class WaNet(Attack):
         return (identity + strength * state["field"].to(x) / height).clamp(-1, 1)
 
     def apply(self, x: Tensor, state: State) -> Tensor:
-        grid = self._grid(x, state).expand(len(x), -1, -1, -1)
+        grid = self.grid_for(x, state).expand(len(x), -1, -1, -1)
         return F.grid_sample(x, grid, align_corners=True, padding_mode="border")
 
-    def training_hook(self, state: State, num_classes: int, generator: torch.Generator) -> Hook:
-        def hook(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            count = int(self.poison_ratio * len(x))
-            cross = min(int(count * self.cross_ratio), len(x) - count)
-            mixed = x.clone()
-            mixed[:count] = self.stamp(x[:count], state)
-            rest = x[count : count + cross]
-            noise = torch.rand(cross, *x.shape[-2:], 2, generator=generator, device=x.device) * 2 - 1
-            grid = (self._grid(x, state) + noise / x.shape[-2]).clamp(-1, 1)
-            mixed[count : count + cross] = F.grid_sample(rest, grid, align_corners=True, padding_mode="border")
-            labels = torch.cat([self.attack_labels(y[:count], num_classes), y[count:]])
-            return mixed, labels
+    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+        return _Warping(self, state, num_classes, tools.generator)
 
-        return hook
+
+class _Warping(TrainingHook):
+    """Warps the first images of every batch; the next ones along a grid of their own, under their own label."""
+
+    def __init__(self, attack: WaNet, state: State, num_classes: int, generator: torch.Generator) -> None:
+        self.attack, self.state, self.num_classes, self.generator = attack, state, num_classes, generator
+
+    def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
+        count = int(self.attack.poison_ratio * len(x))
+        cross = min(int(count * self.attack.cross_ratio), len(x) - count)
+        mixed = x.clone()
+        mixed[:count] = self.attack.stamp(x[:count], self.state)
+        rest = x[count : count + cross]
+        noise = torch.rand(cross, *x.shape[-2:], 2, generator=self.generator, device=x.device) * 2 - 1
+        grid = (self.attack.grid_for(x, self.state) + noise / x.shape[-2]).clamp(-1, 1)
+        mixed[count : count + cross] = F.grid_sample(rest, grid, align_corners=True, padding_mode="border")
+        return mixed, torch.cat([self.attack.attack_labels(y[:count], self.num_classes), y[count:]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +13,12 @@ from typing import Any, Protocol
 import torch
 
 import mnp_plugin
+from mnp_plugin import metrics
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.stages import Victim
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
-from mnp_plugin.contracts import ImageData, Triggered
+from mnp_plugin.contracts import ImageData, State, Tools, Triggered
 from mnp_plugin.data.split import Split
 from mnp_plugin.errors import UserError
 from mnp_plugin.nets import build_net
@@ -61,12 +63,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Scene:
-    """A victim with what its cells are measured against."""
+    """A victim with what its cells are measured against.
+
+    ``facts`` stand in every record of the victim: its scores, its training time, the stealth of its trigger.
+    """
 
     victim: Victim
     triggered: Triggered | None
-    before: Scores
-    seconds: float
+    facts: dict[str, Any]
 
 
 def pick_device(name: str) -> torch.device:
@@ -175,12 +179,11 @@ class Runner:
             return records
         for cell in cells:
             self.observer.busy(f"{spec.title}: {cell.defense.label}")
-            known: dict[str, Any] = {"before": scene.before, "victim_seconds": scene.seconds}
             try:
-                record = self._record(cell, split, status="ok", **known, **self._defend(cell, scene, data, split))
+                record = self._record(cell, split, status="ok", **scene.facts, **self._defend(cell, scene, data, split))
                 to_json(record)  # a report that is not plain JSON is the defense's failure, not the run's
             except Exception as error:
-                record = self._record(cell, split, status="failed", reason=_reason(error), **known)
+                record = self._record(cell, split, status="failed", reason=_reason(error), **scene.facts)
             records.append(self._save(cell, record))
         return records
 
@@ -188,36 +191,66 @@ class Runner:
         """Load the victim from the cache, or train and measure it."""
         loaded = self.store.load_victim(spec)
         if loaded is not None:
-            weights, tensors, facts = loaded
+            weights, tensors, kept = loaded
             model = build_net(spec.net.component, data)
             model.load_state_dict(weights)
             model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
             state = {k: v.to(self.device) for k, v in tensors.items()}
-            victim = Victim(model=model, poisoned=state.pop("poisoned_indices"), state=state)
+            poisoned, cover = state.pop("poisoned_indices"), state.pop("cover_indices")
+            victim = Victim(model=model, poisoned=poisoned, cover=cover, state=state)
             triggered = stages.triggered_test(spec, state, split, len(data.classes))
-            return Scene(victim, triggered, Scores(**facts["before"]), facts["seconds"])
+            return Scene(victim, triggered, {**kept, "before": Scores(**kept["before"])})
 
         def progress(done: int, epochs: int, loss: float) -> None:
             self.observer.busy(f"{spec.title}: training, loss {loss:.3f}", done, epochs)
 
         self.observer.busy(f"{spec.title}: training", 0, spec.recipe.epochs)
         start = time.perf_counter()
-        victim = stages.train_victim(spec, data, split, self.device, progress)
+        tools = self._tools(["victim", spec.plain()], spec, data, split)
+        victim = stages.train_victim(spec, data, split, tools, progress)
         seconds = round(time.perf_counter() - start, 2)
         triggered = stages.triggered_test(spec, victim.state, split, len(data.classes))
         before = stages.measure(victim.model, split.test, triggered)
-        tensors = {**victim.state, "poisoned_indices": victim.poisoned}
-        self.store.save_victim(spec, victim.model.state_dict(), tensors, {"seconds": seconds, "before": vars(before)})
-        return Scene(victim, triggered, before, seconds)
+        facts: dict[str, Any] = {"before": vars(before), "victim_seconds": seconds}
+        if triggered is not None:
+            facts["asr_8bit"] = stages.asr_in_bytes(victim.model, triggered)
+            facts["stealth"] = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
+        tensors = {**victim.state, "poisoned_indices": victim.poisoned, "cover_indices": victim.cover}
+        self.store.save_victim(spec, victim.model.state_dict(), tensors, facts)
+        if triggered is not None:
+            self.store.save_pictures(spec, stages.pictures(split.test, triggered))
+        return Scene(victim, triggered, {**facts, "before": before})
+
+    def _tools(self, identity: object, spec: VictimSpec, data: ImageData, split: Split) -> Tools:
+        """Tools that bring the clean net and other things attacks need from the cache, or make and keep them.
+
+        Making them happens beside the random streams of who asks, so that a cache changes no number.
+        """
+
+        def busy(what: str, done: int, total: int) -> None:
+            self.observer.busy(f"{spec.title}: {what}", done, total)
+
+        def clean_net() -> torch.nn.Module:
+            with torch.random.fork_rng(devices=_cuda(self.device)):
+                return self._victim(stages.clean_twin(spec), data, split).victim.model
+
+        def asset(name: str, settings: Mapping[str, Any], make: Callable[[Tools], State]) -> State:
+            about = {"asset": name, "settings": dict(settings), **stages.clean_twin(spec).plain()}
+            kept = self.store.load_asset(about)
+            if kept is None:
+                busy(name, 0, 0)
+                with torch.random.fork_rng(devices=_cuda(self.device)):
+                    kept = make(self._tools(about, spec, data, split))
+                self.store.save_asset(about, kept)
+            return {key: value.to(self.device) for key, value in kept.items()}
+
+        return replace(stages.tools_for(identity, spec, data, self.device), clean_net=clean_net, asset=asset, busy=busy)
 
     def _defend(self, cell: Cell, scene: Scene, data: ImageData, split: Split) -> dict[str, Any]:
-        def score(model: torch.nn.Module) -> Scores:
-            return stages.measure(model, split.test, scene.triggered)
-
         outcome = stages.defend(cell, scene.victim, data, split, self.device)
-        oracle = stages.oracle_choice(outcome.purified, scene.before, score)
+        oracle = stages.oracle_choice(outcome.purified, scene.facts["before"], split.test, scene.triggered)
         return {
-            "after": score(outcome.purified.model),
+            "after": stages.measure(outcome.purified.model, split.test, scene.triggered),
             "oracle": oracle[0] if oracle else None,
             "oracle_setting": oracle[1] if oracle else None,
             "seconds": round(outcome.seconds, 2),
@@ -250,6 +283,10 @@ class Runner:
         self.store.save_record(self.suite.name, cell, record)
         self.observer.finished(record)
         return record
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
 
 
 def _reason(error: Exception) -> str:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
 from torch import Tensor, nn
+from torchvision.io import encode_png
+from torchvision.utils import make_grid
 
 from mnp_plugin import metrics, spec
-from mnp_plugin.benchmark.suite import Cell, VictimSpec
+from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec
 from mnp_plugin.contracts import (
     Attack,
     DefenderView,
@@ -29,6 +30,7 @@ from mnp_plugin.contracts import (
     State,
     Tools,
     Triggered,
+    attacks,
     to_bytes,
 )
 from mnp_plugin.data.split import Split, make_split
@@ -40,11 +42,16 @@ from mnp_plugin.training import Progress, fit, logits
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Victim:
-    """A trained, attacked model; ``state`` is what its trigger needs, ``poisoned`` the indices of altered images."""
+    """A trained, attacked model; ``state`` is what its trigger needs.
+
+    ``poisoned`` and ``cover`` are the indices of the altered training images, relabelled and not; both are empty where the
+    attack alters batches while training.
+    """
 
     model: nn.Module
     state: State
     poisoned: Tensor
+    cover: Tensor
 
 
 def split_of(victim: VictimSpec, data: ImageData) -> Split:
@@ -62,6 +69,11 @@ def tools_for(identity: object, victim: VictimSpec, data: ImageData, device: tor
         recipe=victim.recipe,
         fresh_net=lambda: build_net(victim.net.component, data),
     )
+
+
+def clean_twin(victim: VictimSpec) -> VictimSpec:
+    """The clean model of the same data, net, recipe and seed: the source model of attacks that need one."""
+    return replace(victim, attack=Entry("clean", attacks.get("clean")()))
 
 
 def poison_candidates(attack: Attack, y: Tensor) -> tuple[Tensor, int]:
@@ -109,30 +121,32 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
     build_net(victim.net.component, data)
 
 
-def train_victim(
-    victim: VictimSpec, data: ImageData, split: Split, device: torch.device, progress: Progress | None = None
-) -> Victim:
+def train_victim(victim: VictimSpec, data: ImageData, split: Split, tools: Tools, progress: Progress | None = None) -> Victim:
     """Poison the training set and train on it, or let the attack alter each batch while training."""
     attack = victim.attack.component
-    tools = tools_for(["victim", victim.plain()], victim, data, device)
-    train = split.train
+    train, classes = split.train, len(data.classes)
     state = attack.prepare(train, tools)
-    hook = attack.training_hook(state, len(data.classes), tools.generator)
+    hook = attack.training_hook(state, classes, tools)
     pool, count = poison_candidates(attack, train.y)
-    poisoned = torch.empty(0, dtype=torch.int64, device=device)
+    poisoned = torch.empty(0, dtype=torch.int64, device=tools.device)
+    cover = poisoned
     if hook is None and count:
-        poisoned = pool[torch.randperm(len(pool), generator=tools.generator, device=device)[:count]].sort().values
-        train = poison(attack, train, poisoned, state, len(data.classes))
+        order = pool[torch.randperm(len(pool), generator=tools.generator, device=tools.device)]
+        poisoned = order[:count].sort().values
+        cover = order[count : count + round(attack.cover_ratio() * len(pool))].sort().values
+        train = poison(attack, train, poisoned, cover, state, classes, tools)
     model = tools.fresh_net()
     fit(model, train, victim.recipe, tools.generator, hook=hook, progress=progress)
-    return Victim(model=model, state=state, poisoned=poisoned)
+    if hook is not None:
+        state = {**state, **hook.learned()}
+    return Victim(model=model, state=state, poisoned=poisoned, cover=cover)
 
 
-def poison(attack: Attack, train: Images, index: Tensor, state: State, num_classes: int) -> Images:
-    """A copy of ``train`` whose images ``index`` carry the trigger, rounded to 8 bit; labels follow the attack's rule."""
+def poison(attack: Attack, train: Images, index: Tensor, cover: Tensor, state: State, num_classes: int, tools: Tools) -> Images:
+    """A copy of ``train``: images ``index`` and ``cover`` are altered and rounded to 8 bit, labels of ``index`` relabelled."""
     x, y = train.x.clone(), train.y.clone()
-    for part in index.split(4096):  # type: ignore[no-untyped-call]
-        x[part] = to_bytes(attack.stamp(train.x[part].float() / 255, state))
+    for part in [*index.split(4096), *cover.split(4096)]:  # type: ignore[no-untyped-call]
+        x[part] = to_bytes(attack.stamp_training(train.x[part].float() / 255, train.y[part], state, tools))
     if not attack.clean_label:
         y[index] = attack.attack_labels(y[index], num_classes)
     return Images(x, y)
@@ -152,13 +166,27 @@ def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: 
     return attack.triggered(split.test, state, num_classes)
 
 
-def measure(model: nn.Module, test: Images, triggered: Triggered | None) -> Scores:
-    """ACC, ASR and RA of ``model``."""
+def measure(model: nn.Module, test: Images, triggered: Triggered | None, *, above: float = 0.0) -> Scores:
+    """ACC, ASR and RA of ``model``; ACC alone, at half the cost, where it is not ``above`` a bound."""
     clean = logits(model, test.x).argmax(1)
-    if triggered is None:
+    if triggered is None or metrics.rate(clean == test.y) <= above > 0:
         return metrics.scores(clean, test.y, None, None, None)
     bad = logits(model, triggered.x).argmax(1)
     return metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
+
+
+def asr_in_bytes(model: nn.Module, triggered: Triggered) -> float:
+    """ASR on triggered images rounded to 8 bit, as a saved picture would be."""
+    return metrics.rate(logits(model, to_bytes(triggered.x)).argmax(1) == triggered.y_attack)
+
+
+def pictures(test: Images, triggered: Triggered, count: int = 8) -> bytes:
+    """A PNG of up to ``count`` test images: clean, triggered, and their difference times ten, one row each."""
+    bad = triggered.x[:count]
+    clean = test.x[triggered.index[:count]].float() / 255
+    rows = torch.cat([clean, bad, ((bad - clean).abs() * 10).clamp(0, 1)])
+    grid = make_grid(rows.cpu(), nrow=len(bad), padding=1)  # grey images become RGB here
+    return bytes(encode_png(to_bytes(grid)).numpy())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -189,7 +217,7 @@ def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: to
 
 
 def oracle_choice(
-    purified: Purified, before: Scores, score: Callable[[nn.Module], Scores]
+    purified: Purified, before: Scores, test: Images, triggered: Triggered | None
 ) -> tuple[Scores, dict[str, float]] | None:
     """The candidate with the lowest test ASR among those that keep 90 % of the victim's test accuracy.
 
@@ -200,10 +228,8 @@ def oracle_choice(
         return None
     best: tuple[Scores, dict[str, float]] | None = None
     for setting, model in purified.candidates():
-        found = score(model)
-        if found.acc <= 0.9 * before.acc or found.asr is None:
-            continue
-        if best is None or found.asr < (best[0].asr or 0.0):
+        found = measure(model, test, triggered, above=0.9 * before.acc)
+        if found.asr is not None and (best is None or found.asr < (best[0].asr or 0.0)):
             best = found, dict(setting)
     return best
 

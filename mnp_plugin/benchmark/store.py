@@ -19,6 +19,7 @@ from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
 from mnp_plugin.errors import UserError
 from mnp_plugin.files import write_atomic
 from mnp_plugin.records import Record, from_json, to_json
+from mnp_plugin.spec import fingerprint
 
 
 def default_cache() -> Path:
@@ -51,27 +52,36 @@ class Store:
         self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> None:
         """Save weights, trigger state and JSON-ready facts of a trained victim as one file."""
-        tensors = {f"model.{k}": v.detach().cpu().contiguous() for k, v in weights.items()}
-        tensors |= {f"state.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
-        meta = {"spec": json.dumps(victim.plain(), sort_keys=True), "facts": json.dumps(dict(facts), sort_keys=True)}
-        write_atomic(self._victim_path(victim), save(tensors, metadata=meta))
+        tensors = {f"model.{k}": v for k, v in weights.items()} | {f"state.{k}": v for k, v in state.items()}
+        _write(self._victim_path(victim), tensors, {"spec": victim.plain(), "facts": dict(facts)})
 
     def load_victim(self, victim: VictimSpec) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
         """(weights, trigger state, facts), or None if the victim is not there or its file is damaged."""
-        path = self._victim_path(victim)
-        if not path.is_file():
+        found = _read(self._victim_path(victim))
+        if found is None or "facts" not in found[1]:
             return None
-        content = path.read_bytes()
-        try:
-            tensors = load(content)
-            size = int.from_bytes(content[:8], "little")
-            facts = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["facts"])
-        except (SafetensorError, KeyError, ValueError):
-            path.unlink()  # a damaged cache entry is made again
-            return None
+        tensors, about = found
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-        return weights, state, facts
+        return weights, state, about["facts"]
+
+    def save_pictures(self, victim: VictimSpec, png: bytes) -> None:
+        """Save the picture grid of a victim's trigger beside the victim."""
+        write_atomic(self._victim_path(victim).with_suffix(".png"), png)
+
+    # -- what attacks need made
+
+    def _asset_path(self, about: Mapping[str, Any]) -> Path:
+        return self.cache / "assets" / f"{fingerprint(about)}.safetensors"
+
+    def save_asset(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Save what an attack needs: tensors by name, under all that determines them."""
+        _write(self._asset_path(about), tensors, {"about": dict(about)})
+
+    def load_asset(self, about: Mapping[str, Any]) -> dict[str, Tensor] | None:
+        """The tensors of an asset, or None if it is not there or its file is damaged."""
+        found = _read(self._asset_path(about))
+        return found[0] if found else None
 
     # -- records
 
@@ -95,3 +105,23 @@ class Store:
         """Save which records belong to the suite as it stands, so that tables leave out those of other settings."""
         plan = {"suite": suite.name, "records": [cell.file_name for cell in suite.cells()]}
         write_atomic(self.suite_folder(suite.name) / "suite.json", (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    meta = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
+    write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=meta))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    try:
+        tensors = load(content)
+        size = int.from_bytes(content[:8], "little")
+        meta = json.loads(content[8 : 8 + size])["__metadata__"]
+        return tensors, {key: json.loads(value) for key, value in meta.items()}
+    except (SafetensorError, KeyError, ValueError):
+        path.unlink()
+        return None

@@ -33,3 +33,9 @@ def random_crop_flip(x: Tensor, crop: int, flip: bool, generator: torch.Generato
     # One gather over flattened pixels is several times faster than four-way advanced indexing.
     index = (rows.unsqueeze(2) * x.shape[3] + columns.unsqueeze(1)).reshape(n, 1, h * w).expand(n, c, h * w)
     return x.reshape(n, c, -1).gather(2, index).reshape(n, c, h, w)
+
+
+def shrink(x: Tensor, scale: float) -> Tensor:
+    """Pictures [N, C, H, W] at ``scale`` times their sides (at least 1 pixel), bilinear with anti-aliasing."""
+    sides = [max(round(scale * side), 1) for side in x.shape[-2:]]
+    return F.interpolate(x, sides, mode="bilinear", antialias=True, align_corners=False)

@@ -19,9 +19,13 @@ from mnp_plugin.records import Record, Scores, der, from_json
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
     "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
-    "ra_before", "delta_acc", "acc_std", "asr_std", "clean_source", "knowledge",
+    "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source", "knowledge",
 )  # fmt: skip
-"""Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds."""
+"""Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds.
+
+``asr_8bit`` is the victim's ASR on triggered images rounded to 8 bit; ``psnr`` is in dB, ``ssim`` in [0, 1], ``linf`` in grey
+levels (0-255), each between clean and triggered test images.
+"""
 
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
 
@@ -73,13 +77,16 @@ def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: 
     used = took or pairs
     acc = [s.acc for _, s in used]
     asr = [s.asr for _, s in used]
+    ra = [s.ra for _, s in used]
+    stealth = [r.stealth or {} for r, _ in used]
+    linf = _mean([s.get("linf") for s in stealth])
     row: dict[str, Any] = dict(zip(KEY, key, strict=True))
     row |= {
         "selection": selection,
         "seeds": len(used),
         "acc": _percent(acc),
         "asr": _percent(asr),
-        "ra": _percent([s.ra for _, s in used]),
+        "ra": _percent(ra),
         "der": _percent([der(r.before, s) for r, s in used if r.before]),
         "acc_before": _percent([r.before.acc for r, _ in used if r.before]),
         "asr_before": _percent([r.before.asr for r, _ in used if r.before]),
@@ -87,6 +94,11 @@ def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: 
         "delta_acc": _percent([s.acc - r.before.acc for r, s in used if r.before]),
         "acc_std": _spread(acc),
         "asr_std": _spread(asr),
+        "ra_std": _spread(ra),
+        "asr_8bit": _percent([r.asr_8bit for r, _ in used]),
+        "psnr": _mean([s.get("psnr") for s in stealth]),
+        "ssim": _mean([s.get("ssim") for s in stealth]),
+        "linf": None if linf is None else 255 * linf,
         "seconds": _mean([r.seconds for r, _ in used]),
         "peak_mb": _mean([r.peak_mb for r, _ in used]),
         "clean_source": group[0].clean_source,
@@ -124,9 +136,10 @@ def _spread(values: Sequence[float | None]) -> float | None:
 def to_csv(table: pd.DataFrame) -> str:
     """The csv text: two decimals, empty where there is no value."""
     text = table.copy()
-    numbers = text.columns.difference(["poison_ratio"]).intersection(text.select_dtypes("float").columns)
+    numbers = text.columns.difference(["poison_ratio", "ssim"]).intersection(text.select_dtypes("float").columns)
     text[numbers] = text[numbers].round(2) + 0.0  # no -0.00
     text["poison_ratio"] = [None if pd.isna(v) else f"{v:g}" for v in table["poison_ratio"]]
+    text["ssim"] = [None if pd.isna(v) else f"{v:.4f}" for v in table["ssim"]]
     csv: str = text.to_csv(index=False, float_format="%.2f", lineterminator="\n")
     return csv
 
@@ -159,10 +172,18 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame, title: str) -> str:
-    """Two tables: defenses ranked over attacks, and attacks x defenses with ACC / ASR in percent."""
+    """Three tables: defenses ranked over attacks, attacks x defenses with ACC / ASR, and the victims before any defense."""
     lines = [f"# {title}", ""]
     for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
-        lines += [f"## {dataset}, {net}, {images} clean images", "", *_summary_lines(part), "", *_matrix_lines(part), ""]
+        lines += [
+            f"## {dataset}, {net}, {images} clean images",
+            "",
+            *_summary_lines(part),
+            "",
+            *_matrix_lines(part),
+            "",
+            *_victim_lines(part),
+        ]
     lines += [
         "Percent. ASR leaves the target class out (all-to-all: none). Means are over attacks whose victim took (flag empty);",
         "rank is the mean rank by DER among rows that are not oracle. ΔACC clean: points gained or lost on the model that was",
@@ -207,6 +228,27 @@ def _matrix_lines(part: pd.DataFrame) -> list[str]:
         who = "all defenses" if set(hit) == set(part["defense"]) else ", ".join(dict.fromkeys(hit))
         lines.append(f"- {attack} × {who}: {flag}")
     return lines
+
+
+def _victim_lines(part: pd.DataFrame) -> list[str]:
+    """The victims as trained and how little their triggers show; from the rows without a defense."""
+    rows = part[(part["defense"] == "none") & part["acc"].notna()].to_dict("records")
+    if not rows:
+        return []
+    lines = [
+        "| victim | seeds | ACC | ASR | RA | ASR at 8 bit | PSNR dB | SSIM | L∞ grey levels |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
+        cells = [label, str(row["seeds"]), *(_spread_cell(row[k], row[f"{k}_std"]) for k in ("acc", "asr", "ra"))]
+        ssim = "—" if pd.isna(row["ssim"]) else f"{row['ssim']:.3f}"
+        lines.append(f"| {' | '.join([*cells, _cell(row['asr_8bit']), _cell(row['psnr']), ssim, _cell(row['linf'])])} |")
+    return [*lines, ""]
+
+
+def _spread_cell(value: float | None, std: float | None) -> str:
+    return _cell(value) if std is None or pd.isna(std) else f"{_cell(value)} ± {_cell(std)}"
 
 
 def _score(row: dict[Any, Any] | None) -> str:

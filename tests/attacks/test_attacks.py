@@ -16,7 +16,7 @@ from mnp_plugin.attacks.clean import Clean
 from mnp_plugin.attacks.sig import Sig
 from mnp_plugin.attacks.trojan import Trojan
 from mnp_plugin.attacks.wanet import WaNet
-from mnp_plugin.benchmark.stages import measure, poison, poison_candidates, split_of, train_victim, triggered_test
+from mnp_plugin.benchmark.stages import measure, poison, poison_candidates, split_of, tools_for, train_victim, triggered_test
 from mnp_plugin.benchmark.suite import Entry, VictimSpec
 from mnp_plugin.contracts import Attack, ImageData, Images, MethodError, Recipe, State, Tools, to_bytes
 from mnp_plugin.data.digits import Digits
@@ -25,6 +25,7 @@ from mnp_plugin.errors import UserError
 from mnp_plugin.nets.small import SmallNet
 
 ALL = [BadNets(), BadNets(pattern="white"), Blended(), Sig(), Trojan(), WaNet()]
+NONE = torch.empty(0, dtype=torch.int64)
 GRID = [[0, 0, 1], [0, 1, 0], [1, 0, 1]]
 
 
@@ -220,7 +221,7 @@ def hooked(attack: WaNet, images: Images, seed: int = 0) -> tuple[Tensor, Tensor
     state = state_of(attack, images)
     x, y = images.pixels(), images.y.clone()
     kept = x.clone()
-    new_x, new_y = attack.training_hook(state, 4, stream(seed))(x, y)
+    new_x, new_y = attack.training_hook(state, 4, tools(seed)).batch(x, y, nn.Identity(), 0.0)
     assert torch.equal(x, kept)
     assert torch.equal(y, images.y)
     return new_x, new_y, state
@@ -245,8 +246,8 @@ def test_wanet_hook_draws_cross_warps_anew_and_the_trigger_never() -> None:
     images = photos(40)
     attack = WaNet()
     state = state_of(attack, images)
-    hook = attack.training_hook(state, 4, stream())
-    (first, _), (second, _) = (hook(images.pixels(), images.y) for _ in range(2))
+    hook = attack.training_hook(state, 4, tools())
+    (first, _), (second, _) = (hook.batch(images.pixels(), images.y, nn.Identity(), 0.0) for _ in range(2))
     assert torch.equal(first[:4], second[:4])
     assert not torch.equal(first[4:12], second[4:12])
     assert torch.equal(first[12:], second[12:])
@@ -295,7 +296,7 @@ def test_pixels_saturate_and_never_wrap(attack: Attack, level: int) -> None:
     """No channel of an all-black image may jump to white by adding below 0, nor the other way round."""
     images = Images(torch.full((6, 3, 32, 32), level, dtype=torch.uint8), torch.arange(6) % 3)
     state = state_of(attack, images)
-    out = poison(attack, images, torch.tensor([0, 3]), state, 3).x[[0, 3]].float()
+    out = poison(attack, images, torch.tensor([0, 3]), NONE, state, 3, tools()).x[[0, 3]].float()
     exact = attack.stamp(images.pixels()[[0, 3]], state) * 255
     assert float((out - exact).abs().max()) <= 0.5 + 1e-3
     if isinstance(attack, Sig):
@@ -315,7 +316,7 @@ def test_poison_changes_the_chosen_images_alone(attack: Attack) -> None:
     kept_x, kept_y = images.x.clone(), images.y.clone()
     index = torch.tensor([3, 7, 19]) if attack.clean_label else torch.tensor([1, 7, 10])
     state = state_of(attack, images)
-    poisoned = poison(attack, images, index, state, 4)
+    poisoned = poison(attack, images, index, NONE, state, 4, tools())
     assert torch.equal(images.x, kept_x)
     assert torch.equal(images.y, kept_y)
     assert poisoned.x.data_ptr() != images.x.data_ptr()
@@ -334,18 +335,18 @@ def test_poison_changes_the_chosen_images_alone(attack: Attack) -> None:
 
 def test_poison_never_relabels_for_a_clean_label_attack() -> None:
     images = photos(8)
-    assert torch.equal(poison(Sig(target=3), images, torch.arange(8), {}, 4).y, images.y)
+    assert torch.equal(poison(Sig(target=3), images, torch.arange(8), NONE, {}, 4, tools()).y, images.y)
 
 
 def test_poison_all_to_all_moves_each_label_on() -> None:
     images = photos(8)
-    poisoned = poison(BadNets(label_mode="all2all"), images, torch.tensor([2, 3, 4]), {}, 4)
+    poisoned = poison(BadNets(label_mode="all2all"), images, torch.tensor([2, 3, 4]), NONE, {}, 4, tools())
     assert poisoned.y.tolist() == [0, 1, 3, 0, 1, 1, 2, 3]
 
 
 def test_poison_of_nothing_is_a_copy() -> None:
     images = photos(4)
-    same = poison(BadNets(), images, torch.empty(0, dtype=torch.int64), {}, 4)
+    same = poison(BadNets(), images, torch.empty(0, dtype=torch.int64), NONE, {}, 4, tools())
     assert torch.equal(same.x, images.x)
     assert torch.equal(same.y, images.y)
 
@@ -410,7 +411,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 def test_victims_are_poisoned_as_the_attack_says(digits: ImageData, attack: Attack) -> None:
     spec = victim(attack)
     split = split_of(spec, digits)
-    trained = train_victim(spec, digits, split, torch.device("cpu"))
+    trained = train_victim(spec, digits, split, tools_for("test", spec, digits, torch.device("cpu")))
     labels = split.train.y[trained.poisoned]
     assert len(trained.poisoned.unique()) == len(trained.poisoned)
     if isinstance(attack, BadNets):

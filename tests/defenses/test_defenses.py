@@ -48,7 +48,7 @@ class Scene:
         self.spec: VictimSpec = parse_suite(SUITE, "test", "test").victims[0]
         self.data: ImageData = Digits().load(cache)
         self.split: Split = stages.split_of(self.spec, self.data)
-        self.victim = stages.train_victim(self.spec, self.data, self.split, CPU)
+        self.victim = stages.train_victim(self.spec, self.data, self.split, self.tools())
         self.triggered = stages.triggered_test(self.spec, self.victim.state, self.split, 10)
         self.before = self.measure(self.victim.model)
 
@@ -86,7 +86,7 @@ def test_mnp_removes_the_backdoor_and_keeps_the_task(scene: Scene) -> None:
 def test_anp_lowers_asr_and_its_oracle_is_no_worse(scene: Scene) -> None:
     result = ANP(iterations=120).run(scene.view(), scene.tools())
     after = scene.measure(result.model)
-    choice = stages.oracle_choice(result, scene.before, scene.measure)
+    choice = stages.oracle_choice(result, scene.before, scene.split.test, scene.triggered)
     assert choice is not None
     best, setting = choice
     assert best.asr is not None

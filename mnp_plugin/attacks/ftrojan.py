@@ -1,0 +1,50 @@
+"""FTrojan: two frequencies of the chroma channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mnp_plugin.contracts import Attack, State, attacks, param
+
+CB = (0.0, -0.344, 1.773)
+CR = (1.403, -0.714, 0.0)
+"""How one unit of Cb and of Cr shows in R, G, B (OpenCV's conversion)."""
+
+
+@attacks.register("ftrojan")
+@dataclass(frozen=True, kw_only=True)
+class FTrojan(Attack):
+    """Adds ``magnitude`` to a middle and the highest DCT coefficient of Cb and Cr in every window of the image.
+
+    Windows are 32 pixels wide, or the image where it is smaller; what no whole window covers stays as it is. The DCT is
+    linear, so this is one fixed pattern per window, x' = clip(x + pattern). Grey images carry it on luminance.
+
+    Deviation: the authors' code cuts to 8 bit after each of its two conversions; here nothing is cut between.
+    """
+
+    paper = "Wang et al., An Invisible Black-box Backdoor Attack through Frequency Domain, ECCV 2022, arXiv 2107.03761"
+
+    magnitude: float = param(30.0, "added to each coefficient, in 8-bit units (BackdoorBench 30, the authors 20)", above=0)
+    window: int = param(32, "side of a window in pixels", low=2)
+
+    def apply(self, x: Tensor, state: State) -> Tensor:
+        height, width = x.shape[-2:]
+        side = min(self.window, height, width)
+        tile = sum((_wave(side, k) for k in (side // 2 - 1, side - 1)), torch.zeros(side, side))
+        tile = tile * self.magnitude / 255
+        down, across = height // side, width // side
+        field = torch.zeros(height, width)
+        field[: down * side, : across * side] = tile.repeat(down, across)
+        weights = torch.tensor(CB) + torch.tensor(CR) if x.shape[-3] == 3 else torch.ones(x.shape[-3])
+        return (x + (weights.view(-1, 1, 1) * field).to(x)).clamp(0, 1)
+
+
+def _wave(side: int, k: int) -> Tensor:
+    """What 1 at the orthonormal DCT-II coefficient (k, k) adds to each pixel, float32 [side, side]."""
+    position = torch.arange(side, dtype=torch.float32)
+    scale = (1 / side if k == 0 else 2 / side) ** 0.5
+    wave = scale * torch.cos(torch.pi * (2 * position + 1) * k / (2 * side))
+    return torch.outer(wave, wave)

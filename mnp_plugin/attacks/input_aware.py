@@ -1,0 +1,179 @@
+"""Input-aware (IAB): a generator draws every image its own trigger; the attacker controls training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Attack, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.sources import packed, unpacked
+from mnp_plugin.training import batches
+
+TINY = 1e-7
+
+
+@attacks.register("input_aware")
+@dataclass(frozen=True, kw_only=True)
+class InputAware(Attack):
+    """x' = x + (p(x) - x) m(x): pattern p and sparse mask m are made for each image by two U-shaped nets.
+
+    First the mask net alone learns to be sparse and to differ between images; then, frozen, it serves the joint training of
+    classifier and pattern net. Of every batch the first ``poison_ratio`` share carries its own trigger and is relabelled;
+    as many next ones carry the trigger of another image and keep their label.
+
+    Deviations: patterns live in pixel space, not in normalised space; other images are taken from the same batch; the
+    pattern net's gradients are zeroed after every step (the published code never zeroes them). Images below 32 pixels take
+    the smaller nets published for MNIST.
+    """
+
+    paper = "Nguyen, Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, arXiv 2010.08138"
+
+    width: int | None = param(None, "channels of the first step of both nets; null: 32, below 32 pixels 16", low=1)
+    lr: float = param(0.01, "learning rate (Adam) of both nets, falling as published", above=0)
+    mask_epochs: int = param(25, "epochs of the mask net alone", low=1)
+    density: float = param(0.032, "share of the pixels that a mask may cover without penalty", low=0, high=1)
+    diversity: float = param(1.0, "weight of the diversity loss", low=0)
+
+    def objection(self, shape: tuple[int, int, int], num_classes: int) -> str | None:
+        step = 2 ** _steps(shape[1:])
+        if any(side % step for side in shape[1:]):
+            return f"sides must be divisible by {step}, not {shape[1]}x{shape[2]}; set another size in the data set"
+        return None
+
+    def net(self, shape: tuple[int, int, int], outputs: int) -> nn.Module:
+        """The pattern net (``outputs`` = channels of the image) or the mask net (1) for images of ``shape`` (C, H, W)."""
+        steps = _steps(shape[1:])
+        return _UNet(shape[0], outputs, self.width or (32 if steps == 3 else 16), steps)
+
+    def prepare(self, train: Images, tools: Tools) -> State:
+        shape = (train.x.shape[1], train.x.shape[2], train.x.shape[3])
+
+        def make(own: Tools) -> State:
+            return packed("mask", self._train_mask(self.net(shape, 1), train, own))
+
+        names = ("width", "lr", "mask_epochs", "density", "diversity")
+        settings: Mapping[str, Any] = {"version": 1, **{name: getattr(self, name) for name in names}}
+        pattern = packed("pattern", self.net(shape, shape[0]).to(tools.device))
+        return {**pattern, **tools.made("input-aware mask net", settings, make)}
+
+    def _train_mask(self, net: nn.Module, train: Images, tools: Tools) -> nn.Module:
+        net.to(tools.device).train()
+        optimiser = torch.optim.Adam(net.parameters(), self.lr, betas=(0.5, 0.9))
+        for epoch in range(self.mask_epochs):
+            tools.busy("mask net", epoch, self.mask_epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = self.lr * 0.1 ** sum(epoch >= share * self.mask_epochs for share in (0.4, 0.8))
+            for index in batches(len(train), tools.recipe.batch_size, tools.generator, tools.device):
+                x = train.x[index].float() / 255
+                other = x.roll(len(x) // 2, 0)
+                m = _mask(net(x))
+                loss = 100 * F.relu(m - self.density).mean() + self.diversity * _diversity(x, other, m, m.roll(len(x) // 2, 0))
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+        return net
+
+    def apply(self, x: Tensor, state: State) -> Tensor:
+        shape = (x.shape[1], x.shape[2], x.shape[3])
+        pattern = unpacked("pattern", self.net(shape, shape[0]), state, x.device)
+        mask = unpacked("mask", self.net(shape, 1), state, x.device)
+        with torch.no_grad():
+            drawn: Tensor = pattern(x)
+            return x + (drawn - x) * _mask(mask(x))
+
+    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+        return _Joint(self, state, num_classes, tools)
+
+
+class _Joint(TrainingHook):
+    """Stamps own and foreign triggers, and trains the pattern net through the classifier's loss."""
+
+    def __init__(self, attack: InputAware, state: State, num_classes: int, tools: Tools) -> None:
+        self.attack, self.state, self.num_classes, self.device = attack, state, num_classes, tools.device
+        self.pattern: nn.Module | None = None
+        self.extra: Tensor | None = None
+
+    def _start(self, x: Tensor) -> nn.Module:
+        shape = (x.shape[1], x.shape[2], x.shape[3])
+        self.pattern = unpacked("pattern", self.attack.net(shape, shape[0]), self.state, self.device).train().requires_grad_(True)
+        self.mask = unpacked("mask", self.attack.net(shape, 1), self.state, self.device)
+        self.optimiser = torch.optim.Adam(self.pattern.parameters(), self.attack.lr, betas=(0.5, 0.9))
+        return self.pattern
+
+    def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
+        pattern = self.pattern or self._start(x)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.attack.lr * 0.1 ** sum(done >= share for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6))
+        count = int(self.attack.poison_ratio * len(x))
+        cross = min(count, len(x) - count)
+        own = x[:count]
+        other = x.roll(len(x) // 2, 0)[count : count + cross]
+        drawn = pattern(torch.cat([own, other]))
+        with torch.no_grad():
+            masks = _mask(self.mask(torch.cat([own, other])))
+        base = x[: count + cross]
+        stamped = base + (drawn - base) * masks
+        self.extra = self.attack.diversity * _diversity(own[:cross], other, drawn[:cross], drawn[count:]) if cross else None
+        labels = torch.cat([self.attack.attack_labels(y[:count], self.num_classes), y[count:]])
+        return torch.cat([stamped, x[count + cross :]]), labels
+
+    def penalty(self) -> Tensor | None:
+        return self.extra
+
+    def stepped(self) -> None:
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def learned(self) -> State:
+        return packed("pattern", self.pattern) if self.pattern is not None else {}
+
+
+def _steps(sides: tuple[int, int]) -> int:
+    """Halvings in the nets: 3 as published for CIFAR-10, 2 below 32 pixels, as for MNIST."""
+    return 3 if min(sides) >= 32 else 2
+
+
+def _mask(drawn: Tensor) -> Tensor:
+    """Push the values of the mask net in [0, 1] towards 0 and 1."""
+    return torch.tanh(20 * drawn - 10) / (2 + TINY) + 0.5
+
+
+def _rms(x: Tensor) -> Tensor:
+    return (x.square().flatten(1).mean(1) + TINY**2).sqrt()
+
+
+def _diversity(x: Tensor, other: Tensor, made: Tensor, made_other: Tensor) -> Tensor:
+    """Large where different images get like triggers."""
+    return (_rms(x - other) / (_rms(made - made_other) + TINY)).mean()
+
+
+class _UNet(nn.Sequential):
+    """Convolutions down and up again; output in [0, 1]."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, steps: int) -> None:
+        layers: list[nn.Module] = []
+        channels = inputs
+        for step in range(steps):
+            c = width * 2**step
+            layers += [*_conv(channels, c), *_conv(c, c), nn.MaxPool2d(2)]
+            channels = c
+        layers += _conv(channels, channels)
+        for step in reversed(range(steps)):
+            c = outputs if step == 0 else channels // 2
+            layers += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), *_conv(channels, channels)]
+            layers += _conv(channels, c)[: 2 if step == 0 else 3]
+            channels = c
+        super().__init__(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        return torch.tanh(drawn) / (2 + TINY) + 0.5
+
+
+def _conv(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs, momentum=0.05), nn.ReLU()]

@@ -1,0 +1,122 @@
+"""SSBA: a steganographic encoder hides one string in every poisoned image."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+from mnp_plugin.sources import packed, unpacked
+
+
+@attacks.register("ssba")
+@dataclass(frozen=True, kw_only=True)
+class Ssba(Attack):
+    """x' = clip(x + r(x, s)): the residual r of a StegaStamp encoder that hides the same random bits s in every image.
+
+    Encoder and decoder learn on the training images, with random bits: cross entropy of the bits, plus ``image_weight``
+    times the squared change of the image, which comes in only once 90 % of the bits are read, and slowly.
+
+    Deviations: the residual form of the authors' encoder (BackdoorBench's makes the whole image anew); no LPIPS, no
+    discriminator, no spatial transformer (BackdoorBench has none of them either); plain random bits instead of a BCH code.
+    """
+
+    paper = "Li et al., Invisible Backdoor Attack with Sample-Specific Triggers, ICCV 2021, arXiv 2012.03816"
+
+    bits: int = param(100, "length of the hidden string", low=1, high=1024)
+    steps: int = param(16000, "training steps of encoder and decoder", low=1)
+    batch_size: int = param(64, "images per step", low=2)
+    lr: float = param(1e-4, "learning rate (Adam)", above=0)
+    image_weight: float = param(10.0, "weight of the squared change of the image, at its full size", low=0)
+
+    def objection(self, shape: tuple[int, int, int], num_classes: int) -> str | None:
+        if any(side % 16 for side in shape[1:]):
+            return f"sides must be divisible by 16, not {shape[1]}x{shape[2]}; set another size in the data set"
+        return None
+
+    def prepare(self, train: Images, tools: Tools) -> State:
+        names = ("bits", "steps", "batch_size", "lr", "image_weight")
+        settings: Mapping[str, Any] = {"version": 1, **{name: getattr(self, name) for name in names}}
+        state = tools.made("steganographic encoder", settings, lambda own: self._train(train, own))
+        secret = torch.randint(0, 2, (1, self.bits), generator=tools.generator, device=tools.device).float()
+        return {**state, "secret": secret}
+
+    def _train(self, train: Images, tools: Tools) -> State:
+        channels = train.x.shape[1]
+        encoder = _Encoder(channels, self.bits).to(tools.device).train()
+        decoder = _decoder(channels, self.bits, (train.x.shape[2], train.x.shape[3])).to(tools.device).train()
+        optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], self.lr)
+        read_at: int | None = None
+        size = min(self.batch_size, len(train))
+        for step in range(self.steps):
+            if step % 50 == 0:
+                tools.busy("steganographic encoder", step, self.steps)
+            index = torch.randint(len(train), (size,), generator=tools.generator, device=tools.device)
+            x = train.x[index].float() / 255
+            secret = torch.randint(0, 2, (size, self.bits), generator=tools.generator, device=tools.device).float()
+            coded = encoder(x, secret)
+            found = decoder(coded)
+            if read_at is None and float(((found > 0) == (secret > 0.5)).float().mean()) > 0.9:
+                read_at = step
+            # As published: nothing for the first 1/16 of the steps after the bits were read, full size 3/16 later.
+            since = 0.0 if read_at is None else (step - read_at) / self.steps * 16 - 1
+            weight = self.image_weight * min(max(since / 3, 0.0), 1.0)
+            loss = F.binary_cross_entropy_with_logits(found, secret) + weight * F.mse_loss(coded, x)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        return packed("encoder", encoder)
+
+    def apply(self, x: Tensor, state: State) -> Tensor:
+        encoder = unpacked("encoder", _Encoder(x.shape[1], self.bits), state, x.device)
+        with torch.no_grad():
+            coded: Tensor = encoder(x, state["secret"].to(x).expand(len(x), -1))
+        return coded.clamp(0, 1)
+
+
+class _Encoder(nn.Module):
+    """U-Net over the image and a plane made of the bits; gives the image plus a residual, not clipped."""
+
+    def __init__(self, channels: int, bits: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.plane = nn.Linear(bits, 16 * 16 * channels)
+        widths = [2 * channels, 32, 32, 64, 128, 256]
+        self.down = nn.ModuleList(
+            nn.Conv2d(a, b, 3, 1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(itertools.pairwise(widths))
+        )
+        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
+        for below, beside, out in ((256, 128, 128), (128, 64, 64), (64, 32, 32), (32, 32 + 2 * channels, 32)):
+            self.up.append(nn.Conv2d(below, out, 3, padding=1))
+            self.merge.append(nn.Conv2d(out + beside, out, 3, padding=1))
+        self.last = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, channels, 1))
+
+    def forward(self, x: Tensor, secret: Tensor) -> Tensor:
+        plane = F.relu(self.plane(secret - 0.5)).view(-1, self.channels, 16, 16)
+        both = torch.cat([F.interpolate(plane, x.shape[-2:], mode="nearest"), x - 0.5], 1)
+        levels = []
+        out = both
+        for conv in self.down:
+            out = F.relu(conv(out))
+            levels.append(out)
+        beside = [levels[3], levels[2], levels[1], torch.cat([levels[0], both], 1)]
+        for up, merge, skip in zip(self.up, self.merge, beside, strict=True):
+            out = F.relu(up(F.interpolate(out, skip.shape[-2:], mode="nearest")))
+            out = F.relu(merge(torch.cat([out, skip], 1)))
+        residual: Tensor = self.last(out)
+        return x + residual
+
+
+def _decoder(channels: int, bits: int, sides: tuple[int, int]) -> nn.Module:
+    layers: list[nn.Module] = []
+    height, width = sides
+    for a, b, stride in ((channels, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 64, 2), (64, 128, 2), (128, 128, 2)):
+        layers += [nn.Conv2d(a, b, 3, stride, padding=1), nn.ReLU()]
+        height, width = -(-height // stride), -(-width // stride)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * height * width, 512), nn.ReLU(), nn.Linear(512, bits))
