@@ -9,9 +9,10 @@ the outer calls, which check shapes, ranges and state, belong to the framework a
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -25,6 +26,7 @@ from mnp_plugin.spec import param
 
 __all__ = [
     "Attack",
+    "BatchShare",
     "Component",
     "Dataset",
     "DefenderView",
@@ -42,6 +44,7 @@ __all__ = [
     "Tools",
     "TrainingHook",
     "Triggered",
+    "Verdict",
     "attacks",
     "datasets",
     "defenses",
@@ -242,6 +245,33 @@ class Purified:
     candidates: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Verdict:
+    """What a detector says about one net.
+
+    Args:
+        score: grows with the suspicion; finite.
+        per_class: the evidence that each class is the attacker's target, one finite number per class, in the order of the
+            net's outputs; empty where the detector does not look at classes.
+        suspected: the class most likely to be the target; None where the detector names none.
+        threshold: nets that score above it are called backdoored; None where nothing was calibrated.
+        calibration: on what the threshold was set, and how far it can be trusted.
+        report: JSON-ready facts beyond these.
+    """
+
+    score: float
+    per_class: tuple[float, ...] = ()
+    suspected: int | None = None
+    threshold: float | None = None
+    calibration: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backdoored(self) -> bool | None:
+        """The decision; None without a threshold."""
+        return None if self.threshold is None else self.score > self.threshold
+
+
 # ------------------------------------------------------------------------------------------------------------ components
 
 
@@ -319,12 +349,34 @@ class TrainingHook(ABC):
         return {}
 
 
+class BatchShare:
+    """How many images of each batch carry the trigger: ``ratio`` of them, rounded down as published.
+
+    Where that is less than one image, one in every so many batches does; one object per training run, as hooks are.
+    """
+
+    def __init__(self, ratio: float) -> None:
+        self.ratio, self._owed = ratio, 0.0
+
+    def take(self, size: int) -> int:
+        """The number for the next batch, of ``size`` images."""
+        if self.ratio * size >= 1:
+            return int(self.ratio * size)
+        self._owed += self.ratio * size
+        whole = int(self._owed + 1e-9)  # sums of fractions fall short of whole numbers by rounding
+        self._owed -= whole
+        return whole
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack(Component):
     """A backdoor attack that poisons training data. Override :meth:`apply`, and :meth:`prepare` if it draws something.
 
     ``poison_ratio`` counts over the whole training set (as BackdoorBench does); for clean-label attacks it counts over
     the target class and is below 1.
+
+    With several targets (all2one only) an image of class y is sent to ``targets[y % len(targets)]``. Clean-label attacks
+    take one. A list of one target is the same attack as that target alone.
     """
 
     clean_label: ClassVar[bool] = False
@@ -334,7 +386,7 @@ class Attack(Component):
     label_modes: ClassVar[tuple[str, ...]] = ("all2one", "all2all")
     """Target rules this attack defines."""
 
-    target: int = param(0, "class that triggered images are sent to (all2one)", low=0)
+    target: int | tuple[int, ...] = param(0, "class that triggered images are sent to (all2one); or several, by class", low=0)
     poison_ratio: float = param(0.1, "share of the training images that carry the trigger", above=0, high=1)
     label_mode: Literal["all2one", "all2all"] = param("all2one", "all2one: every image to the target; all2all: class y to y+1")
 
@@ -349,6 +401,14 @@ class Attack(Component):
                 f"{type(self).__name__}.poison_ratio must be below 1: a clean-label attack that alters every image of the "
                 "target class leaves the net no clean example of it"
             )
+        if not self.targets:
+            raise UserError(f"{type(self).__name__}.target must be a class or a list of classes, not an empty list")
+        if len(self.targets) == 1:
+            object.__setattr__(self, "target", self.targets[0])  # one attack, one fingerprint
+        elif self.clean_label:
+            raise UserError(f"{type(self).__name__}.target must be one class: labels stay in a clean-label attack")
+        elif self.label_mode == "all2all":
+            raise UserError(f"{type(self).__name__}.target must be one class (it is not used): all2all sends class y to y+1")
 
     # -- what an author overrides
 
@@ -417,15 +477,23 @@ class Attack(Component):
             raise MethodError(f"attack '{self.name}' made pixels that are not finite")
         return out.clamp(0, 1)
 
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The target classes, one or several."""
+        return self.target if isinstance(self.target, tuple) else (self.target,)
+
     @final
     def attack_labels(self, y: Tensor, num_classes: int) -> Tensor:
         """Labels the attacker wants for images of classes ``y``."""
-        return (y + 1) % num_classes if self.label_mode == "all2all" else torch.full_like(y, self.target)
+        return (y + 1) % num_classes if self.label_mode == "all2all" else self._aim(y)
+
+    def _aim(self, y: Tensor) -> Tensor:
+        return torch.tensor(self.targets, dtype=y.dtype, device=y.device)[y % len(self.targets)]
 
     @final
     def counted(self, y: Tensor) -> Tensor:
-        """Which test images count for ASR: all but the target class; every image for all-to-all. bool [N]."""
-        return torch.ones_like(y, dtype=torch.bool) if self.label_mode == "all2all" else y != self.target
+        """Which test images count for ASR: all that the attacker wants elsewhere; every image for all-to-all. bool [N]."""
+        return torch.ones_like(y, dtype=torch.bool) if self.label_mode == "all2all" else y != self._aim(y)
 
     @final
     def triggered(self, test: Images, state: State, num_classes: int) -> Triggered:
@@ -495,11 +563,35 @@ class Detector(Component):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDetector(Detector):
-    """Says how backdoored a whole net looks. Override :meth:`score`."""
+    """Says how backdoored a whole net looks. Override :meth:`inspect`."""
 
     @abstractmethod
-    def score(self, view: DefenderView, tools: Tools) -> float:
-        """A number that grows with the suspicion; finite."""
+    def inspect(self, view: DefenderView, tools: Tools) -> Verdict:
+        """Judge ``view.model`` (the detector owns it) from the clean budget."""
+
+    def objection(self, model: nn.Module) -> str | None:
+        """Why this detector cannot judge nets like ``model``; None if it can. Asked before any work."""
+        return None
+
+    @final
+    def run(self, view: DefenderView, tools: Tools) -> Verdict:
+        """Inspect a deep copy and check what comes back.
+
+        Raises:
+            MethodError: a score or an evidence that is not finite, or not one evidence per class.
+            UserError: the detector objects to this net.
+        """
+        reason = self.objection(view.model)
+        if reason:
+            raise UserError(f"detector '{self.name}' cannot judge this net: {reason}")
+        verdict = self.inspect(replace(view, model=copy.deepcopy(view.model).eval(), extras={}), tools)
+        if len(verdict.per_class) not in (0, view.num_classes):
+            raise MethodError(f"detector '{self.name}' gave {len(verdict.per_class)} evidences for {view.num_classes} classes")
+        if not all(math.isfinite(value) for value in (verdict.score, *verdict.per_class)):
+            raise MethodError(f"detector '{self.name}' gave a score or an evidence that is not finite")
+        if verdict.suspected is not None and not 0 <= verdict.suspected < view.num_classes:
+            raise MethodError(f"detector '{self.name}' suspects class {verdict.suspected} of {view.num_classes}")
+        return verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,7 +188,7 @@ def _check_poison(attack: Attack, state: contracts.State, data: ImageData) -> li
     relabelled[index] = not attack.clean_label
     _demand(torch.equal(poisoned.y[~relabelled], data.train.y[~relabelled]), "no label changes beyond those chosen", passed)
     if attack.clean_label:
-        _demand(bool((data.train.y[index] == attack.target).all()), "a clean-label attack alters the target class only", passed)
+        _demand(bool((data.train.y[index] == attack.targets[0]).all()), "a clean-label attack alters the target class only", passed)
     return passed
 
 
@@ -237,8 +237,14 @@ def _check_detector(detector: ModelDetector | SampleDetector) -> list[str]:
     data = _small_data()
     view = _view(data, _tools(data).fresh_net().eval())
     if isinstance(detector, ModelDetector):
-        first, second = (detector.score(view, _tools(data)) for _ in range(2))
-        _demand(first == second and abs(first) < float("inf"), "a finite score, the same under the same seed", passed)
+        weights = {key: value.clone() for key, value in view.model.state_dict().items()}
+        first, second = (detector.run(view, _tools(data)) for _ in range(2))
+        _demand(_equal(weights, view.model.state_dict()), "the judged net stays as it is", passed)
+        _demand(first.score == second.score, "a finite score, the same under the same seed", passed)
+        _demand(first.per_class == second.per_class, "the same evidence per class under the same seed", passed)
+        _demand(first.threshold is None or bool(first.calibration), "a threshold says on what it was calibrated", passed)
+        json.dumps(dict(first.report), allow_nan=False)
+        passed.append("the report is plain JSON")
         return passed
     one, two = (detector.scores(view, data.test.pixels(), _tools(data)) for _ in range(2))
     _demand(one.shape == (len(data.test),) and bool(torch.isfinite(one).all()), "one finite score per image", passed)

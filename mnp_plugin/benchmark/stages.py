@@ -82,13 +82,13 @@ def poison_candidates(attack: Attack, y: Tensor) -> tuple[Tensor, int]:
     Raises:
         UserError: the ratio comes to no image, or to all images of the target class.
     """
-    pool = (y == attack.target).nonzero().flatten() if attack.clean_label else torch.arange(len(y), device=y.device)
+    pool = (y == attack.targets[0]).nonzero().flatten() if attack.clean_label else torch.arange(len(y), device=y.device)
     count = round(attack.poison_ratio * len(pool))
     if attack.has_trigger and count == 0:
         raise UserError(f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} of {len(pool)} images is none; raise it")
     if attack.clean_label and count >= len(pool):
         raise UserError(
-            f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} leaves no clean image of class {attack.target}"
+            f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} leaves no clean image of class {attack.targets[0]}"
         )
     return pool, count
 
@@ -101,9 +101,9 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
     """
     attack = victim.attack.component
     classes = len(data.classes)
-    if attack.target >= classes:
+    if max(attack.targets) >= classes:
         raise UserError(
-            f"attack '{victim.attack.label}': target {attack.target} is outside the classes 0..{classes - 1} "
+            f"attack '{victim.attack.label}': target {max(attack.targets)} is outside the classes 0..{classes - 1} "
             f"of {victim.dataset.label} ({data.classes[0]} ... {data.classes[-1]})"
         )
     reason = attack.objection(data.shape, classes)
