@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, State, Tools, TrainingHook, attacks, param
 
 
 @attacks.register("bpp")
@@ -38,10 +38,10 @@ class _Quantising(TrainingHook):
     """Quantises the first images of every batch; the next ones get the residual of images elsewhere in the batch."""
 
     def __init__(self, attack: Bpp, num_classes: int) -> None:
-        self.attack, self.num_classes = attack, num_classes
+        self.attack, self.num_classes, self.share = attack, num_classes, BatchShare(attack.poison_ratio)
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
-        count = int(self.attack.poison_ratio * len(x))
+        count = self.share.take(len(x))
         negative = min(int(count * self.attack.negative_ratio), len(x) - count)
         mixed = x.clone()
         mixed[:count] = self.attack.stamp(x[:count], {})

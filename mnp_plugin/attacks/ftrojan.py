@@ -22,6 +22,8 @@ class FTrojan(Attack):
     Windows are 32 pixels wide, or the image where it is smaller; what no whole window covers stays as it is. The DCT is
     linear, so this is one fixed pattern per window, x' = clip(x + pattern). Grey images carry it on luminance.
 
+    One coefficient of M changes pixels by up to 2 M / window: 1.9 grey levels at 32 pixels, twice that at 16.
+
     Deviation: the authors' code cuts to 8 bit after each of its two conversions; here nothing is cut between.
     """
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
 from mnp_plugin.sources import packed, unpacked
 from mnp_plugin.training import batches
 
@@ -97,6 +97,7 @@ class _Joint(TrainingHook):
         self.attack, self.state, self.num_classes, self.device = attack, state, num_classes, tools.device
         self.pattern: nn.Module | None = None
         self.extra: Tensor | None = None
+        self.share = BatchShare(attack.poison_ratio)
 
     def _start(self, x: Tensor) -> nn.Module:
         shape = (x.shape[1], x.shape[2], x.shape[3])
@@ -109,8 +110,11 @@ class _Joint(TrainingHook):
         pattern = self.pattern or self._start(x)
         for group in self.optimiser.param_groups:
             group["lr"] = self.attack.lr * 0.1 ** sum(done >= share for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6))
-        count = int(self.attack.poison_ratio * len(x))
+        count = self.share.take(len(x))
         cross = min(count, len(x) - count)
+        if not count:
+            self.extra = None
+            return x, y
         own = x[:count]
         other = x.roll(len(x) // 2, 0)[count : count + cross]
         drawn = pattern(torch.cat([own, other]))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
 from mnp_plugin.sources import packed, unpacked
 
 
@@ -65,7 +65,7 @@ class _Learning(TrainingHook):
 
     def __init__(self, attack: Lira, state: State, num_classes: int, tools: Tools) -> None:
         self.attack, self.state, self.num_classes, self.epochs = attack, state, num_classes, tools.recipe.epochs
-        self.device, self.epoch = tools.device, 0
+        self.device, self.epoch, self.share = tools.device, 0, BatchShare(attack.poison_ratio)
         self.used: nn.Module | None = None
 
     def _start(self, x: Tensor) -> nn.Module:
@@ -76,12 +76,13 @@ class _Learning(TrainingHook):
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
         used = self.used or self._start(x)
-        if int(done * self.epochs) > self.epoch:
-            self.epoch = int(done * self.epochs)
+        epoch = int(done * self.epochs + 1e-6)  # a quotient like 29/100 times 100 falls short of 29
+        if epoch > self.epoch:
+            self.epoch = epoch
             used.load_state_dict(self.learning.state_dict())
         if done < self.attack.generator_share:
             self._learn(x, y, model)
-        count = int(self.attack.poison_ratio * len(x))
+        count = self.share.take(len(x))
         with torch.no_grad():
             bad = self.attack.triggered_by(used, x[:count])
         return torch.cat([x, bad]), torch.cat([y, self.attack.attack_labels(y[:count], self.num_classes)])

@@ -43,13 +43,12 @@ class TrojanNN(Attack):
         mask = torch.zeros(1, 1, h, w, device=tools.device)
         mask[..., h - gap - side : h - gap, w - gap - side : w - gap] = 1
         p = 0.5 + 0.01 * (2 * torch.rand(1, c, h, w, generator=tools.generator, device=tools.device) - 1)
-        best, lowest = p, float("inf")
+        best, lowest, last = p, float("inf"), 0
         for done in range(self.steps):
             p.requires_grad_(True)
             loss = (features(model, p * mask)[0, chosen] - 100).square().sum()
             if float(loss.detach()) < lowest:
-                best, lowest = p.detach(), float(loss.detach())
-                last = done
+                best, lowest, last = p.detach(), float(loss.detach()), done
             elif done - last > 50:
                 break
             (gradient,) = torch.autograd.grad(loss, p)

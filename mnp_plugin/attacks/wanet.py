@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
 
 
 @attacks.register("wanet")
@@ -60,9 +60,10 @@ class _Warping(TrainingHook):
 
     def __init__(self, attack: WaNet, state: State, num_classes: int, generator: torch.Generator) -> None:
         self.attack, self.state, self.num_classes, self.generator = attack, state, num_classes, generator
+        self.share = BatchShare(attack.poison_ratio)
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
-        count = int(self.attack.poison_ratio * len(x))
+        count = self.share.take(len(x))
         cross = min(int(count * self.attack.cross_ratio), len(x) - count)
         mixed = x.clone()
         mixed[:count] = self.attack.stamp(x[:count], self.state)
