@@ -33,7 +33,7 @@ def scores(
     return Scores(acc=acc, asr=rate(triggered_pred == y_attack), ra=rate(triggered_pred == y_true))
 
 
-def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float]:
+def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float | None]:
     """How little a trigger shows: means over images, in float and before any rounding.
 
     Args:
@@ -41,19 +41,19 @@ def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float]:
         triggered: the same images with the trigger.
 
     Returns:
-        ``psnr`` in dB (higher is stealthier; over the images that the trigger changes at all), ``ssim`` (Wang et al., IEEE
-        TIP 2004, Gaussian window of sigma 1.5) and ``linf``, the largest change of a pixel as a share of the full scale.
+        ``psnr`` in dB (higher is stealthier; over the images that the trigger changes at all, None if it changes none),
+        ``ssim`` (Wang et al., IEEE TIP 2004, Gaussian window of sigma 1.5) and ``linf``, the largest change of a pixel as a share of the full scale.
     """
     change = (triggered - clean).flatten(1)
     error = change.square().mean(1)
     error = error[error > 0]
-    psnr = float((-10 * error.log10()).mean()) if len(error) else 0.0
+    psnr = round(float((-10 * error.log10()).mean()), 3) if len(error) else None
     similar = 0.0
     for start in range(0, len(clean), 500):
         a, b = triggered[start : start + 500], clean[start : start + 500]
         similar += float(structural_similarity_index_measure(a, b, data_range=1.0, reduction="sum"))  # type: ignore[arg-type]
     return {
-        "psnr": round(psnr, 3),
+        "psnr": psnr,
         "ssim": round(similar / len(clean), 5),
         "linf": round(float(change.abs().amax(1).mean()), 5),
     }

@@ -84,7 +84,7 @@ class Record:
     """Wall time of training the victim, as measured when it was trained."""
     asr_8bit: float | None = None
     """ASR of the victim on triggered images rounded to 8 bit, as a saved picture would be (``before`` has the float one)."""
-    stealth: dict[str, float] | None = None
+    stealth: dict[str, float | None] | None = None
     """``psnr`` (dB), ``ssim`` and ``linf`` (share of the full scale) between clean and triggered test images, means over them."""
     prune: dict[str, Any] = field(default_factory=dict)
     """The defense's own report: neurons pruned, stopping point, and so on."""
