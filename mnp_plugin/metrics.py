@@ -42,7 +42,8 @@ def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float | None]:
 
     Returns:
         ``psnr`` in dB (higher is stealthier; over the images that the trigger changes at all, None if it changes none),
-        ``ssim`` (Wang et al., IEEE TIP 2004, Gaussian window of sigma 1.5) and ``linf``, the largest change of a pixel as a share of the full scale.
+        ``ssim`` (Wang et al., IEEE TIP 2004, Gaussian window of sigma 1.5) and ``linf``, the largest change of a pixel as a
+        share of the full scale.
     """
     change = (triggered - clean).flatten(1)
     error = change.square().mean(1)
