@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -652,3 +654,27 @@ def test_components_name_themselves() -> None:
             method = registry.get(name)()
             assert isinstance(method, Component)
             assert method.name == name
+
+
+def test_run_of_some_labels_leaves_the_rest_for_later(fresh: Bench) -> None:
+    assert fresh("run", "--device", "cpu", "--attacks", "badnets", "--defenses", "none") == 0
+    assert list(fresh.records) == ["badnets-none"]
+    assert fresh("run", "--device", "cpu", "--attacks", "badnets") == 0
+    assert sorted(fresh.records) == ["badnets-ft", "badnets-none"]
+    assert fresh("run", "--device", "cpu") == 0
+    assert len(fresh.records) == 4
+
+
+@pytest.mark.parametrize(("flag", "label"), [("--attacks", "badnet"), ("--defenses", "fp")])
+def test_run_refuses_labels_that_the_suite_does_not_have(
+    fresh: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], flag: str, label: str
+) -> None:
+    assert fresh("run", flag, label) == 2
+    assert f"has no {'attack' if flag == '--attacks' else 'defense'} '{label}'" in capsys.readouterr().err
+    assert not trainings
+
+
+def test_a_reader_that_leaves_early_is_no_failure(tmp_path: Path) -> None:
+    command = f"{sys.executable} -c 'from mnp_plugin.cli import main; raise SystemExit(main([\"list\"]))' | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The embedded default reaches the gates that the README claims; trains six victims, a minute or two."""
+"""The embedded default reaches the gates that the README claims; trains fourteen victims, some minutes."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ def test_every_attack_of_the_default_suite_takes(tmp_path: Path) -> None:
         assert record.before.acc >= 0.97, record.attack
         if record.attack != "clean":
             assert record.before.asr is not None
-            assert record.before.asr >= (0.8 if record.attack == "sig" else 0.9), record.attack
+            assert record.before.asr >= (0.8 if record.attack in ("sig", "lc") else 0.9), record.attack
