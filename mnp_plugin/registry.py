@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from mnp_plugin.errors import UserError, did_you_mean
 
 GROUP = "mnp_plugin"
-BUILTIN_PACKAGES = ("data", "nets", "attacks", "defenses", "detectors")
+BUILTIN_PACKAGES = ("data", "nets", "attacks", "defenses", "detectors", "bridges.backdoorbench")
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,10 +17,10 @@ from mnp_plugin import metrics
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.stages import Victim
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
-from mnp_plugin.contracts import ImageData, State, Tools, Triggered
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, GivenSpec, Suite, VictimSpec
+from mnp_plugin.contracts import GivenVictim, ImageData, State, Tools, Triggered
 from mnp_plugin.data.split import Split
-from mnp_plugin.errors import UserError
+from mnp_plugin.errors import UserError, did_you_mean
 from mnp_plugin.nets import build_net
 from mnp_plugin.records import Record, Scores, to_json
 from mnp_plugin.training import uses_bfloat16
@@ -98,17 +98,44 @@ class Runner:
         store: where victims and records are kept.
         device: where tensors live.
         observer: told what happens.
+        attacks: labels of the attacks to run now; None is all of the suite.
+        defenses: labels of the defenses to run now; None is all of the suite.
+
+    Raises:
+        UserError: a label that the suite does not have.
     """
 
-    def __init__(self, suite: Suite, store: Store, device: torch.device, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        suite: Suite,
+        store: Store,
+        device: torch.device,
+        observer: Observer | None = None,
+        *,
+        attacks: Collection[str] | None = None,
+        defenses: Collection[str] | None = None,
+    ) -> None:
         self.suite, self.store, self.device = suite, store, device
+        for kind, asked, known in (
+            ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
+            ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
+        ):
+            for label in asked or ():
+                if label not in known:
+                    raise UserError(f"suite '{suite.name}' has no {kind} '{label}'.{did_you_mean(label, list(known))}")
+        self.cells = [
+            cell
+            for cell in suite.cells()
+            if (attacks is None or cell.victim.attack.label in attacks) and (defenses is None or cell.defense.label in defenses)
+        ]
         self.observer: Observer = observer or Silent()
         self._data: dict[str, ImageData] = {}
+        self._given: tuple[str, GivenVictim] | None = None
 
     def pending(self) -> dict[str, list[Cell]]:
         """Cells without a whole record of success, by victim fingerprint, in the order of the suite."""
         waiting: dict[str, list[Cell]] = {}
-        for cell in self.suite.cells():
+        for cell in self.cells:
             record = self.store.load_record(self.suite.name, cell)
             if record is None or record.status == "failed":
                 waiting.setdefault(cell.victim.fingerprint, []).append(cell)
@@ -122,20 +149,23 @@ class Runner:
         """
         for victim in self.suite.victims:
             data = self._load(victim)
-            stages.check_victim(victim, data)
+            if isinstance(victim, GivenSpec):
+                stages.check_given(victim, data)
+            else:
+                stages.check_victim(victim, data)
         for entry in self.suite.defenses:
             if needs := entry.component.needs:
                 raise UserError(f"defense '{entry.label}' needs {', '.join(needs)}, which this benchmark does not grant")
-        victim = self.suite.victims[0]
-        model = build_net(victim.net.component, self._load(victim))
-        for cell in self.suite.cells():
-            if cell.victim is victim and (reason := cell.defense.component.objection(model)):
-                raise UserError(f"defense '{cell.defense.label}' cannot treat the net '{victim.net.label}': {reason}")
+        for victim in {v.net.label: v for v in self.suite.victims}.values():  # one of each net
+            model = self._fresh_net(victim)()
+            for entry in self.suite.defenses:
+                if reason := entry.component.objection(model):
+                    raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
 
     def run(self) -> Summary:
         """Run every pending cell; a failing one becomes a record with its reason and stops nothing else."""
         waiting = self.pending()
-        total, left = len(list(self.suite.cells())), sum(map(len, waiting.values()))
+        total, left = len(self.cells), sum(map(len, waiting.values()))
         summary = Summary(skipped=total - left)
         self.observer.plan(total, total - left)
         if waiting:
@@ -160,18 +190,33 @@ class Runner:
                 if now != record:
                     self.store.save_record(self.suite.name, cell, now)
 
-    def _load(self, victim: VictimSpec) -> ImageData:
+    def _load(self, victim: AnyVictim) -> ImageData:
+        if isinstance(victim, GivenSpec):
+            return self._take(victim).data
         key = str(victim.dataset.plain())
         if key not in self._data:
             self._data[key] = victim.dataset.component.load(self.store.cache)
         return self._data[key]
 
-    def _run_victim(self, spec: VictimSpec, cells: list[Cell]) -> list[Record]:
+    def _take(self, victim: GivenSpec) -> GivenVictim:
+        """A victim made elsewhere; the last one is kept."""
+        key = str(victim.offer.identity)
+        if self._given is None or self._given[0] != key:
+            self._given = key, victim.offer.load(self.store.cache)
+        return self._given[1]
+
+    def _fresh_net(self, victim: AnyVictim) -> Callable[[], torch.nn.Module]:
+        if isinstance(victim, GivenSpec):
+            return self._take(victim).fresh_net
+        net, data = victim.net.component, self._load(victim)
+        return lambda: build_net(net, data)
+
+    def _run_victim(self, spec: AnyVictim, cells: list[Cell]) -> list[Record]:
         data = self._load(spec)
         split = stages.split_of(spec, data).to(self.device)
         records = []
         try:
-            scene = self._victim(spec, data, split)
+            scene = self._measured(spec, split) if isinstance(spec, GivenSpec) else self._victim(spec, data, split)
         except Exception as error:
             for cell in cells:
                 failed = self._record(cell, split, status="failed", reason=f"victim: {_reason(error)}")
@@ -187,17 +232,26 @@ class Runner:
             records.append(self._save(cell, record))
         return records
 
+    def _measured(self, spec: GivenSpec, split: Split) -> Scene:
+        """Measure a victim made elsewhere. Its triggered pictures are 8 bit already."""
+        self.observer.busy(f"{spec.title}: measuring")
+        victim, triggered = stages.take_given(self._take(spec), self.device)
+        before = stages.measure(victim.model, split.test, triggered)
+        stealth = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
+        return Scene(victim, triggered, {"before": before, "asr_8bit": before.asr, "stealth": stealth})
+
     def _victim(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene:
         """Load the victim from the cache, or train and measure it."""
         loaded = self.store.load_victim(spec)
         if loaded is not None:
             weights, tensors, kept = loaded
-            model = build_net(spec.net.component, data)
+            fresh_net = self._fresh_net(spec)
+            model = fresh_net()
             model.load_state_dict(weights)
             model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
             state = {k: v.to(self.device) for k, v in tensors.items()}
             poisoned, cover = state.pop("poisoned_indices"), state.pop("cover_indices")
-            victim = Victim(model=model, poisoned=poisoned, cover=cover, state=state)
+            victim = Victim(model=model, poisoned=poisoned, cover=cover, state=state, fresh_net=fresh_net)
             triggered = stages.triggered_test(spec, state, split, len(data.classes))
             return Scene(victim, triggered, {**kept, "before": Scores(**kept["before"])})
 
@@ -259,7 +313,6 @@ class Runner:
         }
 
     def _record(self, cell: Cell, split: Split, **facts: Any) -> Record:
-        attack = cell.victim.attack.component
         return Record(
             cell=cell.fingerprint,
             suite=self.suite.name,
@@ -268,7 +321,7 @@ class Runner:
             attack=cell.victim.attack.label,
             defense=cell.defense.label,
             seed=cell.victim.seed,
-            poison_ratio=attack.poison_ratio if attack.has_trigger else None,
+            poison_ratio=_poison_ratio(cell.victim),
             clean_images=split.budget_size,
             clean_source=cell.victim.budget.source,
             knowledge=list(cell.defense.component.needs),
@@ -283,6 +336,12 @@ class Runner:
         self.store.save_record(self.suite.name, cell, record)
         self.observer.finished(record)
         return record
+
+
+def _poison_ratio(victim: AnyVictim) -> float | None:
+    if isinstance(victim, GivenSpec):
+        return victim.offer.poison_ratio
+    return victim.attack.component.poison_ratio if victim.attack.component.has_trigger else None
 
 
 def _cuda(device: torch.device) -> list[torch.device]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import psutil
@@ -19,14 +20,16 @@ from torchvision.io import encode_png
 from torchvision.utils import make_grid
 
 from mnp_plugin import metrics, spec
-from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, Entry, GivenSpec, VictimSpec
 from mnp_plugin.contracts import (
     Attack,
     DefenderView,
+    GivenVictim,
     ImageData,
     Images,
     MethodError,
     Purified,
+    Recipe,
     State,
     Tools,
     Triggered,
@@ -52,22 +55,29 @@ class Victim:
     state: State
     poisoned: Tensor
     cover: Tensor
+    fresh_net: Callable[[], nn.Module]
 
 
-def split_of(victim: VictimSpec, data: ImageData) -> Split:
+def split_of(victim: AnyVictim, data: ImageData) -> Split:
     """The split that all attacks of this data set and seed share."""
-    return make_split(data, victim.budget, spec.seed_of("split", victim.dataset.plain(), victim.seed))
+    dataset = victim.dataset.label if isinstance(victim, GivenSpec) else victim.dataset.plain()
+    return make_split(data, victim.budget, spec.seed_of("split", dataset, victim.seed))
 
 
 def tools_for(identity: object, victim: VictimSpec, data: ImageData, device: torch.device) -> Tools:
+    """:func:`tools_with` for a victim trained here."""
+    return tools_with(identity, victim.recipe, lambda: build_net(victim.net.component, data), device)
+
+
+def tools_with(identity: object, recipe: Recipe, fresh_net: Callable[[], nn.Module], device: torch.device) -> Tools:
     """Device tools with a random stream of their own; also seeds torch's global stream, which nets draw from."""
     seed = spec.seed_of(identity)
     torch.manual_seed(seed)
     return Tools(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
-        recipe=victim.recipe,
-        fresh_net=lambda: build_net(victim.net.component, data),
+        recipe=recipe,
+        fresh_net=fresh_net,
     )
 
 
@@ -110,15 +120,26 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
     if reason:
         raise UserError(f"attack '{victim.attack.label}' cannot treat {victim.dataset.label}: {reason}")
     split = split_of(victim, data)
-    poison_candidates(attack, split.train.y)
-    if attack.controls_training and int(attack.poison_ratio * min(victim.recipe.batch_size, len(split.train))) == 0:
+    pool, count = poison_candidates(attack, split.train.y)
+    cover = round(attack.cover_ratio() * len(pool))
+    if count + cover > len(pool) or (attack.cover_ratio() and not cover):
         raise UserError(
-            f"attack '{victim.attack.label}' poisons a share of every batch, and {attack.poison_ratio:g} of "
-            f"{victim.recipe.batch_size} images is none; raise poison_ratio or recipe.batch_size"
+            f"attack '{victim.attack.label}': {count} poisoned and {cover} cover images of {len(pool)}; "
+            "there must be some of both, and no image can be both"
         )
+    _check_crop(victim, data)
+    build_net(victim.net.component, data)
+
+
+def _check_crop(victim: AnyVictim, data: ImageData) -> None:
     if victim.recipe.crop >= min(data.shape[1:]):
         raise UserError(f"recipe.crop {victim.recipe.crop} must be smaller than the images ({data.shape[1]}x{data.shape[2]})")
-    build_net(victim.net.component, data)
+
+
+def check_given(victim: GivenSpec, data: ImageData) -> None:
+    """As :func:`check_victim`, of a victim made elsewhere."""
+    split_of(victim, data)
+    _check_crop(victim, data)
 
 
 def train_victim(victim: VictimSpec, data: ImageData, split: Split, tools: Tools, progress: Progress | None = None) -> Victim:
@@ -139,13 +160,24 @@ def train_victim(victim: VictimSpec, data: ImageData, split: Split, tools: Tools
     fit(model, train, victim.recipe, tools.generator, hook=hook, progress=progress)
     if hook is not None:
         state = {**state, **hook.learned()}
-    return Victim(model=model, state=state, poisoned=poisoned, cover=cover)
+    return Victim(model=model, state=state, poisoned=poisoned, cover=cover, fresh_net=tools.fresh_net)
+
+
+def take_given(given: GivenVictim, device: torch.device) -> tuple[Victim, Triggered]:
+    """A victim made elsewhere and its triggered test set, on ``device``; nothing is known of its poisoned images."""
+    model = given.model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    t = given.triggered
+    triggered = Triggered(t.x.to(device), t.y_true.to(device), t.y_attack.to(device), t.index.to(device))
+    return Victim(model=model, state={}, poisoned=none, cover=none, fresh_net=given.fresh_net), triggered
 
 
 def poison(attack: Attack, train: Images, index: Tensor, cover: Tensor, state: State, num_classes: int, tools: Tools) -> Images:
     """A copy of ``train``: images ``index`` and ``cover`` are altered and rounded to 8 bit, labels of ``index`` relabelled."""
     x, y = train.x.clone(), train.y.clone()
     for part in [*index.split(4096), *cover.split(4096)]:  # type: ignore[no-untyped-call]
+        if not len(part):
+            continue
         x[part] = to_bytes(attack.stamp_training(train.x[part].float() / 255, train.y[part], state, tools))
     if not attack.clean_label:
         y[index] = attack.attack_labels(y[index], num_classes)
@@ -200,7 +232,7 @@ class Outcome:
 
 def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: torch.device) -> Outcome:
     """Run the defense of ``cell`` on a copy of the victim, timed. It sees the model and the clean budget, nothing else."""
-    tools = tools_for(["cell", cell.plain()], cell.victim, data, device)
+    tools = tools_with(["cell", cell.plain()], cell.victim.recipe, victim.fresh_net, device)
     view = DefenderView(
         model=copy.deepcopy(victim.model),
         clean=split.clean,

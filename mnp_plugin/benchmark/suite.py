@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from mnp_plugin import spec
-from mnp_plugin.contracts import Attack, Component, Dataset, Defense, Net, Recipe, attacks, datasets, defenses, nets, param
+from mnp_plugin.contracts import (
+    Attack,
+    Component,
+    Dataset,
+    Defense,
+    Net,
+    Recipe,
+    VictimOffer,
+    attacks,
+    datasets,
+    defenses,
+    nets,
+    param,
+    victim_sources,
+)
 from mnp_plugin.data.split import CleanBudget
 from mnp_plugin.errors import UserError, did_you_mean
 from mnp_plugin.registry import Registry
@@ -72,11 +86,70 @@ class VictimSpec:
         return f"{self.dataset.label}/{self.net.label} {self.attack.label} seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Named:
+    """What tables show of a thing that no component here made."""
+
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenSpec:
+    """A victim made elsewhere, and all that determines the numbers of its cells.
+
+    Its clean budget is drawn from its training set, because nothing of that was held out where it was made.
+    """
+
+    source: str
+    version: int
+    offer: VictimOffer
+    recipe: Recipe
+    budget: CleanBudget
+    seed: int
+
+    def plain(self) -> dict[str, Any]:
+        """Resolved mapping; its fingerprint is the victim's identity, wherever it lies."""
+        return {
+            "victim": {"name": self.source, "version": self.version, **self.offer.identity},
+            "recipe": spec.to_plain(self.recipe),
+            "clean_budget": spec.to_plain(self.budget),
+            "seed": self.seed,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the victim."""
+        return spec.fingerprint(self.plain())
+
+    @property
+    def dataset(self) -> Named:
+        """Its data in tables."""
+        return Named(self.offer.dataset)
+
+    @property
+    def net(self) -> Named:
+        """Its net in tables."""
+        return Named(self.offer.net)
+
+    @property
+    def attack(self) -> Named:
+        """Its row in tables."""
+        return Named(self.offer.label)
+
+    @property
+    def title(self) -> str:
+        """One short line for people."""
+        return f"{self.offer.dataset}/{self.offer.net} {self.offer.label} (from {self.source}) seed {self.seed}"
+
+
+AnyVictim: TypeAlias = VictimSpec | GivenSpec
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One defense on one victim."""
 
-    victim: VictimSpec
+    victim: AnyVictim
     defense: Entry[Defense]
 
     def plain(self) -> dict[str, Any]:
@@ -100,7 +173,7 @@ class Suite:
 
     name: str
     gate: Gate
-    victims: tuple[VictimSpec, ...]
+    victims: tuple[AnyVictim, ...]
     defenses: tuple[Entry[Defense], ...]
 
     def cells(self) -> Iterator[Cell]:
@@ -113,8 +186,10 @@ class Suite:
 RESERVED = ("clean", "none")
 """Labels that tables give a meaning to: the unattacked model and the row without a defense."""
 
-KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "defenses")
+KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "victims", "defenses")
 REQUIRED = ("dataset", "net", "clean_budget", "attacks", "defenses")
+REQUIRED_OF_GIVEN = ("clean_budget", "defenses")
+"""What a suite needs that trains nothing and takes all its ``victims`` from elsewhere."""
 
 
 def load_suite(path: Path) -> Suite:
@@ -142,26 +217,63 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
     for key in data:
         if key not in KEYS:
             raise document.error((key,), f"unknown key '{key}'.{did_you_mean(key, KEYS)}")
-    for key in REQUIRED:
+    trains = "attacks" in data or "victims" not in data
+    for key in REQUIRED if trains else REQUIRED_OF_GIVEN:
         if key not in data:
             raise document.error((), f"the key '{key}' is missing")
     name = data.get("suite", default_name)
     if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier() or name.startswith("."):
         raise document.error(("suite",), f"must be a plain name (letters, digits, '-', '_', '.'), not {name!r}")
     seeds = _seeds(document)
-    dataset = _entry(document, ("dataset",), datasets)
-    net = _entry(document, ("net",), nets)
     recipe = spec.build(Recipe, document, ("recipe",)) if "recipe" in data else Recipe()
     budget = spec.build(CleanBudget, document, ("clean_budget",))
     gate = spec.build(Gate, document, ("gate",)) if "gate" in data else Gate()
-    rows = _entries(document, "attacks", attacks)
+    victims: list[AnyVictim] = []
+    if trains:
+        dataset = _entry(document, ("dataset",), datasets)
+        net = _entry(document, ("net",), nets)
+        rows = _entries(document, "attacks", attacks)
+        victims += [
+            VictimSpec(dataset=dataset, net=net, recipe=recipe, budget=budget, attack=attack, seed=seed)
+            for seed in seeds
+            for attack in rows
+        ]
+    if "victims" in data:
+        taken = {victim.attack.label for victim in victims}
+        victims += _given(document, taken, seeds, recipe, budget)
     columns = _entries(document, "defenses", defenses)
-    victims = tuple(
-        VictimSpec(dataset=dataset, net=net, recipe=recipe, budget=budget, attack=attack, seed=seed)
-        for seed in seeds
-        for attack in rows
-    )
-    return Suite(name=name, gate=gate, victims=victims, defenses=columns)
+    return Suite(name=name, gate=gate, victims=tuple(victims), defenses=columns)
+
+
+def _given(document: Document, taken: set[str], seeds: list[int], recipe: Recipe, budget: CleanBudget) -> list[GivenSpec]:
+    """The victims of every source under ``victims``: the source's name with a path, or with a mapping of its settings."""
+    items = document.data["victims"]
+    if not isinstance(items, dict) or not items:
+        raise document.error(("victims",), f"must map a source to its path, such as {victim_sources.names()[0]}: PATH")
+    found: list[GivenSpec] = []
+    for name, value in items.items():
+        try:
+            cls = victim_sources.get(name)
+        except UserError as error:
+            raise document.error(("victims", name), str(error)) from None
+        settings = {"path": value} if isinstance(value, str) else value
+        resolved = Document(_with(document.data, ("victims", name), settings), document.lines, document.source)
+        source = spec.build(cls, resolved, ("victims", name))
+        try:
+            offers = source.offers()
+        except UserError as error:
+            raise document.error(("victims", name), str(error)) from None
+        for offer in offers:
+            if offer.label in taken or offer.label in RESERVED:
+                raise document.error(("victims", name), f"'{offer.label}' stands twice; rename the folder or the attack's label")
+            taken.add(offer.label)
+        drawn = replace(budget, source="training")
+        found += [
+            GivenSpec(source=name, version=cls.version, offer=offer, recipe=recipe, budget=drawn, seed=seed)
+            for seed in seeds
+            for offer in offers
+        ]
+    return found
 
 
 def _seeds(document: Document) -> list[int]:
