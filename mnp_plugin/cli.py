@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnp_plugin.errors import UserError, did_you_mean
-
-CONFIGS = "benchmark_configs"
+from mnp_plugin.benchmark.find import find_config
+from mnp_plugin.commands import bridge
+from mnp_plugin.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,12 +49,21 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = suite_verb("run", "train victims, apply every defense, write records and tables; finished cells are skipped")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    for kind in ("attacks", "defenses"):
+        verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
     verb.set_defaults(call=_run)
     verb = suite_verb("plan", "print the cells of a suite and which are done, without running any")
     verb.set_defaults(call=_plan)
     verb = verbs.add_parser("report", help="rebuild the tables of a suite from its records")
     verb.add_argument("suite", nargs="?", default="digits", help="name of a folder under --results")
     verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
+    verb.add_argument(
+        "--published",
+        type=Path,
+        default=None,
+        metavar="CSV",
+        help="set published figures beside ours (see bridge import-leaderboard)",
+    )
     verb.set_defaults(call=_report)
     verb = verbs.add_parser("list", help="list attacks, defenses, detectors, datasets and nets, and where they come from")
     verb.set_defaults(call=_list)
@@ -64,21 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("check", help="run the contract test on one method, yours too")
     verb.add_argument("name")
     verb.set_defaults(call=_check)
+    bridge.add(verbs)
     return parser
-
-
-def find_config(name: str) -> Path:
-    """A suite file by path, or by its name among the configurations here, beside the package, or installed with it."""
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
-    package = Path(__file__).resolve().parent
-    folders = [Path(CONFIGS), package.parent / CONFIGS, Path(sys.prefix) / "share" / "mnp_plugin" / CONFIGS]
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = [f.stem for folder in folders if folder.is_dir() for f in folder.glob("*.yaml")]
-    raise UserError(f"no suite is called '{name}'.{did_you_mean(name, known)}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -91,8 +87,9 @@ def _run(arguments: argparse.Namespace) -> int:
     device = pick_device(arguments.device)
     store = Store(arguments.store or default_cache(), arguments.results)
     with Screen(suite.name) as screen:
-        summary = Runner(suite, store, device, screen).run()
-    status = _report(argparse.Namespace(suite=suite.name, results=arguments.results))
+        runner = Runner(suite, store, device, screen, attacks=arguments.attacks, defenses=arguments.defenses)
+        summary = runner.run()
+    status = _report(argparse.Namespace(suite=suite.name, results=arguments.results, published=None))
     print(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
     return 1 if summary.failed else status
 
@@ -117,7 +114,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from mnp_plugin.report.build import build_tables
 
-    built = build_tables(arguments.results / arguments.suite)
+    built = build_tables(arguments.results / arguments.suite, arguments.published)
     print(built.md.read_text(encoding="utf-8"))
     if built.left_out:
         print(f"{len(built.left_out)} records of other settings in {built.csv.parent / 'records'} are left out")

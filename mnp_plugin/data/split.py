@@ -59,11 +59,11 @@ class Split:
         )
 
 
-def make_split(data: ImageData, budget: CleanBudget, seed: int) -> Split:
-    """Divide ``data``; the draw depends on ``seed`` alone, so all attacks of a seed share it.
+def divide(data: ImageData, budget: CleanBudget, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(clean budget, training set) as indices into ``data.train``; the draw depends on ``seed`` alone.
 
     Raises:
-        UserError: the budget asks for more images than there are, or leaves a class nothing to train on.
+        UserError: the budget asks for more images than there are.
     """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data.train), generator=generator)
@@ -88,7 +88,18 @@ def make_split(data: ImageData, budget: CleanBudget, seed: int) -> Split:
             raise UserError(f"clean budget of {budget.percent} % is {size} image(s) of {len(order)}; a defense needs at least 2")
         chosen = torch.arange(len(order)) < size
     pool, rest = order[chosen], order[~chosen]
-    train = data.train if budget.source == "training" else data.train[rest.sort().values]
+    return pool, torch.arange(len(order)) if budget.source == "training" else rest.sort().values
+
+
+def make_split(data: ImageData, budget: CleanBudget, seed: int) -> Split:
+    """Divide ``data``; the draw depends on ``seed`` alone, so all attacks of a seed share it.
+
+    Raises:
+        UserError: the budget asks for more images than there are, or leaves a class nothing to train on.
+    """
+    pool, rest = divide(data, budget, seed)
+    train = data.train if budget.source == "training" else data.train[rest]
+    count = len(data.classes)
     missing = (torch.bincount(train.y, minlength=count) == 0).nonzero().flatten().tolist()
     if missing:
         raise UserError(f"class '{data.classes[missing[0]]}' has no training image left beside the clean budget; ask for fewer")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mnp_plugin.files import write_atomic
 from mnp_plugin.report.leaderboard import leaderboard, read_records, to_csv, to_markdown
+from mnp_plugin.report.published import beside, read_published
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,21 @@ class Built:
     left_out: list[str]
 
 
-def build_tables(folder: Path) -> Built:
+def build_tables(folder: Path, published: Path | None = None) -> Built:
     """Write ``leaderboard.csv`` and ``leaderboard.md`` into ``folder`` (``results/<suite>``).
+
+    ``published`` is a file of figures from elsewhere, which the md then sets beside ours, marked as such.
 
     Raises:
         UserError: no records, or one that cannot be read.
     """
+    theirs = None if published is None else read_published(published)
     records, left_out = read_records(folder)
     table = leaderboard(records)
     built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), left_out)
     write_atomic(built.csv, to_csv(table).encode())
-    write_atomic(built.md, to_markdown(table, f"Leaderboard: {folder.name}").encode())
+    text = to_markdown(table, f"Leaderboard: {folder.name}")
+    if theirs is not None:
+        text += "\n" + "\n".join(beside(table, theirs))
+    write_atomic(built.md, text.encode())
     return built

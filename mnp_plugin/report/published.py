@@ -1,0 +1,107 @@
+"""Published figures beside ours: a copy of BackdoorBench's leaderboard, and the table that shows both. Imports no torch.
+
+Published figures were measured elsewhere, on other victims; here they are only ever set beside, never averaged with ours.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from mnp_plugin.errors import UserError
+
+COLUMNS = ("dataset", "poison_ratio", "model", "attack", "defense", "acc", "asr", "ra")
+"""Columns of the file; ACC, ASR and RA in percent, empty where nothing was published."""
+
+ATTACKS = {
+    "BadNet": "badnets", "Blended": "blended", "LC": "lc", "SIG": "sig", "LF": "lf", "SSBA": "ssba", "WaNet": "wanet",
+    "InputAware": "input_aware", "BPP": "bpp", "TrojanNN": "trojannn",
+}  # fmt: skip
+DEFENSES = {"No Defense": "none", "FT": "ft", "FP": "fp", "NAD": "nad", "ANP": "anp", "CLP": "clp", "i-BAU": "i-bau", "NC": "nc"}
+MODELS = {
+    "PreActResNet-18": "preactresnet18", "VGG19_BN": "vgg19-bn", "ViT_b_16": "vit_b_16", "ConvNext_tiny": "convnext_tiny",
+}  # fmt: skip
+"""Their names -> ours; what is not listed keeps its name."""
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """A leaderboard file, checked.
+
+    Raises:
+        UserError: no such file, other columns, a rate that is no percentage, or a cell that stands twice.
+    """
+    if not path.is_file():
+        raise UserError(f"no file {path}; mnp-bench bridge import-leaderboard CSV writes one")
+    try:
+        table = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:  # pandas' parser errors are ValueErrors
+        raise UserError(f"{path} is no csv table: {error}") from None
+    if tuple(table.columns) != COLUMNS:
+        raise UserError(f"{path}: the columns must be {','.join(COLUMNS)}, not {','.join(map(str, table.columns))}")
+    for column in ("poison_ratio", "acc", "asr", "ra"):
+        top = 1 if column == "poison_ratio" else 100
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        wrong = table[column].notna() & ~(numbers.between(0, top))
+        if wrong.any():
+            line = int(wrong.to_numpy().argmax()) + 2
+            raise UserError(f"{path}, line {line}: {column} must lie in 0..{top}, not {table[column].iloc[line - 2]!r}")
+        table[column] = numbers
+    for column in COLUMNS[:5]:
+        if table[column].isna().any():
+            line = int(table[column].isna().to_numpy().argmax()) + 2
+            raise UserError(f"{path}, line {line}: {column} is empty")
+    twice = table.duplicated(list(COLUMNS[:5]))
+    if twice.any():
+        raise UserError(f"{path}, line {int(twice.to_numpy().argmax()) + 2}: this cell stands twice; remove one")
+    return table
+
+
+def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
+    """Markdown lines: every cell of ``ours`` (the leaderboard) that was also published; a notice where there is none.
+
+    Cells match by data set, net, attack, defense and poison ratio. Published ANP chose its threshold by test ASR, so it is
+    set beside our oracle row where there is one.
+    """
+    theirs = published.assign(
+        model=published["model"].replace(MODELS),
+        attack=published["attack"].replace(ATTACKS),
+        defense=published["defense"].replace(DEFENSES),
+    )
+    found = {
+        (r["dataset"], r["model"], r["attack"], f"{r['poison_ratio']:g}", r["defense"]): r
+        for r in theirs[theirs["acc"].notna()].to_dict("records")
+    }
+    lines = [
+        "## Published beside here",
+        "",
+        "**Published** are the figures of BackdoorBench's leaderboard: other victims, other seeds, 5 % clean images, and for ANP",
+        "a threshold chosen by test ASR. **Here** is this suite. Percent, ACC / ASR / RA.",
+        "",
+        "| dataset, net | attack | defense | published | here | here, selection |",
+        "|---|---|---|---|---|---|",
+    ]
+    head = len(lines)
+    for row in ours.to_dict("records"):
+        ratio = row["poison_ratio"]
+        net = str(row["net"]).replace("vgg19_bn", "vgg19-bn")
+        key = (row["dataset"], net, _attack(str(row["attack"])), "" if pd.isna(ratio) else f"{ratio:g}", row["defense"])
+        match = found.get(key)
+        if match is not None:
+            cells = [f"{row['dataset']}, {net}", f"{row['attack']} {ratio:g}", row["defense"], _rates(match), _rates(row)]
+            lines.append(f"| {' | '.join([*map(str, cells), str(row['selection'])])} |")
+    if len(lines) == head:
+        lines[-2:] = ["No cell of this suite (data set, net, attack, poison ratio and defense alike) was published."]
+    return [*lines, ""]
+
+
+def _attack(label: str) -> str:
+    """The attack behind a label: a record of BackdoorBench is usually called after it, as in ``badnet_0_1``."""
+    known = {name.lower(): ours for name, ours in ATTACKS.items()}
+    return known.get(label.lower().split("_0")[0], label)
+
+
+def _rates(row: dict[object, object]) -> str:
+    values = [row[key] for key in ("acc", "asr", "ra")]
+    return " / ".join(f"{v:.1f}" if isinstance(v, float) and not math.isnan(v) else "—" for v in values)
