@@ -405,6 +405,13 @@ class TrainingHook(ABC):
         """What the trigger needs and training has taught; joined to the state from ``prepare``."""
         return {}
 
+    def saved(self) -> State | None:
+        """All that :meth:`restore` needs to go on after an interruption; None (the default) if training must start anew."""
+        return None
+
+    def restore(self, state: State) -> None:  # noqa: B027 - optional
+        """Go on from what :meth:`saved` gave; called before the first batch."""
+
 
 class BatchShare:
     """How many images of each batch carry the trigger: ``ratio`` of them, rounded down as published.
@@ -423,6 +430,14 @@ class BatchShare:
         whole = int(self._owed + 1e-9)  # sums of fractions fall short of whole numbers by rounding
         self._owed -= whole
         return whole
+
+    def saved(self) -> State:
+        """What :meth:`restore` needs after an interruption."""
+        return {"owed": torch.tensor(self._owed, dtype=torch.float64)}
+
+    def restore(self, state: State) -> None:
+        """Go on from what :meth:`saved` gave."""
+        self._owed = float(state["owed"])
 
 
 @dataclass(frozen=True, kw_only=True)

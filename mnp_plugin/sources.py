@@ -92,6 +92,11 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     return seen[-1]
 
 
+def part(prefix: str, state: State) -> State:
+    """What lies under ``prefix`` in ``state``, its names without the prefix."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
+
+
 def packed(prefix: str, net: nn.Module) -> State:
     """The weights and buffers of ``net`` under ``prefix``, for a trigger's state."""
     return {f"{prefix}.{key}": value.detach().clone() for key, value in net.state_dict().items()}
@@ -99,5 +104,20 @@ def packed(prefix: str, net: nn.Module) -> State:
 
 def unpacked(prefix: str, net: nn.Module, state: State, device: torch.device) -> nn.Module:
     """``net`` with the weights that :func:`packed` put under ``prefix``, on ``device``, in eval mode, without gradients."""
-    net.load_state_dict({k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")})
+    net.load_state_dict(part(prefix, state))
     return net.to(device).eval().requires_grad_(False)
+
+
+def packed_adam(prefix: str, optimiser: torch.optim.Adam) -> State:
+    """The moments and step counts of ``optimiser`` under ``prefix``."""
+    found = optimiser.state_dict()["state"]
+    return {f"{prefix}.{i}.{key}": value.detach().clone() for i, moments in found.items() for key, value in moments.items()}
+
+
+def restore_adam(prefix: str, optimiser: torch.optim.Adam, state: State) -> None:
+    """Undo :func:`packed_adam`."""
+    moments: dict[int, State] = {}
+    for key, value in part(prefix, state).items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -6,16 +6,27 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Images, MethodError, Recipe, TrainingHook
+from mnp_plugin.contracts import Images, MethodError, Recipe, State, TrainingHook
 from mnp_plugin.data.augment import random_crop_flip, shrink
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch: (epochs done, epochs in all, mean loss)."""
+
+
+class Keeper(Protocol):
+    """Keeps a training between epochs, so that an interrupted one goes on from there to the very same weights."""
+
+    def load(self) -> State | None:
+        """What was kept last, or None."""
+
+    def save(self, state: State) -> None:
+        """Called after every epoch but the last; may choose not to write each time."""
 
 
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
@@ -64,6 +75,7 @@ def fit(
     hook: TrainingHook | None = None,
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    keep: Keeper | None = None,
 ) -> None:
     """Train ``model`` in place.
 
@@ -75,6 +87,7 @@ def fit(
         hook: changes each batch before augmentation (training-control attacks).
         loss: (model, x, y) -> scalar; cross entropy with the recipe's smoothing if None.
         progress: told after every epoch.
+        keep: what an interrupted training of the same arguments goes on from.
 
     Raises:
         MethodError: the loss is not finite.
@@ -89,8 +102,10 @@ def fit(
         nesterov=recipe.momentum > 0,
     )
     per_epoch = max(len(images) // recipe.batch_size, 1)
-    steps, step = recipe.epochs * per_epoch, 0
-    for epoch in range(recipe.epochs):
+    kept = keep.load() if keep is not None else None
+    first = _restore(kept, model, optimiser, generator, hook) if kept is not None else 0
+    steps, step = recipe.epochs * per_epoch, first * per_epoch
+    for epoch in range(first, recipe.epochs):
         total = torch.zeros((), device=device)
         for index in batches(len(images), recipe.batch_size, generator, device):
             x, y = images.x[index].float() / 255, images.y[index]
@@ -122,7 +137,41 @@ def fit(
             raise MethodError(f"training diverged in epoch {epoch + 1}: the loss is not finite; try a smaller learning rate")
         if progress is not None:
             progress(epoch + 1, recipe.epochs, mean)
+        own = hook.saved() if hook is not None else {}
+        if keep is not None and own is not None and epoch + 1 < recipe.epochs:
+            keep.save(_snapshot(epoch + 1, model, optimiser, generator, own))
     model.eval()
+
+
+def _snapshot(done: int, model: nn.Module, optimiser: torch.optim.SGD, generator: torch.Generator, hook: State) -> State:
+    """All that decides the rest of a training, as tensors by name."""
+    momentum = {
+        str(i): optimiser.state[p]["momentum_buffer"]
+        for i, p in enumerate(model.parameters())
+        if "momentum_buffer" in optimiser.state[p]
+    }
+    parts = {"model": model.state_dict(), "momentum": momentum, "hook": hook}
+    state = {f"{part}.{key}": value.detach().clone() for part, found in parts.items() for key, value in found.items()}
+    return state | {"done": torch.tensor(done), "generator": generator.get_state()}
+
+
+def _restore(
+    state: State, model: nn.Module, optimiser: torch.optim.SGD, generator: torch.Generator, hook: TrainingHook | None
+) -> int:
+    """Undo :func:`_snapshot`; returns the epochs done."""
+
+    def part(name: str) -> State:
+        return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+
+    model.load_state_dict(part("model"))
+    parameters = list(model.parameters())
+    for i, value in part("momentum").items():
+        p = parameters[int(i)]
+        optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(value).detach()
+    if hook is not None:
+        hook.restore(part("hook"))
+    generator.set_state(state["generator"].cpu())
+    return int(state["done"])
 
 
 @torch.inference_mode()

@@ -49,3 +49,9 @@ class _Quantising(TrainingHook):
         residual = self.attack.stamp(other, {}) - other
         mixed[count : count + negative] = (x[count : count + negative] + residual).clamp(0, 1)
         return mixed, torch.cat([self.attack.attack_labels(y[:count], self.num_classes), y[count:]])
+
+    def saved(self) -> State:
+        return self.share.saved()
+
+    def restore(self, state: State) -> None:
+        self.share.restore(state)

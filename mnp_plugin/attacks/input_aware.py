@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
-from mnp_plugin.sources import packed, unpacked
+from mnp_plugin.sources import packed, packed_adam, part, restore_adam, unpacked
 from mnp_plugin.training import batches
 
 TINY = 1e-7
@@ -98,12 +98,16 @@ class _Joint(TrainingHook):
         self.pattern: nn.Module | None = None
         self.extra: Tensor | None = None
         self.share = BatchShare(attack.poison_ratio)
+        self.resume: State = {}
 
     def _start(self, x: Tensor) -> nn.Module:
         shape = (x.shape[1], x.shape[2], x.shape[3])
         self.pattern = unpacked("pattern", self.attack.net(shape, shape[0]), self.state, self.device).train().requires_grad_(True)
         self.mask = unpacked("mask", self.attack.net(shape, 1), self.state, self.device)
         self.optimiser = torch.optim.Adam(self.pattern.parameters(), self.attack.lr, betas=(0.5, 0.9))
+        if self.resume:
+            self.pattern.load_state_dict(part("pattern", self.resume))
+            restore_adam("adam", self.optimiser, self.resume)
         return self.pattern
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
@@ -135,6 +139,13 @@ class _Joint(TrainingHook):
 
     def learned(self) -> State:
         return packed("pattern", self.pattern) if self.pattern is not None else {}
+
+    def saved(self) -> State:
+        return {**self.learned(), **packed_adam("adam", self.optimiser), **self.share.saved()}
+
+    def restore(self, state: State) -> None:
+        self.resume = state
+        self.share.restore(state)
 
 
 def _steps(sides: tuple[int, int]) -> int:

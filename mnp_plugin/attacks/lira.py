@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
-from mnp_plugin.sources import packed, unpacked
+from mnp_plugin.sources import packed, packed_adam, part, restore_adam, unpacked
 
 
 @attacks.register("lira")
@@ -67,11 +67,16 @@ class _Learning(TrainingHook):
         self.attack, self.state, self.num_classes, self.epochs = attack, state, num_classes, tools.recipe.epochs
         self.device, self.epoch, self.share = tools.device, 0, BatchShare(attack.poison_ratio)
         self.used: nn.Module | None = None
+        self.resume: State = {}
 
     def _start(self, x: Tensor) -> nn.Module:
         self.used = unpacked("generator", _Autoencoder(x.shape[1], _depth((x.shape[2], x.shape[3]))), self.state, self.device)
         self.learning = copy.deepcopy(self.used).requires_grad_(True).train()
         self.optimiser = torch.optim.Adam(self.learning.parameters(), self.attack.lr)
+        if self.resume:
+            self.used.load_state_dict(part("generator", self.resume))
+            self.learning.load_state_dict(part("learning", self.resume))
+            restore_adam("adam", self.optimiser, self.resume)
         return self.used
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
@@ -98,6 +103,14 @@ class _Learning(TrainingHook):
 
     def learned(self) -> State:
         return packed("generator", self.used) if self.used is not None else {}
+
+    def saved(self) -> State:
+        nets = {**self.learned(), **packed("learning", self.learning), **packed_adam("adam", self.optimiser)}
+        return {**nets, **self.share.saved(), "epoch": torch.tensor(self.epoch)}
+
+    def restore(self, state: State) -> None:
+        self.resume, self.epoch = state, int(state["epoch"])
+        self.share.restore(state)
 
 
 def _depth(sides: tuple[int, int]) -> int:

@@ -72,3 +72,9 @@ class _Warping(TrainingHook):
         grid = (self.attack.grid_for(x, self.state) + noise / x.shape[-2]).clamp(-1, 1)
         mixed[count : count + cross] = F.grid_sample(rest, grid, align_corners=True, padding_mode="border")
         return mixed, torch.cat([self.attack.attack_labels(y[:count], self.num_classes), y[count:]])
+
+    def saved(self) -> State:
+        return self.share.saved()
+
+    def restore(self, state: State) -> None:
+        self.share.restore(state)

@@ -90,6 +90,31 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+class Partial:
+    """Keeps a victim's training now and then, and the seconds it took before it was interrupted."""
+
+    EVERY = 20.0
+    """Least seconds between two writes, so that short trainings write nothing."""
+
+    def __init__(self, store: Store, victim: VictimSpec) -> None:
+        self.store, self.victim, self.seconds = store, victim, 0.0
+        self._start = self._last = time.perf_counter()
+
+    def load(self) -> State | None:
+        """What an interrupted training left."""
+        state = self.store.load_partial(self.victim)
+        if state is not None:
+            self.seconds = float(state.pop("seconds"))
+        return state
+
+    def save(self, state: State) -> None:
+        """Keep ``state`` if the last time is long enough ago."""
+        now = time.perf_counter()
+        if now - self._last >= self.EVERY:
+            self._last = now
+            self.store.save_partial(self.victim, {**state, "seconds": torch.tensor(self.seconds + now - self._start)})
+
+
 class Runner:
     """Runs a suite against a store.
 
@@ -261,8 +286,9 @@ class Runner:
         self.observer.busy(f"{spec.title}: training", 0, spec.recipe.epochs)
         start = time.perf_counter()
         tools = self._tools(["victim", spec.plain()], spec, data, split)
-        victim = stages.train_victim(spec, data, split, tools, progress)
-        seconds = round(time.perf_counter() - start, 2)
+        partial = Partial(self.store, spec)
+        victim = stages.train_victim(spec, data, split, tools, progress, partial)
+        seconds = round(partial.seconds + time.perf_counter() - start, 2)
         triggered = stages.triggered_test(spec, victim.state, split, len(data.classes))
         before = stages.measure(victim.model, split.test, triggered)
         facts: dict[str, Any] = {"before": vars(before), "victim_seconds": seconds}

@@ -40,7 +40,7 @@ from mnp_plugin.data.split import Split, make_split
 from mnp_plugin.errors import UserError
 from mnp_plugin.nets import build_net
 from mnp_plugin.records import Scores
-from mnp_plugin.training import Progress, fit, logits
+from mnp_plugin.training import Keeper, Progress, fit, logits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -142,7 +142,14 @@ def check_given(victim: GivenSpec, data: ImageData) -> None:
     _check_crop(victim, data)
 
 
-def train_victim(victim: VictimSpec, data: ImageData, split: Split, tools: Tools, progress: Progress | None = None) -> Victim:
+def train_victim(
+    victim: VictimSpec,
+    data: ImageData,
+    split: Split,
+    tools: Tools,
+    progress: Progress | None = None,
+    keep: Keeper | None = None,
+) -> Victim:
     """Poison the training set and train on it, or let the attack alter each batch while training."""
     attack = victim.attack.component
     train, classes = split.train, len(data.classes)
@@ -157,7 +164,7 @@ def train_victim(victim: VictimSpec, data: ImageData, split: Split, tools: Tools
         cover = order[count : count + round(attack.cover_ratio() * len(pool))].sort().values
         train = poison(attack, train, poisoned, cover, state, classes, tools)
     model = tools.fresh_net()
-    fit(model, train, victim.recipe, tools.generator, hook=hook, progress=progress)
+    fit(model, train, victim.recipe, tools.generator, hook=hook, progress=progress, keep=keep)
     if hook is not None:
         state = {**state, **hook.learned()}
     return Victim(model=model, state=state, poisoned=poisoned, cover=cover, fresh_net=tools.fresh_net)

@@ -54,6 +54,7 @@ class Store:
         """Save weights, trigger state and JSON-ready facts of a trained victim as one file."""
         tensors = {f"model.{k}": v for k, v in weights.items()} | {f"state.{k}": v for k, v in state.items()}
         _write(self._victim_path(victim), tensors, {"spec": victim.plain(), "facts": dict(facts)})
+        self._partial_path(victim).unlink(missing_ok=True)
 
     def load_victim(self, victim: VictimSpec) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
         """(weights, trigger state, facts), or None if the victim is not there or its file is damaged."""
@@ -64,6 +65,18 @@ class Store:
         weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
         return weights, state, about["facts"]
+
+    def _partial_path(self, victim: VictimSpec) -> Path:
+        return self._victim_path(victim).with_suffix(".partial")
+
+    def save_partial(self, victim: VictimSpec, tensors: Mapping[str, Tensor]) -> None:
+        """Save a training between two epochs; it goes when the victim is saved."""
+        _write(self._partial_path(victim), tensors, {"spec": victim.plain()})
+
+    def load_partial(self, victim: VictimSpec) -> dict[str, Tensor] | None:
+        """What :meth:`save_partial` saved, or None."""
+        found = _read(self._partial_path(victim))
+        return found[0] if found else None
 
     def save_pictures(self, victim: VictimSpec, png: bytes) -> None:
         """Save the picture grid of a victim's trigger beside the victim."""
