@@ -36,7 +36,9 @@ setup(
         "torchmetrics>=1.4",
     ],
     extras_require={
+        "compact": ["torch-pruning>=1.5"],
         "test": [
+            "torch-pruning>=1.5",
             "pytest>=8.0",
             "pytest-benchmark>=4.0",
             "pytest-cov>=5.0",

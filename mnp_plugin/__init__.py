@@ -2,7 +2,8 @@
 
 For one model of your own::
 
-    from mnp_plugin import purify
+    from mnp_plugin import detect, purify
+    verdict = detect(model, x, y)
     repaired = purify(model, x, y)
 """
 
@@ -13,7 +14,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> object:
     # torch takes seconds to import, and reports do without it: load the public calls on first use.
-    if name in ("purify", "Purified"):
+    if name in ("purify", "Purified", "detect", "Verdict"):
         from mnp_plugin import api
 
         return getattr(api, name)

@@ -1,4 +1,4 @@
-"""For people with one model: repair it in one call."""
+"""For people with one model: repair it, or judge it, in one call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin import spec
-from mnp_plugin.contracts import DefenderView, Images, Purified, Recipe, Tools, defenses, to_bytes
+from mnp_plugin.contracts import (
+    DefenderView,
+    Images,
+    ModelDetector,
+    Purified,
+    Recipe,
+    Tools,
+    Verdict,
+    defenses,
+    detectors,
+    to_bytes,
+)
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.errors import UserError
 from mnp_plugin.training import logits
 
-__all__ = ["Purified", "purify"]
+__all__ = ["Purified", "Verdict", "detect", "purify"]
 
 
 def purify(
@@ -47,6 +58,54 @@ def purify(
     Raises:
         UserError: images or labels that do not fit the model, an unknown defense, settings out of range.
     """
+    cls = defenses.get(defense)
+    method = spec.build(cls, spec.Document(dict(settings or {}), {}, f"settings of '{defense}'"), ())
+    view, tools = _prepared(model, x, y, validation, recipe, seed, f"defense '{defense}'")
+    return method.run(view, tools)
+
+
+def detect(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    detector: str = "mnp",
+    settings: Mapping[str, Any] | None = None,
+    validation: float = 0.2,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+) -> Verdict:
+    """Judge from a few clean images whether ``model`` is backdoored.
+
+    Args:
+        model: as for :func:`purify`; its weights stay as they are, and it is put in eval mode.
+        x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few per class.
+        y: their labels, int64 [N].
+        detector: name of a registered detector of whole nets.
+        settings: its hyper-parameters, where they differ from the defaults.
+        validation: share of the images kept for choices that the detector makes.
+        recipe: augmentation and precision; flip and crop as for natural photographs by default.
+        seed: of the detector's random stream, and of torch's global one.
+
+    Returns:
+        Score, evidence per class, suspected target, decision (``.backdoored``) and what that was calibrated on.
+
+    Raises:
+        UserError: images or labels that do not fit the model, an unknown detector or one of single images, settings out of
+            range.
+    """
+    cls = detectors.get(detector)
+    method = spec.build(cls, spec.Document(dict(settings or {}), {}, f"settings of '{detector}'"), ())
+    if not isinstance(method, ModelDetector):
+        raise UserError(f"detector '{detector}' judges single images, not whole nets; see mnp-bench describe {detector}")
+    view, tools = _prepared(model, x, y, validation, recipe, seed, f"detector '{detector}'")
+    return method.run(view, tools)
+
+
+def _prepared(
+    model: nn.Module, x: Tensor, y: Tensor, validation: float, recipe: Recipe | None, seed: int, who: str
+) -> tuple[DefenderView, Tools]:
+    """What a method is given, from images and labels that were checked against the model."""
     if x.is_floating_point():
         if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):  # true of NaN too
             raise UserError("float images must lie in [0, 1]; put the normalisation inside the model (nets.with_normalisation)")
@@ -64,8 +123,8 @@ def purify(
         raise UserError(f"images of shape {list(images.x.shape[1:])} do not fit the model: {error}") from None
     if out.ndim != 2 or int(y.min()) < 0 or int(y.max()) >= out.shape[1]:
         raise UserError(f"labels {int(y.min())}..{int(y.max())} do not fit the model's output of shape {list(out.shape)}")
-    cls = defenses.get(defense)
-    method = spec.build(cls, spec.Document(dict(settings or {}), {}, f"settings of '{defense}'"), ())
+    if not 0 < validation < 1:
+        raise UserError(f"validation must be a share between 0 and 1, not {validation}")
     torch.manual_seed(seed)
     part = validation_part(images.y, validation)
     view = DefenderView(model=model, clean=images[~part], validation=images[part], num_classes=int(out.shape[1]))
@@ -73,10 +132,10 @@ def purify(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
         recipe=recipe,
-        fresh_net=lambda: _no_fresh_net(defense),
+        fresh_net=lambda: _no_fresh_net(who),
     )
-    return method.run(view, tools)
+    return view, tools
 
 
-def _no_fresh_net(defense: str) -> nn.Module:
-    raise UserError(f"defense '{defense}' trains a fresh net, which purify() cannot build; run it through a suite instead")
+def _no_fresh_net(who: str) -> nn.Module:
+    raise UserError(f"{who} trains a fresh net, which cannot be built here; run it through a suite instead")
