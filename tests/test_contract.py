@@ -26,7 +26,15 @@ QUICK: dict[str, dict[str, Any]] = {
     "ft": {"epochs": 2},
     "fp": {"epochs": 2, "step": 0.2},
     "nad": {"epochs": 1, "teacher_epochs": 1},
-    "mnp": {"suppression_epochs": 2, "recover_epochs": 2, "level_steps": 2, "levels": 3},
+    "mnp": {
+        "suppression_epochs": 2,
+        "recover_epochs": 2,
+        "level_steps": 2,
+        "levels": 3,
+        "draws": 1,
+        "images": 8,
+        "steps": 2,
+    },
 }
 REGISTRIES = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.nets, contracts.datasets)
 NAMES = sorted({name for registry in REGISTRIES for name in registry.names()})

@@ -1,0 +1,173 @@
+"""MNP's detector: the contrast on a net whose backdoor is known by construction, and what a verdict says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin import api, contracts, detect
+from mnp_plugin.contracts import DefenderView, Images, MethodError, ModelDetector, Recipe, Tools, Verdict
+from mnp_plugin.detectors.mnp import MNPDetector, anomaly, combine
+from mnp_plugin.errors import UserError
+
+CPU = torch.device("cpu")
+CLASSES, SIDE, TARGET = 4, 8, 2
+QUICK: dict[str, Any] = {"draws": 2, "images": 16, "steps": 20}
+
+
+class Bright(nn.Module):
+    """Class of an image is its brightest quarter; a lit corner pixel adds ``strength`` to the target's logit."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.strength = nn.Parameter(torch.tensor(strength))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = 20 * self.pool(x.mean(1, keepdim=True)).flatten(1)
+        bonus = self.strength * torch.relu(x[:, :, 0, 0].mean(1) - 0.02)
+        return out + bonus[:, None] * nn.functional.one_hot(torch.tensor(TARGET), CLASSES)
+
+
+def quarters(count: int = 32) -> Images:
+    """Images with one bright quarter, class by class."""
+    y = torch.arange(count) % CLASSES
+    x = torch.randint(0, 30, (count, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for i, label in enumerate(y.tolist()):
+        row, column = (label // 2) * SIDE // 2, (label % 2) * SIDE // 2
+        x[i, 0, row : row + SIDE // 2, column : column + SIDE // 2] += 120
+    x[:, :, 0, 0] = 0
+    return Images(x, y)
+
+
+def tools(seed: int = 0) -> Tools:
+    return Tools(
+        device=CPU,
+        generator=torch.Generator().manual_seed(seed),
+        recipe=Recipe(crop=0, flip=False),
+        fresh_net=lambda: Bright(0.0),
+    )
+
+
+def test_a_disarmed_backdoor_stands_out_at_its_target() -> None:
+    found = MNPDetector(**QUICK).contrast(Bright(300.0), Bright(0.0), quarters(), CLASSES, tools())
+    evidence = combine(found[None], 32)
+    for values in evidence.values():
+        assert int(values.argmax()) == TARGET
+    others = [c for c in range(CLASSES) if c != TARGET]
+    assert evidence["log-probability"][TARGET] > 1
+    assert evidence["rate"][TARGET] > 0.5
+    assert evidence["rate"][others].abs().max() < 0.2
+
+
+def test_a_repair_that_changes_nothing_gives_no_contrast() -> None:
+    found = MNPDetector(**QUICK).contrast(Bright(300.0), Bright(300.0), quarters(), CLASSES, tools())
+    assert torch.equal(found, torch.zeros(2, CLASSES))
+
+
+def test_a_perturbation_stays_in_the_last_radius() -> None:
+    x = quarters().pixels()
+    detector = MNPDetector(eps=0.01, eps_max=0.05, **QUICK)
+    delta = detector._perturbation(Bright(0.0), x[:8], 1)
+    assert delta.shape == (1, 1, SIDE, SIDE)
+    assert 0.01 < float(delta.abs().max()) <= 0.05 + 1e-6
+
+
+def test_evidence_is_the_median_over_draws() -> None:
+    found = torch.zeros(3, 2, CLASSES)
+    found[0, :, 1] = 9.0  # one odd draw
+    found[:, :, 3] = torch.tensor([[1.0, 0.2], [2.0, 0.3], [3.0, 0.4]])
+    evidence = combine(found, 100)
+    assert evidence["log-probability"].tolist() == [0, 0, 0, 2]
+    assert torch.allclose(evidence["rate"], torch.tensor([0.0, 0.0, 0.0, 0.3]))
+    assert int(evidence["anomaly"].argmax()) == 3
+
+
+def test_the_spread_of_the_anomaly_has_a_floor() -> None:
+    assert torch.equal(anomaly(torch.full((5,), 0.3), 0.01), torch.zeros(5))
+    assert torch.allclose(anomaly(torch.tensor([0.0, 0.0, 0.0, 0.5]), 0.01), torch.tensor([0.0, 0.0, 0.0, 50.0]))
+
+
+# ---------------------------------------------------------------------------------------------------------------- verdicts
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, CLASSES)
+    )
+
+
+def judged(**settings: Any) -> Verdict:
+    images = quarters()
+    quick = {"draws": 1, "images": 8, "steps": 2, "level_steps": 1, **settings}
+    return detect(small_net(), images.x, images.y, settings=quick, recipe=Recipe(crop=0, flip=False))
+
+
+def test_a_verdict_names_score_evidence_and_suspect() -> None:
+    verdict = judged()
+    assert verdict.score == max(verdict.per_class)
+    assert len(verdict.per_class) == CLASSES
+    assert verdict.suspected == verdict.per_class.index(verdict.score)
+    assert set(verdict.report["evidence"]) == {"log-probability", "rate", "anomaly"}
+    assert judged().per_class == verdict.per_class
+
+
+def test_no_threshold_holds_for_other_settings_than_the_calibrated() -> None:
+    verdict = judged()
+    assert verdict.threshold is None
+    assert verdict.backdoored is None
+    assert "other than those of the calibration" in verdict.calibration
+
+
+def test_a_threshold_of_ones_own_decides() -> None:
+    score = judged().score
+    assert judged(threshold=score - 1).backdoored is True
+    assert judged(threshold=score).backdoored is False
+    assert "given by the user" in judged(threshold=0.0).calibration
+
+
+def test_what_cannot_be_judged_is_said() -> None:
+    images = quarters()
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
+    recipe = Recipe(crop=0, flip=False)
+    with pytest.raises(UserError, match=r"detector 'mnp' cannot judge this net: it has no BatchNorm2d"):
+        detect(plain, images.x, images.y, recipe=recipe)
+    one = images.y == 0
+    with pytest.raises(UserError, match="at least 2 classes"):
+        detect(small_net(), images.x[one], images.y[one], recipe=recipe)
+    with pytest.raises(UserError, match=r"no detector is called 'mpn'\. Did you mean 'mnp'\?"):
+        detect(small_net(), images.x, images.y, detector="mpn", recipe=recipe)
+    with pytest.raises(UserError, match=r"unknown key 'draw'\. Did you mean 'draws'\?"):
+        detect(small_net(), images.x, images.y, settings={"draw": 3}, recipe=recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bent(ModelDetector):
+    """Gives the verdict that a test asks for."""
+
+    score: float = contracts.param(0.0, "score")
+    classes: int = contracts.param(CLASSES, "evidences")
+    suspect: int = contracts.param(0, "suspect")
+
+    def inspect(self, view: DefenderView, tools: Tools) -> Verdict:
+        return Verdict(score=self.score / 1e-300, per_class=(0.0,) * self.classes, suspected=self.suspect)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"score": 1e300}, "not finite"), ({"classes": 3}, "3 evidences for 4 classes"), ({"suspect": 4}, "suspects class 4")],
+)
+def test_a_verdict_that_breaks_its_contract_is_refused(settings: dict[str, Any], message: str) -> None:
+    images = quarters()
+    view = DefenderView(model=small_net(), clean=images, validation=images, num_classes=CLASSES)
+    with pytest.raises(MethodError, match=message):
+        Bent(**settings).run(view, tools())
+
+
+def test_the_public_names() -> None:
+    assert api.detect is detect
