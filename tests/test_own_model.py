@@ -127,6 +127,9 @@ def test_the_report_says_what_was_pruned(own: Own, purified: Path) -> None:
     }
     assert report["repair"]["layers"] == {name: count for name, count in silent.items() if count}
     assert report["repair"]["pruned"] == sum(silent.values()) > 0
+    assert {e["layer"]: e["pruned"] for e in report["pruned by layer"]} == report["repair"]["layers"]
+    widths = {name: m.num_features for name, m in repaired.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert all(e["of"] == widths[e["layer"]] for e in report["pruned by layer"])
     assert report["defense"]["name"] == "mnp"
     assert report["defense"]["drop"] == 10
     assert report["classes"] == [str(c) for c in range(10)]

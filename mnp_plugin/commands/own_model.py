@@ -68,6 +68,7 @@ def _purify(arguments: argparse.Namespace) -> int:
     from mnp_plugin.bridges import own_model
     from mnp_plugin.contracts import defenses
     from mnp_plugin.data.split import validation_part
+    from mnp_plugin.explain import pruned_layers
     from mnp_plugin.spec import to_plain
     from mnp_plugin.training import accuracy
 
@@ -109,6 +110,7 @@ def _purify(arguments: argparse.Namespace) -> int:
         "clean images": len(own.images),
         "clean accuracy": measured,
         "repair": dict(result.report),
+        "pruned by layer": pruned_layers(own.model, result.model, own.images),
     }
     if arguments.compact:
         report["compact"] = _compact(result.model, own, arguments.out / "compact.pt2")
@@ -226,11 +228,13 @@ def _write(weights: dict[str, Any], report: dict[str, Any], out: Path) -> None:
 
 
 def _show(report: dict[str, Any], out: Path) -> None:
-    repair = report["repair"]
-    if "pruned" in repair:
-        print(f"pruned {repair['pruned']} of {repair['of']} neurons")
-        for layer, count in repair.get("layers", {}).items():
-            print(f"  {layer:24} {count}")
+    layers = report["pruned by layer"]
+    print(f"pruned {sum(layer['pruned'] for layer in layers)} neurons")
+    if layers:
+        print(f"  {'layer':24} pruned        magnitude  saliency   (medians, z-scores within the layer before the repair)")
+    for layer in layers:
+        count = f"{layer['pruned']:4} of {layer['of']}"
+        print(f"  {layer['layer']:24} {count:13} {layer['magnitude']:+8.2f} {layer['saliency']:+9.2f}")
     for part, figures in report["clean accuracy"].items():
         line = f"{100 * figures['before']:.1f} -> {100 * figures['after']:.1f} % on {figures['images']} {part} images"
         print(f"clean accuracy {line}" + (f" ({figures['note']})" if "note" in figures else ""))
