@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from mnp_plugin.api import purify
 from mnp_plugin.bridges.backdoorbench.options import Options, read_options
-from mnp_plugin.bridges.safe import read_plain
+from mnp_plugin.bridges.backdoorbench.record import KEYS, data_folder, poisoned_samples
+from mnp_plugin.bridges.safe import read_plain, weights_into
 from mnp_plugin.contracts import Purified, Recipe
 from mnp_plugin.errors import UserError
 from mnp_plugin.files import write_atomic
@@ -62,7 +63,7 @@ def _run(options: Options) -> None:
 
 
 def _check_record(raw: Any, options: Options, record: Path) -> None:
-    if not isinstance(raw, dict) or not {"model_name", "clean_data", "model", "bd_test"} <= raw.keys():
+    if not isinstance(raw, dict) or not set(KEYS) <= raw.keys():
         raise UserError(f"{record / 'attack_result.pt'} is no attack result of BackdoorBench")
     if raw["clean_data"] != options["dataset"]:
         raise UserError(f"the record was made on {raw['clean_data']}: pass --dataset {raw['clean_data']}")
@@ -81,7 +82,7 @@ def _defend(options: Options, raw: dict[str, Any], record: Path, folder: Path, l
     build = _theirs("utils.aggregate_block.model_trainer_generate").generate_cls_model
     data = _theirs("utils.aggregate_block.dataset_and_transform_generate")
     model: nn.Module = build(raw["model_name"], raw["num_classes"])
-    model.load_state_dict(result["model"])
+    weights_into(model, result["model"], record / "attack_result.pt")
     scale = data.get_dataset_normalization(options["dataset"])
     mean, std = ([float(v) for v in values] for values in (scale.mean, scale.std))
     with_normalisation(model.to(device), tuple(mean), tuple(std))
@@ -116,7 +117,13 @@ def _theirs(module: str) -> Any:
 
 
 def _load(raw: dict[str, Any], record: Path) -> Any:
-    """Their ``load_attack_result`` on what the safe reader gave; poisoned images are looked for in this record."""
+    """Their ``load_attack_result`` on what the safe reader gave; its pictures are looked for in this record and nowhere else."""
+    data_folder(record, str(raw["data_path"]))
+    source = f"{record / 'attack_result.pt'}: bd_test"
+    samples = poisoned_samples(record, raw["bd_test"], int(raw["num_classes"]), source)
+    items = {np.int64(p.index): {"path": str(record / p.file), "other_info": [p.label, p.true_label]} for p in samples}
+    container = {**raw["bd_test"]["bd_data_container"], "data_dict": items}
+    raw = {**raw, "bd_train": None, "bd_test": {**raw["bd_test"], "bd_data_container": container}}
     module = _theirs("utils.save_load_attack")
     torch_of_module = module.torch
     module.torch = SimpleNamespace(load=lambda *_, **__: raw)
