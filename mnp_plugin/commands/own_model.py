@@ -163,6 +163,7 @@ def _load(arguments: argparse.Namespace, also: Path | None = None) -> tuple[OwnM
     from mnp_plugin.benchmark.runner import pick_device
     from mnp_plugin.bridges import own_model
     from mnp_plugin.contracts import Recipe
+    from mnp_plugin.data.folder import class_names
 
     if not 0 < arguments.validation < 1:
         raise UserError(f"--validation must be a share between 0 and 1, not {arguments.validation}")
@@ -171,7 +172,7 @@ def _load(arguments: argparse.Namespace, also: Path | None = None) -> tuple[OwnM
     recipe = Recipe(crop=arguments.crop, flip=not arguments.no_flip)
     device = pick_device(arguments.device)
     if also is not None:
-        own_model.check_images(also, own_model.class_names(arguments.data))
+        own_model.check_images(also, class_names(arguments.data))
     own = own_model.load(
         checkpoint=arguments.checkpoint,
         net=arguments.net,
