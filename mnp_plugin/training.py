@@ -76,6 +76,7 @@ def fit(
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
     keep: Keeper | None = None,
+    schedule: Callable[[int, int, Recipe], float] = one_cycle,
 ) -> None:
     """Train ``model`` in place.
 
@@ -88,6 +89,8 @@ def fit(
         loss: (model, x, y) -> scalar; cross entropy with the recipe's smoothing if None.
         progress: told after every epoch.
         keep: what an interrupted training of the same arguments goes on from.
+        schedule: (step, steps, recipe) -> factor of the recipe's learning rate; :func:`one_cycle` unless a recipe of others
+            prescribes its own.
 
     Raises:
         MethodError: the loss is not finite.
@@ -115,7 +118,7 @@ def fit(
             if epoch < recipe.small_epochs:
                 x = shrink(x, recipe.small_scale)
             for group in optimiser.param_groups:
-                group["lr"] = recipe.lr * one_cycle(step, steps, recipe)
+                group["lr"] = recipe.lr * schedule(step, steps, recipe)
             with autocast(recipe.precision, device):
                 x = x.contiguous(memory_format=torch.channels_last)
                 if loss is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -66,18 +66,32 @@ class ANP(Defense):
         }
         return Purified(model=best, report=report, candidates=lambda: self.sweep(view.model, neurons, masks))
 
-    def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: Tools) -> Tensor:
-        """Masks in [0, 1], [neurons]; ``view.model`` keeps its weights and running statistics."""
+    def optimise_masks(
+        self, view: DefenderView, neurons: Neurons, tools: Tools, told: Callable[[int, Tensor, float, float], None] | None = None
+    ) -> Tensor:
+        """Masks in [0, 1], [neurons]; ``view.model`` keeps its weights and running statistics.
+
+        Args:
+            view: the net and its clean images.
+            neurons: of that net.
+            tools: device, random stream, augmentation.
+            told: after each iteration: its number from 1, the masks, the loss and the accuracy of its batch without noise.
+        """
         model = copy.deepcopy(view.model).requires_grad_(False).train()
         device = tools.device
 
-        def loss(gamma: Tensor, beta: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
+        def logits(gamma: Tensor, beta: Tensor | None, x: Tensor) -> Tensor:
             with autocast(tools.recipe.precision, device):
-                return F.cross_entropy(neurons.forward(model, x, gamma, beta), y)
+                return neurons.forward(model, x, gamma, beta)
+
+        def loss(gamma: Tensor, beta: Tensor | None, x: Tensor, y: Tensor) -> Tensor:
+            out = logits(gamma, beta, x)
+            with autocast(tools.recipe.precision, device):
+                return F.cross_entropy(out, y)
 
         masks = torch.ones(neurons.count, device=device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=self.momentum)
-        for _ in range(self.iterations):
+        for iteration in range(1, self.iterations + 1):
             index = torch.randint(len(view.clean), (self.batch_size,), generator=tools.generator, device=device)
             part = view.clean[index]
             x = random_crop_flip(part.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator)
@@ -90,13 +104,17 @@ class ANP(Defense):
                     value = loss(masks.detach() + noise[0], 1 + noise[1], x, y)
                     slope = torch.autograd.grad(value, noise)[0]
                     noise = noise.detach() + self.eps / self.steps * slope.sign()
-            value = self.alpha * loss(masks, None, x, y)
+            out = logits(masks, None, x)
+            with autocast(tools.recipe.precision, device):
+                value = self.alpha * F.cross_entropy(out, y)
             if self.alpha < 1:
                 value = value + (1 - self.alpha) * loss(masks + noise[0], 1 + noise[1], x, y)
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             masks.data.clamp_(0, 1)
+            if told is not None:
+                told(iteration, masks.detach(), float(value), float((out.argmax(1) == y).float().mean()))
         return masks.detach()
 
     def sweep(self, victim: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[tuple[Mapping[str, float], nn.Module]]:

@@ -6,6 +6,7 @@ import copy
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,32 +67,36 @@ class MNP(Defense):
         return channel.objection(model)
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        neurons = Neurons(view.model, view.clean[:1].pixels())
+        best, masks, report = self.search(view, neurons, tools)
+        pruned = (masks < self.cut).nonzero().flatten().tolist()
+        return Purified(
+            model=best,
+            report={"pruned": len(pruned), "of": neurons.count, "layers": neurons.summary(pruned), **report},
+        )
+
+    def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: Tools) -> Tensor:
+        """Masks in [0, 1] at the blind choice, [neurons], before those below ``cut`` are set to 0; all 1 if none is fit."""
+        return self.search(view, neurons, tools)[1]
+
+    def search(self, view: DefenderView, neurons: Neurons, tools: Tools) -> tuple[nn.Module, Tensor, dict[str, Any]]:
+        """(repaired net, its masks before the cut [neurons], where the search stopped and why)."""
         model = view.model.requires_grad_(False)
-        neurons = Neurons(model, view.clean[:1].pixels())
         omega = self.penalty(model, neurons, view.clean, tools)
         fine = within(view, self.drop)
         best, kept, chosen, waited = model, torch.ones(neurons.count, device=tools.device), 0.0, 0
         path = []
         for strength, masks in self.grow(model, neurons, omega, view.clean, tools):
-            masks = torch.where(masks < self.cut, 0.0, masks)
             candidate = copy.deepcopy(model)
-            scale(candidate, neurons, masks, bias=True)
+            scale(candidate, neurons, torch.where(masks < self.cut, 0.0, masks), bias=True)
             fit = fine(candidate)
-            path.append([round(strength, 6), int((masks == 0).sum()), fit])
+            path.append([round(strength, 6), int((masks < self.cut).sum()), fit])
             waited = 0 if fit else waited + 1
             if fit:
                 best, kept, chosen = candidate, masks, strength
             if waited == self.patience:
                 break
-        pruned = (kept == 0).nonzero().flatten().tolist()
-        report = {
-            "pruned": len(pruned),
-            "of": neurons.count,
-            "layers": neurons.summary(pruned),
-            "strength": round(chosen, 6),
-            "path of strength, pruned, fit": path,
-        }
-        return Purified(model=best, report=report)
+        return best, kept, {"strength": round(chosen, 6), "path of strength, pruned, fit": path}
 
     def penalty(self, model: nn.Module, neurons: Neurons, clean: Images, tools: Tools) -> Tensor:
         """omega, how suspicious each neuron is, [neurons], non-negative."""
