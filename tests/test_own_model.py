@@ -190,7 +190,7 @@ def test_detect_prints_a_verdict(own: Own, capsys: pytest.CaptureFixture[str]) -
     assert found["clean accuracy"] == pytest.approx(accuracy(own.victim, own.images))
     assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 0
     out = capsys.readouterr().out
-    assert out.startswith(("BACKDOORED: score", "no backdoor found: score"))
+    assert out.startswith("BACKDOORED: score")
     assert "calibrated on: threshold given by the user" in out
 
 

@@ -89,7 +89,8 @@ def load(
     """
     builder = component(nets, net, net_settings)
     fixed = _statistics(normalise)
-    classes, files = _files(data)
+    classes = _class_names(data)
+    files = list_images(data, classes)
     side = size if size is not None else _side(files[0][0])
     if not 8 <= side <= 1024:
         raise UserError(f"--size must be 8 to 1024 pixels, not {side}")
@@ -117,11 +118,11 @@ def load_images(folder: Path, classes: tuple[str, ...], size: int) -> Images:
 
 def check_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     """The files of ``folder``, after a check of its classes that decodes nothing; raises as :func:`load_images`."""
-    found, files = _files(folder)
+    found = _class_names(folder)
     if found != classes:
         odd = ", ".join(sorted(set(found) ^ set(classes))[:5])
         raise UserError(f"{folder} does not hold the same class folders as --data (not in both: {odd}); make them equal")
-    return files
+    return list_images(folder, classes)
 
 
 def check_out(folder: Path, names: Sequence[str], force: bool) -> None:
@@ -150,11 +151,10 @@ def _statistics(normalise: str) -> tuple[tuple[float, ...], tuple[float, ...]] |
     return tuple(numbers[:3]), tuple(numbers[3:])
 
 
-def _files(folder: Path) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
+def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; give one that holds <class>/<image>, one folder per class")
-    classes = class_names(folder)
-    return classes, list_images(folder, classes)
+    return class_names(folder)
 
 
 def _side(file: Path) -> int:

@@ -115,7 +115,8 @@ def _purify(arguments: argparse.Namespace) -> int:
     if arguments.compact:
         report["compact"] = _compact(result.model, own, arguments.out / "compact.pt2")
     _write(result.model.state_dict(), report, arguments.out)
-    _show(report, arguments.out)
+    _show(report)
+    print(f"written to {arguments.out}: {', '.join(names)}")
     return 0
 
 
@@ -228,7 +229,7 @@ def _write(weights: dict[str, Any], report: dict[str, Any], out: Path) -> None:
     write_atomic(out / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _show(report: dict[str, Any], out: Path) -> None:
+def _show(report: dict[str, Any]) -> None:
     layers = report["pruned by layer"]
     print(f"pruned {sum(layer['pruned'] for layer in layers)} neurons")
     if layers:
@@ -248,7 +249,6 @@ def _show(report: dict[str, Any], out: Path) -> None:
             f"fast, logits differ by at most {small['largest difference of logits']:.1e}; "
             f"{small['silent channels that stay']} silent channels stay"
         )
-    print(f"written to {out}: {', '.join(sorted(p.name for p in out.iterdir() if not p.name.startswith('.')))}")
 
 
 def _verdict_text(verdict: Verdict, own: OwnModel, found: dict[str, Any]) -> str:
