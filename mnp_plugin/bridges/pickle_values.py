@@ -142,8 +142,8 @@ def _filled(dtype: Any, shape: tuple[int, ...], raw: Any, order: Any, budget: Bu
     if kind.kind == "b":
         need(max(raw, default=0) <= 1, "a bool is neither 0 nor 1")
     values = np.frombuffer(raw, kind).reshape(shape, order=order).astype(kind.newbyteorder("="))
-    if kind.kind == "U":
-        values.tolist()  # code points that are no text fail here, not in whoever reads the array later
+    if kind.kind == "U":  # NumPy takes any number for a character, and whoever reads the array later would fail
+        need(bool((values.reshape(-1).view(np.uint32) <= 0x10FFFF).all()), "a text holds what is no character")
     return values
 
 
