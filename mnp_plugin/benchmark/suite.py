@@ -1,4 +1,4 @@
-"""A suite: YAML text -> everything resolved -> cells. Pure: reads no data, trains nothing."""
+"""A suite: YAML text -> everything resolved -> cells. Trains nothing, and reads no data but what ``victims`` names."""
 
 from __future__ import annotations
 

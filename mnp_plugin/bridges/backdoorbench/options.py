@@ -112,9 +112,15 @@ def read_options(fixed: str | None, argv: Sequence[str]) -> Options:
     for key in ("result_file", "dataset"):
         if not isinstance(rest.get(key), str):
             raise UserError(f"--{key} is missing: {THEIRS[key][1]}")
-    ratio = rest.get("ratio") if rest.get("ratio") is not None else 0.05
-    if not isinstance(ratio, int | float) or not 0 < ratio <= 1:
-        raise UserError(f"ratio must be above 0 and at most 1, not {ratio!r}")
+    for key, value in rest.items():
+        kinds: tuple[type, ...] = {_truth: (bool,), float: (int, float)}.get(THEIRS[key][0], (THEIRS[key][0],))
+        if value is not None and "ignored" not in THEIRS[key][1] and type(value) not in kinds:
+            raise UserError(f"{key} must be {' or '.join(k.__name__ for k in kinds)}, not {value!r}")
+    if rest.get("ratio") is not None and not 0 < rest["ratio"] <= 1:
+        raise UserError(f"ratio must be above 0 and at most 1, not {rest['ratio']}")
+    for key, least in (("batch_size", 1), ("num_workers", 0)):
+        if rest.get(key) is not None and rest[key] < least:
+            raise UserError(f"{key} must be at least {least}, not {rest[key]}")
     return Options(cls.name if fixed else f"mnp_plugin_{cls.name}", method, rest)
 
 

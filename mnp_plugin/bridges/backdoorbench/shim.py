@@ -74,8 +74,8 @@ def _check_record(raw: Any, options: Options, record: Path) -> None:
 def _defend(options: Options, raw: dict[str, Any], record: Path, folder: Path, log: Path) -> None:
     device = _device(options["device"])
     seed = int(options["random_seed"])
-    _theirs("utils.aggregate_block.fix_random").fix_random(seed)
     result = _load(raw, record)
+    _theirs("utils.aggregate_block.fix_random").fix_random(seed)  # right before the draw, so that it is theirs
     x, y, chosen = clean_subset(result["clean_train"].wrapped_dataset, options, raw["img_size"])
     write_atomic(log / "index.txt", "".join(f"{i}\n" for i in chosen).encode())
     logging.info("%s on %d clean images: %r", options.name, len(y), options.method)
@@ -146,7 +146,10 @@ def clean_subset(dataset: Any, options: Options, size: Sequence[int]) -> tuple[T
     if index_file is not None and not Path(index_file).is_file():
         raise UserError(f"no file {index_file}; --index names a file of image indices, one per line")
     choose = _theirs("utils.choose_index").choose_index
-    chosen = [int(i) for i in choose(SimpleNamespace(index=index_file, ratio=options["ratio"]), len(dataset))]
+    try:
+        chosen = [int(i) for i in choose(SimpleNamespace(index=index_file, ratio=options["ratio"]), len(dataset))]
+    except ValueError as error:
+        raise UserError(f"{index_file}: not one index per line: {error}") from None
     if not all(0 <= i < len(dataset) for i in chosen):
         raise UserError(f"{index_file}: indices must lie in 0..{len(dataset) - 1}")
     height, width = int(size[0]), int(size[1])
@@ -195,7 +198,10 @@ def evaluate(model: nn.Module, result: Any, options: Options, device: torch.devi
 
 def _device(name: str) -> torch.device:
     """The first device of their notation, which may name several (``cuda:2,3``); the CPU where there is no CUDA."""
-    return torch.device(name.split(",")[0] if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name.split(",")[0] if torch.cuda.is_available() else "cpu")
+    except RuntimeError:
+        raise UserError(f"no device is called '{name}'; use cpu, cuda or cuda:N") from None
 
 
 def _log_to(folder: Path) -> None:
