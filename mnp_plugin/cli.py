@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnp_plugin.benchmark.find import find_config
-from mnp_plugin.commands import bridge, own_model
+from mnp_plugin.commands import anp, bridge, own_model
 from mnp_plugin.errors import UserError
 
 
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.set_defaults(call=_check)
     bridge.add(verbs)
     own_model.add(verbs)
+    anp.add(verbs)
     return parser
 
 
