@@ -205,7 +205,9 @@ def optimise_masks(
         fresh_net=lambda: build("resnet18", len(test.data.classes)),
     )
     neurons = Neurons(net, clean[:1].pixels())
-    start, losses, accuracies = time.perf_counter(), [], []
+    start = time.perf_counter()
+    losses: list[float] = []
+    accuracies: list[float] = []
 
     def report(iteration: int, lr: float, masks: Tensor) -> None:
         values = (
