@@ -20,7 +20,7 @@ QUICK: dict[str, Any] = {"draws": 2, "images": 16, "steps": 20}
 
 
 class Bright(nn.Module):
-    """Class of an image is its brightest quarter; a lit corner pixel adds ``strength`` to the target's logit."""
+    """Class of an image is its brightest quarter; light in the lower left corner adds ``strength`` to the target's logit."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Bright(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = 20 * self.pool(x.mean(1, keepdim=True)).flatten(1)
-        bonus = self.strength * torch.relu(x[:, :, 0, 0].mean(1) - 0.02)
+        bonus = self.strength * x[:, :, -1, 0].mean(1)
         return out + bonus[:, None] * nn.functional.one_hot(torch.tensor(TARGET), CLASSES)
 
 
@@ -40,7 +40,7 @@ def quarters(count: int = 32) -> Images:
     for i, label in enumerate(y.tolist()):
         row, column = (label // 2) * SIDE // 2, (label % 2) * SIDE // 2
         x[i, 0, row : row + SIDE // 2, column : column + SIDE // 2] += 120
-    x[:, :, 0, 0] = 0
+    x[:, :, -1, 0] = 0
     return Images(x, y)
 
 
