@@ -232,11 +232,12 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
     if trains:
         dataset = _entry(document, ("dataset",), datasets)
         net = _entry(document, ("net",), nets)
-        rows = _entries(document, "attacks", attacks)
+        rows = _entries(document, "attacks", attacks, also=("recipe",))
+        recipes = [_recipe_of(document, i, recipe) for i in range(len(rows))]
         victims += [
-            VictimSpec(dataset=dataset, net=net, recipe=recipe, budget=budget, attack=attack, seed=seed)
+            VictimSpec(dataset=dataset, net=net, recipe=own, budget=budget, attack=attack, seed=seed)
             for seed in seeds
-            for attack in rows
+            for attack, own in zip(rows, recipes, strict=True)
         ]
     if "victims" in data:
         taken = {victim.attack.label for victim in victims}
@@ -285,18 +286,30 @@ def _seeds(document: Document) -> list[int]:
     return seeds
 
 
-def _entries(document: Document, key: str, registry: Registry[K]) -> tuple[Entry[K], ...]:
+def _recipe_of(document: Document, index: int, recipe: Recipe) -> Recipe:
+    """The recipe of one attack: the suite's, with what the entry's own ``recipe`` says instead."""
+    entry = document.data["attacks"][index]
+    if not isinstance(entry, dict) or "recipe" not in entry:
+        return recipe
+    path = ("attacks", index, "recipe")
+    if not isinstance(entry["recipe"], dict):
+        raise document.error(path, f"must be a mapping of settings, not {entry['recipe']!r}")
+    merged = {**(document.data.get("recipe") or {}), **entry["recipe"]}
+    return spec.build(Recipe, Document(_with(document.data, path, merged), document.lines, document.source), path)
+
+
+def _entries(document: Document, key: str, registry: Registry[K], also: tuple[str, ...] = ()) -> tuple[Entry[K], ...]:
     items = document.data[key]
     if not isinstance(items, list) or not items:
         raise document.error((key,), f"must be a list of {registry.kind}s, such as [{', '.join(registry.names()[:2])}]")
-    entries = tuple(_entry(document, (key, i), registry) for i in range(len(items)))
+    entries = tuple(_entry(document, (key, i), registry, also) for i in range(len(items)))
     for i, entry in enumerate(entries):
         if entry.label in {e.label for e in entries[:i]}:
             raise document.error((key, i), f"'{entry.label}' stands twice; give one of them a 'label'")
     return entries
 
 
-def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> Entry[K]:
+def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K], also: tuple[str, ...] = ()) -> Entry[K]:
     value = spec.value_at(document, path)
     if isinstance(value, bool) or value is None:
         raise document.error(path, f"must be the name of {registry.noun}, not {value!r} (put the word in quotes)")
@@ -309,7 +322,7 @@ def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K]) -> 
         cls = registry.get(value["name"])
     except UserError as error:
         raise document.error((*path, "name"), str(error)) from None
-    component = spec.build(cls, document, path, skip=("name", "label"))
+    component = spec.build(cls, document, path, skip=("name", "label", *also))
     label = value.get("label", value["name"])
     if not isinstance(label, str) or not label or not all(c.isalnum() or c in "-_.=" for c in label):
         raise document.error((*path, "label"), f"must be letters, digits, '-', '_', '.' and '=', not {label!r}")

@@ -241,3 +241,24 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00suite")
     with pytest.raises(UserError, match="not UTF-8"):
         load_suite(path)
+
+
+def test_an_attack_may_change_the_recipe_for_itself() -> None:
+    own = TEXT.replace("    poison_ratio: 0.1\n", "    poison_ratio: 0.1\n    recipe: {epochs: 5, crop: 2}\n")
+    clean, badnets, white = parse(own).victims[:3]
+    assert (badnets.recipe.epochs, badnets.recipe.crop, badnets.recipe.lr) == (5, 2, 0.1)
+    assert clean.recipe == white.recipe == parse(TEXT).victims[0].recipe
+    assert parse(TEXT).victims[0].fingerprint == clean.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("recipe: {epoch: 5}", r"s\.yaml, line 20: attacks\.1\.recipe\.epoch: unknown key 'epoch'\. Did you mean 'epochs'"),
+        ("recipe: fast", r"line 20: attacks\.1\.recipe: must be a mapping of settings, not 'fast'"),
+        ("recipe: {small_epochs: 2}", r"line \d+: attacks\.1\.recipe\.small_epochs: .*must be below epochs \(2\)"),
+    ],
+)
+def test_a_recipe_of_one_attack_is_checked(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse(TEXT.replace("    poison_ratio: 0.1\n", f"    poison_ratio: 0.1\n    {line}\n"))
