@@ -121,7 +121,9 @@ class MNPDetector(ModelDetector):
         goal = torch.full((len(x),), target, device=x.device)
         optimiser = torch.optim.Adam([delta])
         for step in range(self.steps):
-            out = model((x + delta).clamp(0, 1))
+            moved = x + delta
+            # Clipped in value only: the gradient must reach pixels that are black or white, which no clamp lets move.
+            out = model(moved + (moved.clamp(0, 1) - moved).detach())
             if float((out.detach().argmax(1) == target).float().mean()) >= self.reach:
                 break
             radius = self.eps * (self.eps_max / self.eps) ** (step / (self.steps - 1))
