@@ -49,7 +49,7 @@ setup(
             "types-PyYAML",
             "pandas-stubs",
             "types-psutil",
-        ]
+        ],
     },
     entry_points={"console_scripts": ["mnp-bench = mnp_plugin.cli:main"]},
 )

@@ -160,7 +160,7 @@ def test_describe_every_registered_name(capsys: pytest.CaptureFixture[str]) -> N
         for name in registry.names():
             assert main(["describe", name]) == 0
             page = capsys.readouterr().out
-            assert page.startswith(f"{name} ({registry.kind}, from ")
+            assert f"{name} ({registry.kind}, from " in page
             assert "paper: " in page
             assert "hyper-parameters:" in page
             for hyper in fields(registry.get(name)):
@@ -215,10 +215,10 @@ def test_plan_prints_the_cells_and_runs_none(
     assert main(["plan", "--results", str(tmp_path / "r"), "--store", str(tmp_path / "s")]) == 0
     assert capsys.readouterr().out == named
     lines = named.splitlines()
-    assert len(lines) == 37
-    assert lines[-1] == "36 cells on 6 victims, 0 done"
+    assert len(lines) == 85
+    assert lines[-1] == "84 cells on 14 victims, 0 done"
     assert all(line.startswith("to do ") for line in lines[:-1])
-    assert lines[-2].endswith("digits/smallnet wanet seed 0  ->  mnp")
+    assert lines[-2].endswith("digits/smallnet trojan seed 0  ->  mnp")
     assert trainings == []
     assert not list(tmp_path.rglob("*.json"))
 

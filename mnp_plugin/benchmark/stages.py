@@ -8,6 +8,7 @@ Seeds come from what a thing is, so neither order nor resumption nor parallelism
 from __future__ import annotations
 
 import copy
+import io
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import psutil
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from torchvision.io import encode_png
 from torchvision.utils import make_grid
 
 from mnp_plugin import metrics, spec
@@ -224,8 +225,10 @@ def pictures(test: Images, triggered: Triggered, count: int = 8) -> bytes:
     bad = triggered.x[:count]
     clean = test.x[triggered.index[:count]].float() / 255
     rows = torch.cat([clean, bad, ((bad - clean).abs() * 10).clamp(0, 1)])
-    grid = make_grid(rows.cpu(), nrow=len(bad), padding=1)  # grey images become RGB here
-    return bytes(encode_png(to_bytes(grid)).numpy())
+    grid = to_bytes(make_grid(rows.cpu(), nrow=len(bad), padding=1))  # grey images become RGB here
+    file = io.BytesIO()
+    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, "png")
+    return file.getvalue()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -114,7 +114,7 @@ class ANP(Defense):
             optimiser.step()
             masks.data.clamp_(0, 1)
             if told is not None:
-                told(iteration, masks.detach(), float(value), float((out.argmax(1) == y).float().mean()))
+                told(iteration, masks.detach(), float(value.detach()), float((out.argmax(1) == y).float().mean()))
         return masks.detach()
 
     def sweep(self, victim: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[tuple[Mapping[str, float], nn.Module]]:

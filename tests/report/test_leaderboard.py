@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,21 @@ RECORDS = [
 # Seed 1 of ft failed, so that row is seed 0 alone: (0.4 - 0.01 + 1) / 2 = 0.695, and no spread.
 GOLDEN = (
     ISSUE
-    + """,ra_before,delta_acc,acc_std,asr_std,clean_source,knowledge
-digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,held-out,
-digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,held-out,
-digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,held-out,
-digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,held-out,
-digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,held-out,
-digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,held-out,
-digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,held-out,
-digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,held-out,
-digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,held-out,
-digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,held-out,
-digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,held-out,
-digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,held-out,
-digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,held-out,trigger target
-digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,held-out,
+    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,asr_8bit,psnr,ssim,linf,clean_source,knowledge
+digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,held-out,
+digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,held-out,
+digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,held-out,
+digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,,,,,held-out,
+digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,,,,,held-out,
+digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,,,,,held-out,
+digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,held-out,
+digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,
+digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,held-out,
+digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,
+digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,held-out,
+digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,held-out,
+digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,held-out,trigger target
+digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,held-out,
 """  # noqa: E501
 )
 
@@ -123,6 +124,18 @@ def test_order_of_records_does_not_matter() -> None:
         mixed = random.Random(seed).sample(RECORDS, len(RECORDS))
         assert to_csv(leaderboard(mixed)) == GOLDEN
         assert to_markdown(leaderboard(mixed), "t") == page
+
+
+def test_stealth_and_rounding_stand_in_the_rows_and_in_a_table_of_victims() -> None:
+    shown = [
+        replace(make("badnets", "none", BAD0, BAD0, seed=seed), asr_8bit=0.5 + seed / 10, stealth=stealth)
+        for seed, stealth in enumerate(({"psnr": 20.0, "ssim": 0.9, "linf": 0.1}, {"psnr": 30.0, "ssim": 0.8, "linf": 0.3}))
+    ]
+    table = leaderboard(shown)
+    row = table.iloc[0]
+    assert [row[k] for k in ("asr_8bit", "psnr", "ssim", "linf")] == pytest.approx([55, 25, 0.85, 51])
+    assert ",55.00,25.00,0.8500,51.00," in to_csv(table)
+    assert f"| badnets 0.1 | 2 | {row['acc']:.1f} ± 0.0 |" in to_markdown(table, "t")
 
 
 def test_a_seed_below_the_gate_is_left_out_of_the_mean() -> None:
