@@ -43,7 +43,7 @@ attacks:
 defenses: [none]
 """
 SEEDS = {"calibration": (211, 212, 213), "held-out": (321, 322, 323)}
-ATTACKED = {"calibration": 1, "held-out": 1}
+ATTACKED = {"calibration": 3, "held-out": 3}
 """Of how many seeds of a part the attacked nets are judged too; of the others only the clean one."""
 GATE = 0.8
 """A victim whose ASR is below this counts as neither clean nor attacked."""
@@ -133,7 +133,8 @@ def main() -> None:
         write_atomic(arguments.out / "summary.json", (text + "\n").encode())
         print(text)
         return
-    store = Store(arguments.store or default_cache(), arguments.out.parent)
+    # A folder of its own: these victims are kept without what a suite keeps with its own.
+    store = Store(arguments.store or default_cache() / "calibration", arguments.out.parent)
     detector = detectors.get("mnp")()
     assert isinstance(detector, ModelDetector)
     done = {(r["attack"], r["seed"]) for r in rows}

@@ -211,7 +211,7 @@ class Tools:
 
 
 def _no_clean_net() -> nn.Module:
-    raise MethodError("this method needs a net trained on clean data, which only a benchmark provides")
+    raise MethodError("this method needs a net trained on clean data, which only an attack in a benchmark is given")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

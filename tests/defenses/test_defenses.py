@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mnp_plugin import spec
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
 from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Purified, Recipe, Tools, defenses
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import Split
@@ -157,9 +157,23 @@ def test_the_stopping_rule_looks_at_both_parts(scene: Scene) -> None:
     assert within(shifted, 3.0)(view.model)  # the floor is the victim's own accuracy on that part
 
 
-def test_a_view_leads_to_nothing_but_model_and_budget() -> None:
+def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
+    seen: list[Tools] = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Curious(ANP):
+        """Looks at its tools."""
+
+        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+            seen.append(tools)
+            return Purified(model=view.model)
+
+    stages.defend(Cell(victim=scene.spec, defense=Entry("curious", Curious())), scene.victim, scene.data, scene.split, CPU)
     assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes", "extras"}
-    assert {f.name for f in fields(Tools)} == {"device", "generator", "recipe", "fresh_net", "log"}
+    assert {f.name for f in fields(Tools)} == {"device", "generator", "recipe", "fresh_net", "clean_net", "asset", "busy"}
+    assert seen[0].asset is None
+    with pytest.raises(MethodError, match="only an attack in a benchmark"):
+        seen[0].clean_net()
 
 
 def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
