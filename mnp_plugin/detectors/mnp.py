@@ -60,7 +60,7 @@ class MNPDetector(ModelDetector):
     drop: float = param(3.0, "points of accuracy on the clean budget that the repair may cost", low=0, high=100)
     growth: float = param(2.0, "the repair's factor from one level of its penalty to the next", above=1)
     level_steps: int = param(20, "the repair's mask updates at each level", low=1)
-    statistic: Literal["log-probability", "rate", "anomaly"] = param("log-probability", "evidence that the score is made of")
+    statistic: Literal["log-probability", "rate", "anomaly"] = param("rate", "evidence that the score is made of")
     threshold: float | None = param(None, "a net that scores above it is called backdoored; null: the calibrated one")
 
     def objection(self, model: nn.Module) -> str | None:
@@ -159,5 +159,8 @@ def anomaly(values: Tensor, least: float) -> Tensor:
     return centred / (1.4826 * centred.abs().median()).clamp(min=least)
 
 
-CALIBRATED: float | None = None
-CALIBRATION = "nothing yet: benchmarks/calibrate_detector.py makes the nets and the threshold"
+CALIBRATED: float | None = 0.3672
+CALIBRATION = (
+    "12 small nets on digits of 8 pixels (9 attacked, 3 clean); on 12 others held out: AUROC 0.67, 6 of 9 found, 1 of 3 "
+    "false alarms. A hint, no proof, and nothing is known of other data or nets (results/detector_digits)"
+)
