@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mnp_plugin import spec
 from mnp_plugin.contracts import (
+    Component,
     DefenderView,
+    Defense,
+    Detector,
     Images,
     ModelDetector,
     Purified,
@@ -23,7 +26,10 @@ from mnp_plugin.contracts import (
 )
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.errors import UserError
+from mnp_plugin.registry import Registry
 from mnp_plugin.training import logits
+
+K = TypeVar("K", bound=Component)
 
 __all__ = ["Purified", "Verdict", "detect", "purify"]
 
@@ -33,7 +39,7 @@ def purify(
     x: Tensor,
     y: Tensor,
     *,
-    defense: str = "mnp",
+    defense: str | Defense = "mnp",
     settings: Mapping[str, Any] | None = None,
     validation: float = 0.2,
     recipe: Recipe | None = None,
@@ -46,8 +52,8 @@ def purify(
             gives logits [N, K]; its weights stay as they are, and it is put in eval mode.
         x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few per class.
         y: their labels, int64 [N].
-        defense: name of a registered defense.
-        settings: its hyper-parameters, where they differ from the defaults.
+        defense: name of a registered defense, or one with its settings.
+        settings: hyper-parameters of a defense given by name, where they differ from the defaults.
         validation: share of the images kept for the blind choice of the stopping point.
         recipe: augmentation and precision; flip and crop as for natural photographs by default.
         seed: of the defense's random stream, and of torch's global one.
@@ -58,9 +64,8 @@ def purify(
     Raises:
         UserError: images or labels that do not fit the model, an unknown defense, settings out of range.
     """
-    cls = defenses.get(defense)
-    method = spec.build(cls, spec.Document(dict(settings or {}), {}, f"settings of '{defense}'"), ())
-    view, tools = _prepared(model, x, y, validation, recipe, seed, f"defense '{defense}'")
+    method = _method(defenses, defense, settings)
+    view, tools = _prepared(model, x, y, validation, recipe, seed, f"defense '{method.name}'")
     return method.run(view, tools)
 
 
@@ -69,7 +74,7 @@ def detect(
     x: Tensor,
     y: Tensor,
     *,
-    detector: str = "mnp",
+    detector: str | Detector = "mnp",
     settings: Mapping[str, Any] | None = None,
     validation: float = 0.2,
     recipe: Recipe | None = None,
@@ -81,8 +86,8 @@ def detect(
         model: as for :func:`purify`; its weights stay as they are, and it is put in eval mode.
         x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few per class.
         y: their labels, int64 [N].
-        detector: name of a registered detector of whole nets.
-        settings: its hyper-parameters, where they differ from the defaults.
+        detector: name of a registered detector of whole nets, or one with its settings.
+        settings: hyper-parameters of a detector given by name, where they differ from the defaults.
         validation: share of the images kept for choices that the detector makes.
         recipe: augmentation and precision; flip and crop as for natural photographs by default.
         seed: of the detector's random stream, and of torch's global one.
@@ -94,12 +99,19 @@ def detect(
         UserError: images or labels that do not fit the model, an unknown detector or one of single images, settings out of
             range.
     """
-    cls = detectors.get(detector)
-    method = spec.build(cls, spec.Document(dict(settings or {}), {}, f"settings of '{detector}'"), ())
+    method = _method(detectors, detector, settings)
     if not isinstance(method, ModelDetector):
-        raise UserError(f"detector '{detector}' judges single images, not whole nets; see mnp-bench describe {detector}")
-    view, tools = _prepared(model, x, y, validation, recipe, seed, f"detector '{detector}'")
+        raise UserError(f"detector '{method.name}' judges single images, not whole nets; see mnp-bench describe {method.name}")
+    view, tools = _prepared(model, x, y, validation, recipe, seed, f"detector '{method.name}'")
     return method.run(view, tools)
+
+
+def _method(registry: Registry[K], given: str | K, settings: Mapping[str, Any] | None) -> K:
+    if not isinstance(given, str):
+        if settings:
+            raise UserError(f"this {registry.kind} has its settings already; leave 'settings' out, or give its name")
+        return given
+    return spec.build(registry.get(given), spec.Document(dict(settings or {}), {}, f"settings of '{given}'"), ())
 
 
 def _prepared(

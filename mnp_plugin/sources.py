@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Images, MethodError, State, Tools, TrainingHook
+from mnp_plugin.states import part, prefixed
 from mnp_plugin.training import fit
 
 
@@ -92,14 +93,9 @@ def features(model: nn.Module, x: Tensor) -> Tensor:
     return seen[-1]
 
 
-def part(prefix: str, state: State) -> State:
-    """What lies under ``prefix`` in ``state``, its names without the prefix."""
-    return {k.removeprefix(f"{prefix}."): v for k, v in state.items() if k.startswith(f"{prefix}.")}
-
-
 def packed(prefix: str, net: nn.Module) -> State:
     """The weights and buffers of ``net`` under ``prefix``, for a trigger's state."""
-    return {f"{prefix}.{key}": value.detach().clone() for key, value in net.state_dict().items()}
+    return prefixed(prefix, {key: value.detach().clone() for key, value in net.state_dict().items()})
 
 
 def unpacked(prefix: str, net: nn.Module, state: State, device: torch.device) -> nn.Module:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import Images, MethodError, Recipe, State, TrainingHook
 from mnp_plugin.data.augment import random_crop_flip, shrink
+from mnp_plugin.states import part, prefixed
 
 Progress = Callable[[int, int, float], None]
 """Called after each epoch: (epochs done, epochs in all, mean loss)."""
@@ -154,7 +155,7 @@ def _snapshot(done: int, model: nn.Module, optimiser: torch.optim.SGD, generator
         if "momentum_buffer" in optimiser.state[p]
     }
     parts = {"model": model.state_dict(), "momentum": momentum, "hook": hook}
-    state = {f"{part}.{key}": value.detach().clone() for part, found in parts.items() for key, value in found.items()}
+    state = {name: value.detach().clone() for group, found in parts.items() for name, value in prefixed(group, found).items()}
     return state | {"done": torch.tensor(done), "generator": generator.get_state()}
 
 
@@ -162,17 +163,13 @@ def _restore(
     state: State, model: nn.Module, optimiser: torch.optim.SGD, generator: torch.Generator, hook: TrainingHook | None
 ) -> int:
     """Undo :func:`_snapshot`; returns the epochs done."""
-
-    def part(name: str) -> State:
-        return {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
-
-    model.load_state_dict(part("model"))
+    model.load_state_dict(part("model", state))
     parameters = list(model.parameters())
-    for i, value in part("momentum").items():
+    for i, value in part("momentum", state).items():
         p = parameters[int(i)]
         optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(value).detach()
     if hook is not None:
-        hook.restore(part("hook"))
+        hook.restore(part("hook", state))
     generator.set_state(state["generator"].cpu())
     return int(state["done"])
 

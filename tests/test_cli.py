@@ -450,11 +450,9 @@ def test_a_defense_more_trains_no_victim(
 
 
 def test_a_gate_that_is_raised_later_counts(done: Bench, trainings: list[str]) -> None:
-    asr = done.records["badnets-none"].before
-    assert asr is not None
-    assert asr.asr is not None
-    assert asr.asr < 1
-    done.replace("asr: 0.0", "asr: 1.0")
+    for file in (done.folder / "results" / "tiny" / "records").glob("badnets-*"):  # a victim that hardly took
+        file.write_text(re.sub(r'"asr": [0-9.]+', '"asr": 0.5', file.read_text()))
+    done.replace("asr: 0.0", "asr: 0.6")
     assert done("run") == 0
     assert trainings == []
     flags = {(r["attack"], r["defense"]): r["flag"] for r in done.csv}

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
-from mnp_plugin.sources import packed, packed_adam, part, restore_adam, unpacked
+from mnp_plugin.sources import packed, packed_adam, restore_adam, unpacked
+from mnp_plugin.states import part
 
 
 @attacks.register("lira")
@@ -44,7 +45,7 @@ class Lira(Attack):
         return None
 
     def apply(self, x: Tensor, state: State) -> Tensor:
-        net = unpacked("generator", _Autoencoder(x.shape[1], _depth((x.shape[2], x.shape[3]))), state, x.device)
+        net = unpacked("generator", _Autoencoder(x), state, x.device)
         with torch.no_grad():
             return self.triggered_by(net, x)
 
@@ -54,7 +55,7 @@ class Lira(Attack):
         return (x + self.eps * residual).clamp(0, 1)
 
     def prepare(self, train: Images, tools: Tools) -> State:
-        return packed("generator", _Autoencoder(train.x.shape[1], _depth((train.x.shape[2], train.x.shape[3]))).to(tools.device))
+        return packed("generator", _Autoencoder(train.x).to(tools.device))
 
     def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
         return _Learning(self, state, num_classes, tools)
@@ -70,7 +71,7 @@ class _Learning(TrainingHook):
         self.resume: State = {}
 
     def _start(self, x: Tensor) -> nn.Module:
-        self.used = unpacked("generator", _Autoencoder(x.shape[1], _depth((x.shape[2], x.shape[3]))), self.state, self.device)
+        self.used = unpacked("generator", _Autoencoder(x), self.state, self.device)
         self.learning = copy.deepcopy(self.used).requires_grad_(True).train()
         self.optimiser = torch.optim.Adam(self.learning.parameters(), self.attack.lr)
         if self.resume:
@@ -119,9 +120,10 @@ def _depth(sides: tuple[int, int]) -> int:
 
 
 class _Autoencoder(nn.Sequential):
-    """Strided convolutions of 16, 32, ... channels down, transposed ones up; output in [-1, 1]."""
+    """For images like ``x``: strided convolutions of 16, 32, ... channels down, transposed ones up; output in [-1, 1]."""
 
-    def __init__(self, channels: int, depth: int) -> None:
+    def __init__(self, x: Tensor) -> None:
+        channels, depth = x.shape[1], _depth((x.shape[2], x.shape[3]))
         widths = [channels] + [16 * 2**i for i in range(depth)]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):

@@ -20,6 +20,7 @@ from mnp_plugin.errors import UserError
 from mnp_plugin.files import write_atomic
 from mnp_plugin.records import Record, from_json, to_json
 from mnp_plugin.spec import fingerprint
+from mnp_plugin.states import part, prefixed
 
 
 def default_cache() -> Path:
@@ -52,7 +53,7 @@ class Store:
         self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> None:
         """Save weights, trigger state and JSON-ready facts of a trained victim as one file."""
-        tensors = {f"model.{k}": v for k, v in weights.items()} | {f"state.{k}": v for k, v in state.items()}
+        tensors = prefixed("model", weights) | prefixed("state", state)
         _write(self._victim_path(victim), tensors, {"spec": victim.plain(), "facts": dict(facts)})
         self._partial_path(victim).unlink(missing_ok=True)
 
@@ -62,9 +63,7 @@ class Store:
         if found is None or "facts" not in found[1]:
             return None
         tensors, about = found
-        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
-        return weights, state, about["facts"]
+        return part("model", tensors), part("state", tensors), about["facts"]
 
     def _partial_path(self, victim: VictimSpec) -> Path:
         return self._victim_path(victim).with_suffix(".partial")

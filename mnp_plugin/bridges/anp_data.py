@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from mnp_plugin.attacks.badnets import BadNets
 from mnp_plugin.attacks.blended import Blended
+from mnp_plugin.attacks.lc import LabelConsistent
 from mnp_plugin.bridges.anp_files import TriggerInfo, read_trigger
 from mnp_plugin.bridges.safe import read_tensors, weights_into
-from mnp_plugin.contracts import ImageData, Images, Net, Recipe, Tools
+from mnp_plugin.contracts import Attack, ImageData, Images, Net, Recipe, Tools, to_bytes
 from mnp_plugin.data.folder import ImageFolder
 from mnp_plugin.data.torchvision_sets import Cifar10
 from mnp_plugin.errors import UserError
@@ -145,23 +146,20 @@ def published_trigger(poison_type: str, target: int, alpha: float, data_index: T
         return None
     if not 0 < alpha <= 1:
         raise UserError(f"--trigger-alpha must lie above 0 and up to 1, not {alpha}")
-    grid = (BadNets(size=3).apply(torch.zeros(1, 1, SIZE, SIZE), {})[0, 0] * 255).round().to(torch.uint8)
+    grid = _stamped(BadNets(size=3), 0.0)
     if poison_type == "blend":
         generator = torch.Generator().manual_seed(SHUFFLE_SEED)
         tools = Tools(device=torch.device("cpu"), generator=generator, recipe=Recipe(), fresh_net=nn.Identity)
         blank = Images(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
-        pattern = (Blended().prepare(blank, tools)["pattern"] * 255).round().to(torch.uint8).permute(1, 2, 0)
+        pattern = to_bytes(Blended().prepare(blank, tools)["pattern"]).permute(1, 2, 0)
         mask = torch.ones(SIZE, SIZE, dtype=torch.uint8)
     else:
         mask = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
         mask[-3:, -3:] = 1
         pattern = torch.where(mask == 1, grid, torch.tensor(122, dtype=torch.uint8))
         if poison_type == "clean-label":
-            cell = grid[-3:, -3:]
-            pattern, mask = torch.zeros_like(mask), torch.zeros_like(mask)
-            for rows in (slice(0, 3), slice(-3, None)):
-                pattern[rows, -3:], pattern[rows, :3] = cell, cell.flip(1)
-                mask[rows, -3:] = mask[rows, :3] = 1
+            pattern, on_white = (_stamped(LabelConsistent(size=3), pixel) for pixel in (0.0, 1.0))
+            mask = (pattern == on_white).to(torch.uint8)
         pattern = pattern.unsqueeze(2)
     return TriggerInfo(
         pattern=pattern.unsqueeze(0).numpy(),
@@ -170,6 +168,11 @@ def published_trigger(poison_type: str, target: int, alpha: float, data_index: T
         target=target,
         data_index=None if data_index is None else data_index.numpy(),
     )
+
+
+def _stamped(attack: Attack, pixel: float) -> Tensor:
+    """What a patch attack makes of an image whose pixels are all alike, uint8 [H, W]."""
+    return to_bytes(attack.apply(torch.full((1, 1, SIZE, SIZE), pixel), {})[0, 0])
 
 
 def chosen_trigger(file: Path | None, poison_type: str, target: int, alpha: float, data: ImageData) -> TriggerInfo | None:

@@ -5,7 +5,6 @@ Source: Wu, Wang, Adversarial Neuron Pruning Purifies Backdoored Deep Models, Ne
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from mnp_plugin.bridges.safe import read_plain
+from mnp_plugin.bridges.write import write_torch
 from mnp_plugin.errors import UserError
 from mnp_plugin.files import write_atomic
 
@@ -185,9 +184,7 @@ def write_trigger(path: Path, trigger: TriggerInfo) -> None:
     }
     if trigger.data_index is not None:
         content["data_index"] = trigger.data_index
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_atomic(path, stream.getvalue())
+    write_torch(path, content)
 
 
 def read_trigger(path: Path) -> TriggerInfo:

@@ -8,7 +8,6 @@ running statistics (theirs have drifted by then).
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from mnp_plugin.bridges.anp_data import Evaluation, build, divide, published_trigger, stamp
 from mnp_plugin.bridges.anp_files import MaskRow, PruningRow, write_trigger
 from mnp_plugin.bridges.safe import read_array
+from mnp_plugin.bridges.write import plain_weights, write_torch
 from mnp_plugin.contracts import DefenderView, ImageData, Images, Recipe, Tools
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.defenses.anp import ANP
@@ -170,9 +170,7 @@ def _clean_label(folder: Path | None, attacker: Images) -> Images:
 
 def save_net(path: Path, net: nn.Module) -> None:
     """Write the plain state dict of ``net``, on the CPU."""
-    stream = io.BytesIO()
-    torch.save({key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}, stream)
-    write_atomic(path, stream.getvalue())
+    write_torch(path, plain_weights(net.state_dict()))
 
 
 # --------------------------------------------------------------------------------------------------------------- step 2

@@ -83,18 +83,9 @@ def _purify(arguments: argparse.Namespace) -> int:
     test = None
     if arguments.test is not None:
         test = own_model.load_images(arguments.test, own.classes, own.images.x.shape[-1]).to(own.images.x.device)
-    settings = {key: value for key, value in to_plain(method).items() if key not in ("name", "version")}
     print(f"{arguments.defense} on {arguments.net}: {len(own.images)} clean images of {len(own.classes)} classes", flush=True)
-    result = api.purify(
-        own.model,
-        own.images.x,
-        own.images.y,
-        defense=arguments.defense,
-        settings=settings,
-        validation=arguments.validation,
-        recipe=recipe,
-        seed=arguments.seed,
-    )
+    how: dict[str, Any] = {"validation": arguments.validation, "recipe": recipe, "seed": arguments.seed}
+    result = api.purify(own.model, own.images.x, own.images.y, defense=method, **how)
     part = validation_part(own.images.y, arguments.validation)
     measured: dict[str, Any] = {"validation": _before_after(own, result.model, own.images[part], accuracy)}
     measured["validation"]["note"] = "this part also chose the stopping point"
@@ -131,17 +122,8 @@ def _detect(arguments: argparse.Namespace) -> int:
     own, recipe = _load(arguments)
     if isinstance(method, ModelDetector) and (reason := method.objection(own.model)):
         raise UserError(f"detector '{arguments.detector}' cannot judge the net '{arguments.net}': {reason}")
-    settings = {key: value for key, value in to_plain(method).items() if key not in ("name", "version")}
-    verdict = api.detect(
-        own.model,
-        own.images.x,
-        own.images.y,
-        detector=arguments.detector,
-        settings=settings,
-        validation=arguments.validation,
-        recipe=recipe,
-        seed=arguments.seed,
-    )
+    how: dict[str, Any] = {"validation": arguments.validation, "recipe": recipe, "seed": arguments.seed}
+    verdict = api.detect(own.model, own.images.x, own.images.y, detector=method, **how)
     found = {
         "detector": to_plain(method),
         "checkpoint": str(arguments.checkpoint),
@@ -214,18 +196,14 @@ def _compact(model: Any, own: OwnModel, path: Path) -> dict[str, Any]:
 
 
 def _write(weights: dict[str, Any], report: dict[str, Any], out: Path) -> None:
-    import io
-
-    import torch
     from safetensors.torch import save
 
+    from mnp_plugin.bridges.write import plain_weights, write_torch
     from mnp_plugin.files import write_atomic
 
-    plain = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
-    stream = io.BytesIO()
-    torch.save(plain, stream)
+    plain = plain_weights(weights)
     write_atomic(out / "repaired.safetensors", save(plain))
-    write_atomic(out / "repaired.pt", stream.getvalue())
+    write_torch(out / "repaired.pt", plain)
     write_atomic(out / "report.json", (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 

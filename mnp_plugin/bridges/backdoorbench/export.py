@@ -18,6 +18,7 @@ from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.bridges.backdoorbench.names import data_facts, their_net_name
 from mnp_plugin.bridges.backdoorbench.record import FILE
+from mnp_plugin.bridges.write import plain_weights, write_torch
 from mnp_plugin.contracts import ImageData, Images, Triggered, to_bytes
 from mnp_plugin.data.split import divide
 from mnp_plugin.errors import UserError, did_you_mean
@@ -77,7 +78,7 @@ def export_victim(suite: Suite, label: str, seed: int | None, store: Store, out:
     content = {
         "model_name": net,
         "num_classes": facts.classes,
-        "model": OrderedDict((k, v.detach().cpu().contiguous()) for k, v in model.state_dict().items()),
+        "model": OrderedDict(plain_weights(model.state_dict())),
         "data_path": f"./data/{dataset}",
         "img_size": (h, w, c),
         "clean_data": dataset,
@@ -87,9 +88,7 @@ def export_victim(suite: Suite, label: str, seed: int | None, store: Store, out:
     as_written = Triggered(to_bytes(triggered.x).float() / 255, triggered.y_true, triggered.y_attack, triggered.index)
     scores = stages.measure(model, split.test, as_written)
     _write_tables(out, spec.recipe.epochs, scores)
-    stream = io.BytesIO()
-    torch.save(content, stream)
-    write_atomic(out / FILE, stream.getvalue())  # last: a folder with this file is whole
+    write_torch(out / FILE, content)  # last: a folder with this file is whole
     return scores
 
 

@@ -76,7 +76,7 @@ class BackdoorBenchRecord:
         """SHA-256 over the weights' file and every triggered picture: what the numbers of this victim depend on."""
         total = hashlib.sha256((self.folder / FILE).read_bytes())
         for poisoned in self.test:
-            total.update(_open_inside(self.folder, poisoned.file).read_bytes())
+            total.update(inside(self.folder, poisoned.file).read_bytes())
         return total.hexdigest()
 
     def fresh_net(self) -> nn.Module:
@@ -115,7 +115,7 @@ class BackdoorBenchRecord:
                 f"the data in {self.data_folder()} are not the ones it was made from"
             )
         _, height, width = self.facts.shape
-        pictures = [decode(_open_inside(self.folder, p.file), height, width) for p in self.test]
+        pictures = [decode(inside(self.folder, p.file), height, width) for p in self.test]
         x = torch.from_numpy(np.stack(pictures)).float() / 255
         return Triggered(x, y_true, torch.tensor([p.label for p in self.test]), index)
 
@@ -204,7 +204,7 @@ def poisoned_samples(folder: Path, state: Any, classes: int, source: str) -> tup
     if not all(0 <= p.label < classes and 0 <= p.true_label < classes for p in found):
         raise UserError(f"{source}: labels must lie in 0..{classes - 1}")
     for poisoned in found:
-        _open_inside(folder, poisoned.file)
+        inside(folder, poisoned.file)
     return tuple(found)
 
 
@@ -241,10 +241,6 @@ def decode(path: Path, height: int, width: int) -> np.ndarray[Any, np.dtype[np.u
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)
-
-
-def _open_inside(folder: Path, file: str) -> Path:
-    return inside(folder, file)
 
 
 def _weights(state: Any, path: Path) -> dict[str, Tensor]:

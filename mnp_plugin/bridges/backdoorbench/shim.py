@@ -7,7 +7,6 @@ is read by the safe reader instead of being unpickled, which also spares its use
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import logging
 import sys
@@ -26,6 +25,7 @@ from mnp_plugin.api import purify
 from mnp_plugin.bridges.backdoorbench.options import Options, read_options
 from mnp_plugin.bridges.backdoorbench.record import KEYS, data_folder, poisoned_samples
 from mnp_plugin.bridges.safe import read_plain, weights_into
+from mnp_plugin.bridges.write import plain_weights, write_torch
 from mnp_plugin.contracts import Purified, Recipe
 from mnp_plugin.errors import UserError
 from mnp_plugin.files import write_atomic
@@ -96,20 +96,17 @@ def _defend(options: Options, raw: dict[str, Any], record: Path, folder: Path, l
     table = evaluate(plain, result, options, device, data.get_transform(options["dataset"], *raw["img_size"][:2], train=False))
     write_atomic(folder / f"{options.name}_df_summary.csv", table.to_csv().encode())
     write_atomic(folder / f"{options.name}_report.json", (json.dumps(report, indent=1) + "\n").encode())
-    content = io.BytesIO()
-    weights = plain.cpu().state_dict()
-    torch.save({"model_name": raw["model_name"], "num_classes": raw["num_classes"], "model": weights}, content)
-    write_atomic(folder / "defense_result.pt", content.getvalue())
+    content = {"model_name": raw["model_name"], "num_classes": raw["num_classes"], "model": plain_weights(plain.state_dict())}
+    write_torch(folder / "defense_result.pt", content)
 
 
 def _purify(model: nn.Module, x: Tensor, y: Tensor, options: Options, seed: int) -> Purified:
-    method = options.method
     recipe = Recipe(
         crop=4,
         flip=options["dataset"] == "cifar10",  # their rule: only CIFAR-10 is mirrored
         precision="auto" if options["amp"] else "float32",
     )
-    return purify(model, x, y, defense=method.name, settings=vars(method), recipe=recipe, seed=seed)
+    return purify(model, x, y, defense=options.method, recipe=recipe, seed=seed)
 
 
 def _theirs(module: str) -> Any:
