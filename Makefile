@@ -13,7 +13,7 @@ $(VENV)/installed: setup.py pyproject.toml
 	touch $@
 
 demo: $(VENV)/installed
-	$(BIN)/mnp-bench run
+	$(BIN)/mnp-bench run --jobs 2
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

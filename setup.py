@@ -24,6 +24,7 @@ setup(
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
+        "filelock>=3.12",
         "numpy>=1.26",
         "pandas>=2.1",
         "pyyaml>=6.0",

@@ -21,11 +21,12 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
 from mnp_plugin.contracts import DefenderView, ModelDetector, detectors
 from mnp_plugin.files import write_atomic
-from mnp_plugin.nets import build_net
+from mnp_plugin.records import Scores
 
 CPU = torch.device("cpu")
 SUITE = """
@@ -43,37 +44,22 @@ attacks:
 defenses: [none]
 """
 SEEDS = {"calibration": (211, 212, 213), "held-out": (321, 322, 323)}
-ATTACKED = {"calibration": 3, "held-out": 3}
-"""Of how many seeds of a part the attacked nets are judged too; of the others only the clean one."""
 GATE = 0.8
 """A victim whose ASR is below this counts as neither clean nor attacked."""
 
 
-def victims(part: str) -> list[VictimSpec]:
-    """The nets of one part; the target class is the last digit of the seed."""
-    found: list[VictimSpec] = []
-    for i, seed in enumerate(SEEDS[part]):
-        of_seed = parse_suite(SUITE.format(seed=seed, target=seed % 10), "calibration", "calibration").victims
-        found += of_seed if i < ATTACKED[part] else of_seed[:1]
-    return found
+def suites(part: str) -> list[Suite]:
+    """The nets of one part, a suite for each seed; the target class is the last digit of the seed."""
+    return [parse_suite(SUITE.format(seed=seed, target=seed % 10), "calibration", "calibration") for seed in SEEDS[part]]
 
 
-def judge(victim: VictimSpec, detector: ModelDetector, store: Store) -> dict[str, Any]:
+def judge(victim: VictimSpec, detector: ModelDetector, runner: Runner) -> dict[str, Any]:
     """Train ``victim``, or take it from the cache, and run the detector on it."""
-    data = victim.dataset.component.load(store.cache)
+    data = victim.dataset.component.load(runner.store.cache)
     split = stages.split_of(victim, data)
-    kept = store.load_victim(victim)
-    if kept is None:
-        tools = stages.tools_for(["victim", victim.plain()], victim, data, CPU)
-        made = stages.train_victim(victim, data, split, tools)
-        model, state = made.model, made.state
-        before = stages.measure(model, split.test, stages.triggered_test(victim, state, split, len(data.classes)))
-        store.save_victim(victim, model.state_dict(), state, {"before": vars(before)})
-        scores = vars(before)
-    else:
-        model, scores = build_net(victim.net.component, data), kept[2]["before"]
-        model.load_state_dict(kept[0])
-    view = DefenderView(model=model, clean=split.clean, validation=split.validation, num_classes=len(data.classes))
+    scene = runner.scene(victim, data, split)
+    scores: Scores = scene.facts["before"]
+    view = DefenderView(model=scene.victim.model, clean=split.clean, validation=split.validation, num_classes=len(data.classes))
     start = time.process_time()
     verdict = detector.run(view, stages.tools_for(["detector", victim.plain()], victim, data, CPU))
     attack = victim.attack.component
@@ -81,8 +67,8 @@ def judge(victim: VictimSpec, detector: ModelDetector, store: Store) -> dict[str
         "attack": victim.attack.label,
         "seed": victim.seed,
         "target": attack.target if attack.has_trigger else None,
-        "acc": round(scores["acc"], 4),
-        "asr": None if scores["asr"] is None else round(scores["asr"], 4),
+        "acc": round(scores.acc, 4),
+        "asr": None if scores.asr is None else round(scores.asr, 4),
         "cpu_seconds": round(time.process_time() - start, 1),
         **verdict.report,
     }
@@ -133,14 +119,15 @@ def main() -> None:
         write_atomic(arguments.out / "summary.json", (text + "\n").encode())
         print(text)
         return
-    # A folder of its own: these victims are kept without what a suite keeps with its own.
-    store = Store(arguments.store or default_cache() / "calibration", arguments.out.parent)
+    store = Store(arguments.store or default_cache(), arguments.out.parent)
     detector = detectors.get("mnp")()
     assert isinstance(detector, ModelDetector)
     done = {(r["attack"], r["seed"]) for r in rows}
-    for victim in victims(arguments.part):
-        if (victim.attack.label, victim.seed) not in done:
-            row = {"part": arguments.part, **judge(victim, detector, store)}
+    for suite in suites(arguments.part):
+        for victim in suite.victims:
+            if not isinstance(victim, VictimSpec) or (victim.attack.label, victim.seed) in done:
+                continue
+            row = {"part": arguments.part, **judge(victim, detector, Runner(suite, store, CPU))}
             rows.append(row)
             lines = ",\n".join(json.dumps(r) for r in rows)
             write_atomic(file, f"[\n{lines}\n]\n".encode())

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = suite_verb("run", "train victims, apply every defense, write records and tables; finished cells are skipped")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="victims worked on at once, each in its own process")
     for kind in ("attacks", "defenses"):
         verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
     verb.set_defaults(call=_run)
@@ -80,17 +81,20 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mnp_plugin.benchmark.runner import Runner, pick_device
+    from mnp_plugin.benchmark.engines import Pool
+    from mnp_plugin.benchmark.runner import Runner, inline, pick_device
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite import load_suite
     from mnp_plugin.progress import Screen
 
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {arguments.jobs}")
     suite = load_suite(find_config(arguments.config))
     device = pick_device(arguments.device)
     store = Store(arguments.store or default_cache(), arguments.results)
-    with Screen(suite.name) as screen:
+    with Screen(suite.name, arguments.jobs) as screen:
         runner = Runner(suite, store, device, screen, attacks=arguments.attacks, defenses=arguments.defenses)
-        summary = runner.run()
+        summary = runner.run(Pool(arguments.jobs) if arguments.jobs > 1 else inline)
     status = _report(argparse.Namespace(suite=suite.name, results=arguments.results, published=None))
     print(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
     return 1 if summary.failed else status

@@ -6,7 +6,6 @@ DER, which needs no predictions, stands in :mod:`mnp_plugin.records`.
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from mnp_plugin.contracts import MethodError
 from mnp_plugin.records import Scores
@@ -45,6 +44,8 @@ def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float | None]:
         ``ssim`` (Wang et al., IEEE TIP 2004, Gaussian window of sigma 1.5) and ``linf``, the largest change of a pixel as a
         share of the full scale.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure  # here: importing it takes seconds
+
     change = (triggered - clean).flatten(1)
     error = change.square().mean(1)
     error = error[error > 0]

@@ -1,18 +1,23 @@
-"""What a run looks like while it runs: two bars on a terminal, plain lines elsewhere."""
+"""What a run looks like while it runs: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mnp_plugin.records import Record, Scores
 
 
 class Screen:
-    """Observer of a run. On a terminal: what runs now, done/total, time left; everywhere: a line per finished cell."""
+    """Observer of a run. On a terminal: what runs now, done/total, time left; everywhere: a line per finished cell.
 
-    def __init__(self, suite: str) -> None:
+    Args:
+        suite: its name.
+        jobs: victims worked on at once; the last so many that said something have a bar each.
+    """
+
+    def __init__(self, suite: str, jobs: int = 1) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
         columns = (
             TextColumn("{task.description}"),
@@ -22,10 +27,10 @@ class Screen:
             TimeRemainingColumn(),
         )
         self.bars = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        self.suite = suite
+        self.jobs = jobs
         self.cells = self.bars.add_task(suite, total=None)
-        self.epochs = self.bars.add_task("", visible=False)
-        self.stage = ""
+        self.victims: dict[str, TaskID] = {}  # the one heard of last comes last
+        self.told: set[str] = set()
 
     def __enter__(self) -> Screen:
         self.bars.start()
@@ -41,14 +46,18 @@ class Screen:
 
     def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
         """Show what runs now."""
-        stage, _, detail = what.partition(",")
-        if stage != self.stage:
-            self.stage = stage
-            self.bars.reset(self.epochs)
-            if not self.console.is_terminal:
-                self.console.print(f"... {stage}")
-        self.bars.update(self.cells, description=f"{self.suite}: {stage}")
-        self.bars.update(self.epochs, visible=steps > 0, description=f"epochs{detail}", completed=step, total=steps)
+        stage = what.partition(",")[0]
+        victim = stage.partition(":")[0]
+        if stage not in self.told and not self.console.is_terminal:
+            self.console.print(f"... {stage}")
+        self.told.add(stage)
+        bar = self.victims.pop(victim, None)
+        if bar is None:
+            while len(self.victims) >= self.jobs:
+                self.bars.remove_task(self.victims.pop(next(iter(self.victims))))
+            bar = self.bars.add_task("")
+        self.victims[victim] = bar
+        self.bars.update(bar, description=what, completed=step, total=steps or None)
 
     def finished(self, record: Record) -> None:
         """Print the cell's scores."""

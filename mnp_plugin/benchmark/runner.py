@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from mnp_plugin.data.split import Split
 from mnp_plugin.errors import UserError, did_you_mean
 from mnp_plugin.nets import build_net
 from mnp_plugin.records import Record, Scores, to_json
+from mnp_plugin.spec import fingerprint
 from mnp_plugin.training import uses_bfloat16
 
 
@@ -115,6 +117,18 @@ class Partial:
             self.store.save_partial(self.victim, {**state, "seconds": torch.tensor(self.seconds + now - self._start)})
 
 
+class Engine(Protocol):
+    """Where the victims of a run are worked on; see :mod:`mnp_plugin.benchmark.engines`."""
+
+    def __call__(self, runner: Runner, victims: Sequence[AnyVictim]) -> Iterable[list[Record]]:
+        """The records of each victim, in any order."""
+
+
+def inline(runner: Runner, victims: Sequence[AnyVictim]) -> Iterable[list[Record]]:
+    """One victim after the other, in this process."""
+    return map(runner.run_victim, victims)
+
+
 class Runner:
     """Runs a suite against a store.
 
@@ -141,6 +155,7 @@ class Runner:
         defenses: Collection[str] | None = None,
     ) -> None:
         self.suite, self.store, self.device = suite, store, device
+        self.attacks, self.defenses = attacks, defenses
         for kind, asked, known in (
             ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
             ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
@@ -161,10 +176,13 @@ class Runner:
         """Cells without a whole record of success, by victim fingerprint, in the order of the suite."""
         waiting: dict[str, list[Cell]] = {}
         for cell in self.cells:
-            record = self.store.load_record(self.suite.name, cell)
-            if record is None or record.status == "failed":
+            if self._is_pending(cell):
                 waiting.setdefault(cell.victim.fingerprint, []).append(cell)
         return waiting
+
+    def _is_pending(self, cell: Cell) -> bool:
+        record = self.store.load_record(self.suite.name, cell)
+        return record is None or record.status == "failed"
 
     def check(self) -> None:
         """Everything that can be known to be wrong before training.
@@ -187,7 +205,7 @@ class Runner:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
 
-    def run(self) -> Summary:
+    def run(self, engine: Engine = inline) -> Summary:
         """Run every pending cell; a failing one becomes a record with its reason and stops nothing else."""
         waiting = self.pending()
         total, left = len(self.cells), sum(map(len, waiting.values()))
@@ -198,12 +216,9 @@ class Runner:
             self.check()
         self._relabel()
         self.store.save_plan(self.suite)
-        for victim in self.suite.victims:
-            cells = waiting.get(victim.fingerprint, [])
-            if cells:
-                for record in self._run_victim(victim, cells):
-                    summary.ran += 1
-                    summary.failed += [record] if record.status == "failed" else []
+        for records in engine(self, [v for v in self.suite.victims if v.fingerprint in waiting]):
+            summary.ran += len(records)
+            summary.failed += [r for r in records if r.status == "failed"]
         return summary
 
     def _relabel(self) -> None:
@@ -236,12 +251,14 @@ class Runner:
         net, data = victim.net.component, self._load(victim)
         return lambda: build_net(net, data)
 
-    def _run_victim(self, spec: AnyVictim, cells: list[Cell]) -> list[Record]:
+    def run_victim(self, spec: AnyVictim) -> list[Record]:
+        """Run the pending cells of one victim of the suite."""
+        cells = [c for c in self.cells if c.victim.fingerprint == spec.fingerprint and self._is_pending(c)]
         data = self._load(spec)
         split = stages.split_of(spec, data).to(self.device)
         records = []
         try:
-            scene = self._measured(spec, split) if isinstance(spec, GivenSpec) else self._victim(spec, data, split)
+            scene = self._measured(spec, split) if isinstance(spec, GivenSpec) else self.scene(spec, data, split)
         except Exception as error:
             for cell in cells:
                 failed = self._record(cell, split, status="failed", reason=f"victim: {_reason(error)}")
@@ -265,21 +282,34 @@ class Runner:
         stealth = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
         return Scene(victim, triggered, {"before": before, "asr_8bit": before.asr, "stealth": stealth})
 
-    def _victim(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene:
-        """Load the victim from the cache, or train and measure it."""
-        loaded = self.store.load_victim(spec)
-        if loaded is not None:
-            weights, tensors, kept = loaded
-            fresh_net = self._fresh_net(spec)
-            model = fresh_net()
-            model.load_state_dict(weights)
-            model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-            state = {k: v.to(self.device) for k, v in tensors.items()}
-            poisoned, cover = state.pop("poisoned_indices"), state.pop("cover_indices")
-            victim = Victim(model=model, poisoned=poisoned, cover=cover, state=state, fresh_net=fresh_net)
-            triggered = stages.triggered_test(spec, state, split, len(data.classes))
-            return Scene(victim, triggered, {**kept, "before": Scores(**kept["before"])})
+    def scene(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene:
+        """Load a victim from the cache, or train, measure and keep it; no other process does so meanwhile.
 
+        Args:
+            spec: any victim, of this suite or not.
+            data: what its data set holds.
+            split: of those data, on the runner's device.
+        """
+        found = self._kept(spec, data, split)
+        if found is None:
+            with self.store.making(spec.fingerprint, lambda: self.observer.busy(f"{spec.title}: another process trains it")):
+                found = self._kept(spec, data, split) or self._made(spec, data, split)
+        return found
+
+    def _kept(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene | None:
+        loaded = self.store.load_victim(spec)
+        if loaded is None:
+            return None
+        weights, tensors, facts = loaded
+        fresh_net = self._fresh_net(spec)
+        model = fresh_net()
+        model.load_state_dict(weights)
+        model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        victim = Victim.from_tensors({k: v.to(self.device) for k, v in tensors.items()}, model, fresh_net)
+        triggered = stages.triggered_test(spec, victim.state, split, len(data.classes))
+        return Scene(victim, triggered, {**facts, "before": Scores(**facts["before"])})
+
+    def _made(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene:
         def progress(done: int, epochs: int, loss: float) -> None:
             self.observer.busy(f"{spec.title}: training, loss {loss:.3f}", done, epochs)
 
@@ -295,8 +325,7 @@ class Runner:
         if triggered is not None:
             facts["asr_8bit"] = stages.asr_in_bytes(victim.model, triggered)
             facts["stealth"] = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
-        tensors = {**victim.state, "poisoned_indices": victim.poisoned, "cover_indices": victim.cover}
-        self.store.save_victim(spec, victim.model.state_dict(), tensors, facts)
+        self.store.save_victim(spec, victim.model.state_dict(), victim.tensors(), facts)
         if triggered is not None:
             self.store.save_pictures(spec, stages.pictures(split.test, triggered))
         return Scene(victim, triggered, {**facts, "before": before})
@@ -312,16 +341,19 @@ class Runner:
 
         def clean_net() -> torch.nn.Module:
             with torch.random.fork_rng(devices=_cuda(self.device)):
-                return self._victim(stages.clean_twin(spec), data, split).victim.model
+                return self.scene(stages.clean_twin(spec), data, split).victim.model
 
         def asset(name: str, settings: Mapping[str, Any], make: Callable[[Tools], State]) -> State:
             about = {"asset": name, "settings": dict(settings), **stages.clean_twin(spec).plain()}
             kept = self.store.load_asset(about)
             if kept is None:
                 busy(name, 0, 0)
-                with torch.random.fork_rng(devices=_cuda(self.device)):
-                    kept = make(self._tools(about, spec, data, split))
-                self.store.save_asset(about, kept)
+                with self.store.making(fingerprint(about), lambda: busy(f"another process makes {name}", 0, 0)):
+                    kept = self.store.load_asset(about)
+                    if kept is None:
+                        with torch.random.fork_rng(devices=_cuda(self.device)):
+                            kept = make(self._tools(about, spec, data, split))
+                        self.store.save_asset(about, kept)
             return {key: value.to(self.device) for key, value in kept.items()}
 
         return replace(stages.tools_for(identity, spec, data, self.device), clean_net=clean_net, asset=asset, busy=busy)
@@ -383,15 +415,12 @@ def _reason(error: Exception) -> str:
 
 def versions() -> dict[str, str]:
     """Versions that a number may depend on."""
-    import numpy
-    import torchvision
-
     return {
         "mnp_plugin": mnp_plugin.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
+        "torchvision": version("torchvision"),
+        "numpy": version("numpy"),
     }
 
 

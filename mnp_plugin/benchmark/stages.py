@@ -11,14 +11,13 @@ import copy
 import io
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from mnp_plugin import metrics, spec
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Entry, GivenSpec, VictimSpec
@@ -57,6 +56,17 @@ class Victim:
     poisoned: Tensor
     cover: Tensor
     fresh_net: Callable[[], nn.Module]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All but the weights, by name, to be kept."""
+        return {**self.state, "poisoned_indices": self.poisoned, "cover_indices": self.cover}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], model: nn.Module, fresh_net: Callable[[], nn.Module]) -> Victim:
+        """Undo :meth:`tensors`."""
+        state = dict(tensors)
+        poisoned, cover = state.pop("poisoned_indices"), state.pop("cover_indices")
+        return cls(model=model, state=state, poisoned=poisoned, cover=cover, fresh_net=fresh_net)
 
 
 def split_of(victim: AnyVictim, data: ImageData) -> Split:
@@ -222,6 +232,8 @@ def asr_in_bytes(model: nn.Module, triggered: Triggered) -> float:
 
 def pictures(test: Images, triggered: Triggered, count: int = 8) -> bytes:
     """A PNG of up to ``count`` test images: clean, triggered, and their difference times ten, one row each."""
+    from torchvision.utils import make_grid  # here: importing torchvision takes seconds
+
     bad = triggered.x[:count]
     clean = test.x[triggered.index[:count]].float() / 255
     rows = torch.cat([clean, bad, ((bad - clean).abs() * 10).clamp(0, 1)])

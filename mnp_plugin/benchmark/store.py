@@ -6,11 +6,13 @@ Every write is atomic. Weights are safetensors: nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -94,6 +96,29 @@ class Store:
         """The tensors of an asset, or None if it is not there or its file is damaged."""
         found = _read(self._asset_path(about))
         return found[0] if found else None
+
+    # -- several processes
+
+    @contextmanager
+    def making(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Hold the right to make the victim or asset ``name``, which one process at a time has.
+
+        Args:
+            name: its fingerprint.
+            waiting: called if another process holds the right, before waiting for it.
+        """
+        folder = self.cache / "locks"
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     # -- records
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image, ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.data.statistics import channel_statistics
@@ -26,6 +25,8 @@ def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]
     Raises:
         UserError: a class folder is missing or holds no image.
     """
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # here: importing torchvision takes seconds
+
     found: list[tuple[Path, int]] = []
     for index, name in enumerate(classes):
         files = sorted(f for f in (folder / name).glob("[!.]*") if f.suffix.lower() in IMG_EXTENSIONS)

@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, Imagenette
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.data.folder import STATISTICS, load_tree
@@ -42,6 +41,8 @@ class Cifar10(Dataset):
     download: bool = param(True, "download what is missing (170 MB)")
 
     def load(self, cache: Path) -> ImageData:
+        from torchvision.datasets import CIFAR10  # here: importing torchvision takes seconds
+
         folder = _place(self.root, cache)
         try:
             parts = [CIFAR10(str(folder), train=train, download=self.download) for train in (True, False)]
@@ -67,6 +68,8 @@ class ImagenetteSet(Dataset):
     size: int = param(128, "side in pixels", low=32, high=512)
 
     def load(self, cache: Path) -> ImageData:
+        from torchvision.datasets import Imagenette
+
         folder = _place(self.root, cache)
         tree = folder / {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}[self.source]
         try:  # older torchvision refuses to download what is already there

@@ -7,13 +7,14 @@ from typing import cast
 
 import torch
 from torch import nn
-from torchvision import models
 
 from mnp_plugin.contracts import Net, nets, param
 from mnp_plugin.errors import UserError, did_you_mean
 
 
 def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    from torchvision import models  # here: importing torchvision takes seconds
+
     if shape[0] != 3:
         raise UserError(
             f"torchvision's {arch} takes RGB images, not {shape[0]} channel(s); set channels: 3 or choose another net"
@@ -62,6 +63,8 @@ class TorchvisionNet(Net):
     arch: str = param("resnet18", "a name that torchvision.models.list_models(module=torchvision.models) gives")
 
     def validate(self) -> None:
+        from torchvision import models
+
         known = models.list_models(module=models)
         if self.arch not in known:
             raise UserError(f"TorchvisionNet.arch : torchvision has no classifier '{self.arch}'.{did_you_mean(self.arch, known)}")

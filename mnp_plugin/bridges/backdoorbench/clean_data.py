@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from mnp_plugin.bridges.backdoorbench.names import data_facts
 from mnp_plugin.contracts import ImageData, Images
@@ -36,6 +35,8 @@ def load_clean(name: str, folder: Path) -> ImageData:
 
 def _cifar(name: str, folder: Path) -> tuple[Images, Images, tuple[str, ...]]:
     """torchvision's reader, which compares the files with their published checksums before it reads them."""
+    from torchvision.datasets import CIFAR10, CIFAR100  # here: importing torchvision takes seconds
+
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     try:
         parts = [kind(str(folder), train=train, download=False) for train in (True, False)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.stages import Victim
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.bridges.backdoorbench.names import data_facts, their_net_name
@@ -61,20 +61,20 @@ def export_victim(suite: Suite, label: str, seed: int | None, store: Store, out:
     loaded = store.load_victim(spec)
     if loaded is None:
         raise UserError(f"victim '{spec.title}' is not trained yet; run its suite first: mnp-bench run {suite.name}")
-    weights, state, _ = loaded
-    poisoned, cover = state.pop("poisoned_indices"), state.pop("cover_indices")
+    weights, tensors, _ = loaded
     data = spec.dataset.component.load(store.cache)
     split = stages.split_of(spec, data)
-    triggered = stages.triggered_test(spec, state, split, len(data.classes))
+    model = build_net(spec.net.component, data)
+    model.load_state_dict(weights)
+    victim = Victim.from_tensors(tensors, model, lambda: build_net(spec.net.component, data))
+    triggered = stages.triggered_test(spec, victim.state, split, len(data.classes))
     assert triggered is not None
     test_state = _write_pictures(out, "bd_test_dataset", to_bytes(triggered.x), triggered, len(data.test))
     train_state = None
-    if len(poisoned):
-        train_state = _training(out, spec, data, split.train, poisoned, cover, state)
+    if len(victim.poisoned):
+        train_state = _training(out, spec, data, split.train, victim)
     facts = data_facts(dataset)
     c, h, w = facts.shape
-    model = build_net(spec.net.component, data)
-    model.load_state_dict(weights)
     content = {
         "model_name": net,
         "num_classes": facts.classes,
@@ -110,14 +110,12 @@ def _check_place(out: Path) -> None:
         raise UserError(f"{out} is in use; choose another name")
 
 
-def _training(
-    out: Path, spec: VictimSpec, data: ImageData, train: Images, poisoned: Tensor, cover: Tensor, state: Mapping[str, Tensor]
-) -> dict[str, Any]:
+def _training(out: Path, spec: VictimSpec, data: ImageData, train: Images, victim: Victim) -> dict[str, Any]:
     """The poisoned training pictures. Attacks that draw anew for each picture draw again here."""
     attack, classes = spec.attack.component, len(data.classes)
     tools = stages.tools_for(["victim", spec.plain()], spec, data, torch.device("cpu"))
-    altered = stages.poison(attack, train, poisoned, cover, dict(state), classes, tools)
-    index = torch.cat([poisoned, cover]).sort().values
+    altered = stages.poison(attack, train, victim.poisoned, victim.cover, victim.state, classes, tools)
+    index = torch.cat([victim.poisoned, victim.cover]).sort().values
     _, kept = divide(data, spec.budget, seed_of("split", spec.dataset.plain(), spec.seed))
     part = Triggered(altered.x[index], train.y[index], altered.y[index], kept[index])
     return _write_pictures(out, "bd_train_dataset", part.x, part, len(data.train))

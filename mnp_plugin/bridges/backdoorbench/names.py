@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import nn
-from torchvision.transforms import Resize
 
 from mnp_plugin.contracts import Net
 from mnp_plugin.errors import UserError, did_you_mean
@@ -71,6 +70,8 @@ def net_builder(name: str, num_classes: int, shape: tuple[int, int, int]) -> Cal
     if name in TORCHVISION:
         return lambda: TorchvisionNet(arch=name).build(num_classes, shape)
     if name in TRANSFORMERS:
+        from torchvision.transforms import Resize  # here: importing torchvision takes seconds
+
         net = TorchvisionNet(arch=name)
         return lambda: nn.Sequential(Resize((224, 224)), net.build(num_classes, (3, 224, 224)))
     known = ["preactresnet18", *TORCHVISION, *TRANSFORMERS]

@@ -1,0 +1,128 @@
+"""Several victims at once: the same scores, and nothing is lost or left behind when a process ends before its time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from mnp_plugin.benchmark.runner import Runner
+from mnp_plugin.benchmark.store import Store
+from mnp_plugin.benchmark.suite import load_suite
+from mnp_plugin.records import Record, from_json
+
+TEXT = """\
+suite: tiny
+dataset: {{name: digits, size: 8}}
+net: {{name: smallnet, width: 4}}
+recipe: {{epochs: {epochs}, batch_size: 64, crop: 0, flip: false, precision: float32}}
+clean_budget: {{images: 40}}
+attacks: [clean, badnets, {{name: trojannn, steps: 20}}]
+defenses: [none, {{name: ft, epochs: 1}}]
+"""
+
+
+def start(folder: Path, jobs: int, epochs: int = 1) -> subprocess.Popen[str]:
+    """One thread a process, so that the sums of two runs are rounded alike."""
+    (folder / "tiny.yaml").write_text(TEXT.format(epochs=epochs))
+    command = [sys.executable, "-m", "mnp_plugin.cli", "run", "tiny.yaml", "--device", "cpu", "--jobs", str(jobs)]
+    return subprocess.Popen(
+        [*command, "--results", "results", "--store", "store"],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def records(results: Path) -> dict[str, Record]:
+    files = (results / "tiny" / "records").glob("*.json")
+    return {f"{r.attack}-{r.defense}": r for r in (from_json(p.read_text(), str(p)) for p in files)}
+
+
+def scores(record: Record) -> tuple[object, ...]:
+    return record.before, record.after, record.oracle, record.stealth
+
+
+def until(true: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
+    run = start(tmp_path, 2)
+    out, err = run.communicate()
+    assert run.returncode == 0, out + err
+    assert "6 cells run, 0 done before, 0 failed" in out
+    assert out.count("seed 0: training") == 3  # the clean net, which TrojanNN needs too, was trained once
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    alone = Store(tmp_path / "store of one", tmp_path / "results of one")
+    suite = load_suite(tmp_path / "tiny.yaml")
+    assert Runner(suite, alone, torch.device("cpu")).run().ran == 6
+    torch.set_num_threads(threads)
+    found = records(tmp_path / "results")
+    assert len(found) == 6
+    assert {k: scores(r) for k, r in found.items()} == {k: scores(r) for k, r in records(alone.results).items()}
+
+
+@pytest.mark.parametrize(("whom", "signum"), [("group", signal.SIGINT), ("first", signal.SIGKILL), ("worker", signal.SIGKILL)])
+def test_processes_that_are_ended_leave_none_behind_and_whole_files_only(
+    tmp_path: Path, whom: str, signum: signal.Signals
+) -> None:
+    run = start(tmp_path, 2, epochs=100000)
+    first = psutil.Process(run.pid)
+    until(lambda: sum("spawn_main" in " ".join(p.cmdline()) for p in first.children()) == 2)
+    workers = [p for p in first.children() if "spawn_main" in " ".join(p.cmdline())]
+    until(lambda: all(p.cpu_times().user > 3 for p in workers))  # past their imports
+    if whom == "group":
+        os.killpg(run.pid, signum)
+    else:
+        os.kill(run.pid if whom == "first" else workers[0].pid, signum)
+    _, err = run.communicate(timeout=60)
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers), 30)
+    assert run.returncode == {"group": 130, "first": -signal.SIGKILL, "worker": 2}[whom]
+    assert "Traceback" not in err
+    if whom == "worker":
+        assert "a process of this run died" in err
+    assert records(tmp_path / "results") == {}
+
+
+def test_bad_number_of_jobs(tmp_path: Path) -> None:
+    run = start(tmp_path, 0)
+    _, err = run.communicate()
+    assert run.returncode == 2
+    assert "--jobs must be 1 or more, not 0" in err
+
+
+def test_a_victim_is_made_by_one_at_a_time(tmp_path: Path) -> None:
+    told: list[str] = []
+    inside = threading.Event()
+
+    def second() -> None:
+        with Store(tmp_path, tmp_path).making("x", lambda: told.append("waits")):
+            told.append("second")
+
+    thread = threading.Thread(target=second)
+    with Store(tmp_path, tmp_path).making("x", inside.set):
+        thread.start()
+        until(lambda: told)
+        assert told == ["waits"]
+    thread.join()
+    assert told == ["waits", "second"]
+    assert not inside.is_set()
+    with Store(tmp_path, tmp_path).making("x", inside.set):
+        assert not inside.is_set()
