@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -216,10 +217,10 @@ def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: 
     return attack.triggered(split.test, state, num_classes)
 
 
-def measure(model: nn.Module, test: Images, triggered: Triggered | None, *, above: float = 0.0) -> Scores:
-    """ACC, ASR and RA of ``model``; ACC alone, at half the cost, where it is not ``above`` a bound."""
+def measure(model: nn.Module, test: Images, triggered: Triggered | None) -> Scores:
+    """ACC, ASR and RA of ``model``."""
     clean = logits(model, test.x).argmax(1)
-    if triggered is None or metrics.rate(clean == test.y) <= above > 0:
+    if triggered is None:
         return metrics.scores(clean, test.y, None, None, None)
     bad = logits(model, triggered.x).argmax(1)
     return metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
@@ -278,14 +279,31 @@ def oracle_choice(
     This is how published tables of ANP chose (BackdoorBench: relative fall below 10 %). It looks at triggered test data
     and is reported in a row of its own. None where there is nothing to choose or no ASR.
     """
-    if purified.candidates is None or before.asr is None:
+    if purified.candidates is None or before.asr is None or triggered is None:
         return None
     best: tuple[Scores, dict[str, float]] | None = None
+    lowest = math.inf
     for setting, model in purified.candidates():
-        found = measure(model, test, triggered, above=0.9 * before.acc)
-        if found.asr is not None and (best is None or found.asr < (best[0].asr or 0.0)):
-            best = found, dict(setting)
+        clean = predictions_within(model, test.x, test.y, above=0.9 * before.acc)
+        bad = None if clean is None else predictions_within(model, triggered.x, triggered.y_attack, below=lowest)
+        if clean is not None and bad is not None:
+            found = metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
+            best, lowest = (found, dict(setting)), metrics.rate(bad == triggered.y_attack)
     return best
+
+
+def predictions_within(
+    model: nn.Module, x: Tensor, y: Tensor, *, above: float = -math.inf, below: float = math.inf, batch: int = 500
+) -> Tensor | None:
+    """Predicted classes, int64 [N]; None, and no more of the work, once the share predicted as ``y`` must miss the bounds."""
+    parts: list[Tensor] = []
+    hits, seen = 0, 0
+    for part, wanted in zip(x.split(batch), y.split(batch), strict=True):  # type: ignore[no-untyped-call]
+        parts.append(logits(model, part).argmax(1))
+        hits, seen = hits + int((parts[-1] == wanted).sum()), seen + len(part)
+        if (hits + len(x) - seen) / len(x) <= above or hits / len(x) >= below:
+            return None
+    return torch.cat(parts)
 
 
 class PeakMemory:
