@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from mnp_plugin.bridges.backdoorbench.names import data_facts
+from mnp_plugin.bridges.backdoorbench.names import DataFacts, data_facts
 from mnp_plugin.contracts import ImageData, Images
 from mnp_plugin.errors import UserError
 
@@ -29,7 +30,7 @@ def load_clean(name: str, folder: Path) -> ImageData:
         train, test = (_gtsrb(folder, part, facts.shape[1]) for part in ("Train", "Test"))
         classes = tuple(f"{c:05d}" for c in range(facts.classes))
     else:
-        raise UserError(f"the clean images of '{name}' cannot be read yet; cifar10, cifar100 and gtsrb can")
+        (train, classes), (test, _) = (_tiny(folder, part, facts) for part in ("train", "val"))
     return ImageData(train, test, classes, facts.mean, facts.std)
 
 
@@ -56,12 +57,35 @@ def _gtsrb(folder: Path, part: str, size: int) -> Images:
         try:
             rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines(), delimiter=";"))[1:]
             for row in rows:
-                with Image.open(table.parent / Path(row[0]).name) as opened:
-                    rgb = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-                pictures.append(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))
+                pictures.append(_picture(table.parent / Path(row[0]).name, size))
                 labels.append(int(row[7]))
         except (OSError, ValueError, IndexError) as error:
             raise UserError(f"{table}: GTSRB is not whole: {error}") from None
     if not pictures:
         raise UserError(f"{folder / part} holds no GT-*.csv; unpack GTSRB there")
     return Images(torch.from_numpy(np.stack(pictures)), torch.tensor(labels))
+
+
+def _tiny(folder: Path, part: str, facts: DataFacts) -> tuple[Images, tuple[str, ...]]:
+    """torchvision's order of a class tree; ``val`` as BackdoorBench's code sorts it into classes at first use."""
+    from torchvision.datasets import ImageFolder
+
+    place = folder / "tiny-imagenet-200" / part
+    try:
+        found = ImageFolder(str(place))
+        pictures = [_picture(Path(file), facts.shape[1]) for file, _ in found.samples]
+    except OSError as error:
+        raise UserError(f"Tiny ImageNet is not whole in {place}: {error}") from None
+    if len(found.classes) != facts.classes:
+        raise UserError(
+            f"{place} has {len(found.classes)} classes, not {facts.classes}; unpack tiny-imagenet-200.zip there and let "
+            "BackdoorBench load it once, which sorts 'val' into classes"
+        )
+    return Images(torch.from_numpy(np.stack(pictures)), torch.tensor(found.targets)), tuple(found.classes)
+
+
+def _picture(file: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """[3, size, size], resized as their transform does."""
+    with Image.open(file) as opened:
+        rgb = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)
