@@ -51,9 +51,12 @@ recipe: {{epochs: {epochs}, batch_size: {batch}, lr: 0.05, precision: float32}}
 clean_budget: {{images: 50}}
 gate: {{asr: 0.0}}
 attacks:
-  - {{name: badnets, pattern: white, size: {size}, poison_ratio: {ratio}}}
+  - {{name: badnets, pattern: white, size: {side}, poison_ratio: {ratio}}}
 defenses: [none]
 """
+
+SIDE = 8
+"""Of the white square, the trigger, in pixels."""
 
 Scores = tuple[float, float, float]
 """ACC, ASR, RA, fractions."""
@@ -69,12 +72,9 @@ class Checkout:
         tree: class tree of pictures (``train/<class>``, ``test/<class>``); without one coloured noise.
         train: images of each class.
         test: images of each class.
-        size: side of the white square, the trigger.
     """
 
-    def __init__(
-        self, source: str, work: Path, *, python: str, tree: str, train: int = 50, test: int = 20, size: int = 8
-    ) -> None:
+    def __init__(self, source: str, work: Path, *, python: str, tree: str, train: int = 50, test: int = 20) -> None:
         self.root, self.work, self.python = work / "checkout", work, python
         skip = shutil.ignore_patterns(".git", "analysis", "backdoorbench_nlp", "for_imagenet")
         shutil.copytree(source, self.root, ignore=skip)
@@ -88,7 +88,7 @@ class Checkout:
         }
         _small_cifar(self.root / "data" / "cifar10", tree, train, test)
         white = np.zeros((32, 32, 3), np.uint8)
-        white[-size:, -size:] = 255
+        white[-SIDE:, -SIDE:] = 255
         Image.fromarray(white).save(self.root / "resource" / "badnet" / "white.png")
         self.bench("bridge", "install", "--root", ".")
 
@@ -116,10 +116,10 @@ class Checkout:
         self.run("attack/badnet.py", *words, "--pratio", str(ratio), *CPU)
         return self.scores(f"record/{name}/attack_df.csv")
 
-    def our_victim(self, name: str, *, epochs: int, batch: int, ratio: float, size: int = 8) -> Scores:
+    def our_victim(self, name: str, *, epochs: int, batch: int, ratio: float) -> Scores:
         """Our BadNets, exported to ``record/<name>``, as the export says."""
         suite = self.work / "ours.yaml"
-        suite.write_text(OURS.format(root=self.root, epochs=epochs, batch=batch, ratio=ratio, size=size))
+        suite.write_text(OURS.format(root=self.root, epochs=epochs, batch=batch, ratio=ratio, side=SIDE))
         places = ["--store", str(self.work / "store"), "--results", str(self.work / "results")]
         self.bench("run", str(suite), "--device", "cpu", *places)
         self.bench("bridge", "export", str(suite), "--attack", "badnets", "--out", f"record/{name}", *places)
@@ -148,10 +148,24 @@ class Checkout:
 
     def their_anp(self, name: str, *words: str) -> list[tuple[float, Scores]]:
         """Their ANP on ``record/<name>`` by their command line: (threshold, scores) of its curve."""
-        config = ["--yaml_path", "./config/defense/anp/cifar10.yaml", "--result_file", name, "--dataset", "cifar10"]
-        self.run("./defense/anp.py", *config, *words, *CPU, unpickle=True)
+        self._theirs(name, "anp", *words)
         table = self.root / f"record/{name}/defense/anp/threshold_df.csv"
         return [(float(row["threshold"]), _scores(row)) for row in csv.DictReader(table.read_text().splitlines())]
+
+    def their_defense(self, name: str, defense: str) -> Scores:
+        """Their ``ft``, ``fp`` or ``nad``, one epoch of it, on ``record/<name>`` by their command line."""
+        own = {
+            "ft": ["--amp", "False", "--epochs", "1"],
+            "fp": ["--epochs", "1", "--once_prune_ratio", "0.3"],
+            "nad": ["--amp", "False", "--epochs", "1", "--te_epochs", "1"],
+        }
+        self._theirs(name, defense, *own[defense], "--ratio", "0.1", "--batch_size", "32")
+        table = {"fp": "finetune_df_summary.csv"}.get(defense, f"{defense}_df_summary.csv")
+        return self.scores(f"record/{name}/defense/{defense}/{table}")
+
+    def _theirs(self, name: str, defense: str, *words: str) -> None:
+        config = ["--yaml_path", f"./config/defense/{defense}/cifar10.yaml", "--result_file", name, "--dataset", "cifar10"]
+        self.run(f"./defense/{defense}.py", *config, *words, *CPU, unpickle=True)
 
 
 def _scores(row: dict[str, str]) -> Scores:
@@ -186,25 +200,31 @@ def main() -> None:
     parser.add_argument("pictures", type=Path, help="CIFAR-10 as a class tree")
     parser.add_argument("--work", type=Path, required=True, help="folder to work in; must not exist")
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--train", type=int, default=300, help="training images of each class")
+    parser.add_argument("--train", type=int, default=200, help="training images of each class")
     parser.add_argument("--test", type=int, default=100, help="test images of each class")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=60, help="of both ANPs")
     a = parser.parse_args()
     a.work.mkdir(parents=True)
-    there = Checkout(
-        str(a.checkout), a.work.resolve(), python=a.python, tree=str(a.pictures.resolve()), train=a.train, test=a.test, size=3
-    )
-    training = {"epochs": a.epochs, "batch": 32, "ratio": 0.1}
+    where = {"python": a.python, "tree": str(a.pictures.resolve())}
+    there = Checkout(str(a.checkout), a.work.resolve(), train=a.train, test=a.test, **where)
+    training = {
+        "epochs": a.epochs,
+        "batch": 32,
+        "ratio": 0.3,
+    }  # 3 pixels and 10 % do not take on so few images
     rows = [("their BadNets, their evaluation", there.their_attack("theirs", **training))]
     rows.append(("the same record, our evaluation", there.measured_here("theirs")))
     rows.append(("the same record, our `none` by their command line and evaluation", there.our_defense("theirs", "none")))
     rows.append(("our MNP by their command line and evaluation", there.our_defense("theirs", "mnp", "--ratio", "0.1")))
-    rows.append(("our BadNets, as exported", there.our_victim("ours", **training, size=3)))
+    rows.append(("our BadNets, as exported", there.our_victim("ours", **training)))
     rows.append(("the same record, our evaluation", there.measured_here("ours")))
     settings = ["--ratio", "0.1", "--batch_size", "64", "--nb_iter", str(a.iterations), "--print_every", str(a.iterations)]
     curve = there.their_anp("ours", *settings, "--pruning_step", "0.1")
     rows += [(f"their ANP by their command line, threshold {threshold:g}", scores) for threshold, scores in curve]
+    rows += [
+        (f"their {d.upper()}, one epoch, by their command line", there.their_defense("ours", d)) for d in ("ft", "fp", "nad")
+    ]
     script = str(PACKAGE / "benchmarks" / "anp_beside_backdoorbench.py")
     beside = there.run(script, "record/ours", "--iterations", str(a.iterations), "--batch-size", "64", "--device", "cpu")
     print("\n| victim and what was done | ACC | ASR | RA |\n|---|---|---|---|")

@@ -53,6 +53,8 @@ def test_our_victim_their_anp_by_their_command_line(checkout: Checkout) -> None:
     assert threshold == 0
     if not _pruned_at_zero(folder):
         assert found == pytest.approx(exported, abs=1e-12)
+    for defense in ("ft", "fp", "nad"):
+        assert all(0 <= score <= 1 for score in checkout.their_defense("ours", defense))
 
 
 def _pruned_at_zero(folder: Path) -> bool:
