@@ -86,7 +86,7 @@ class Checkout:
             "PYTHONPATH": f"{work / 'compat'}{os.pathsep}{PACKAGE}",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
-        _small_cifar(self.root / "data" / "cifar10", tree, train, test)
+        small_cifar(self.root / "data" / "cifar10", tree, train, test)
         white = np.zeros((32, 32, 3), np.uint8)
         white[-SIDE:, -SIDE:] = 255
         Image.fromarray(white).save(self.root / "resource" / "badnet" / "white.png")
@@ -172,7 +172,7 @@ def _scores(row: dict[str, str]) -> Scores:
     return float(row["test_acc"]), float(row["test_asr"]), float(row["test_ra"])
 
 
-def _small_cifar(folder: Path, tree: str, train: int, test: int) -> None:
+def small_cifar(folder: Path, tree: str, train: int, test: int) -> None:
     """torchvision's layout: five training batches and one of test images."""
     batches = folder / "cifar-10-batches-py"
     batches.mkdir(parents=True)
