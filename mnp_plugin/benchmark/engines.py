@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from mnp_plugin.benchmark.runner import Runner
+from mnp_plugin.benchmark.runner import Runner, Silent
 from mnp_plugin.benchmark.suite import AnyVictim
 from mnp_plugin.errors import UserError
 from mnp_plugin.records import Record
@@ -89,13 +89,10 @@ _runner: Runner
 
 
 @dataclass(frozen=True)
-class _Reporter:
+class _Reporter(Silent):
     """Observer that passes on what happens."""
 
     events: SimpleQueue[tuple[str, tuple[Any, ...]]]
-
-    def plan(self, total: int, done: int) -> None:
-        self.events.put(("plan", (total, done)))
 
     def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
         self.events.put(("busy", (what, step, steps)))

@@ -290,11 +290,12 @@ class Runner:
             data: what its data set holds.
             split: of those data, on the runner's device.
         """
-        found = self._kept(spec, data, split)
-        if found is None:
-            with self.store.making(spec.fingerprint, lambda: self.observer.busy(f"{spec.title}: another process trains it")):
-                found = self._kept(spec, data, split) or self._made(spec, data, split)
-        return found
+        return self.store.once(
+            spec.fingerprint,
+            load=lambda: self._kept(spec, data, split),
+            make=lambda: self._made(spec, data, split),
+            waiting=lambda: self.observer.busy(f"{spec.title}: another process trains it"),
+        )
 
     def _kept(self, spec: VictimSpec, data: ImageData, split: Split) -> Scene | None:
         loaded = self.store.load_victim(spec)
@@ -345,15 +346,20 @@ class Runner:
 
         def asset(name: str, settings: Mapping[str, Any], make: Callable[[Tools], State]) -> State:
             about = {"asset": name, "settings": dict(settings), **stages.clean_twin(spec).plain()}
-            kept = self.store.load_asset(about)
-            if kept is None:
+
+            def made() -> State:
                 busy(name, 0, 0)
-                with self.store.making(fingerprint(about), lambda: busy(f"another process makes {name}", 0, 0)):
-                    kept = self.store.load_asset(about)
-                    if kept is None:
-                        with torch.random.fork_rng(devices=_cuda(self.device)):
-                            kept = make(self._tools(about, spec, data, split))
-                        self.store.save_asset(about, kept)
+                with torch.random.fork_rng(devices=_cuda(self.device)):
+                    state = make(self._tools(about, spec, data, split))
+                self.store.save_asset(about, state)
+                return state
+
+            kept = self.store.once(
+                fingerprint(about),
+                load=lambda: self.store.load_asset(about),
+                make=made,
+                waiting=lambda: busy(f"another process makes {name}", 0, 0),
+            )
             return {key: value.to(self.device) for key, value in kept.items()}
 
         return replace(stages.tools_for(identity, spec, data, self.device), clean_net=clean_net, asset=asset, busy=busy)

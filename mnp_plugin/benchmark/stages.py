@@ -288,7 +288,8 @@ def oracle_choice(
         bad = None if clean is None else predictions_within(model, triggered.x, triggered.y_attack, below=lowest)
         if clean is not None and bad is not None:
             found = metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
-            best, lowest = (found, dict(setting)), metrics.rate(bad == triggered.y_attack)
+            assert found.asr is not None
+            best, lowest = (found, dict(setting)), found.asr
     return best
 
 

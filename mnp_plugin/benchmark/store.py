@@ -6,10 +6,9 @@ Every write is atomic. Weights are safetensors: nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 from filelock import FileLock, Timeout
@@ -23,6 +22,8 @@ from mnp_plugin.files import write_atomic
 from mnp_plugin.records import Record, from_json, to_json
 from mnp_plugin.spec import fingerprint
 from mnp_plugin.states import part, prefixed
+
+T = TypeVar("T")
 
 
 def default_cache() -> Path:
@@ -99,14 +100,18 @@ class Store:
 
     # -- several processes
 
-    @contextmanager
-    def making(self, name: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Hold the right to make the victim or asset ``name``, which one process at a time has.
+    def once(self, name: str, load: Callable[[], T | None], make: Callable[[], T], waiting: Callable[[], None]) -> T:
+        """The victim or asset ``name``: what ``load`` finds, or else ``make`` makes, in one process at a time.
 
         Args:
             name: its fingerprint.
-            waiting: called if another process holds the right, before waiting for it.
+            load: looks for it in this store.
+            make: makes it and saves it in this store.
+            waiting: called if another process is making it, before waiting for that.
         """
+        found = load()
+        if found is not None:
+            return found
         folder = self.cache / "locks"
         folder.mkdir(exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
@@ -116,7 +121,8 @@ class Store:
             waiting()
             lock.acquire()
         try:
-            yield
+            found = load()
+            return make() if found is None else found
         finally:
             lock.release()
 

@@ -110,19 +110,34 @@ def test_bad_number_of_jobs(tmp_path: Path) -> None:
 
 def test_a_victim_is_made_by_one_at_a_time(tmp_path: Path) -> None:
     told: list[str] = []
-    inside = threading.Event()
+    kept: list[str] = []
 
-    def second() -> None:
-        with Store(tmp_path, tmp_path).making("x", lambda: told.append("waits")):
-            told.append("second")
+    def ask(who: str, make: Callable[[], str]) -> str:
+        return Store(tmp_path, tmp_path).once("x", lambda: kept[0] if kept else None, make, lambda: told.append(f"{who} waits"))
 
-    thread = threading.Thread(target=second)
-    with Store(tmp_path, tmp_path).making("x", inside.set):
-        thread.start()
+    def never() -> str:
+        raise AssertionError("made twice")
+
+    second = threading.Thread(target=lambda: told.append(f"second has {ask('second', never)}"))
+
+    def first() -> str:
+        second.start()
         until(lambda: told)
-        assert told == ["waits"]
-    thread.join()
-    assert told == ["waits", "second"]
-    assert not inside.is_set()
-    with Store(tmp_path, tmp_path).making("x", inside.set):
-        assert not inside.is_set()
+        assert told == ["second waits"]
+        kept.append("it")
+        return "it"
+
+    assert ask("first", first) == "it"
+    second.join()
+    assert told == ["second waits", "second has it"]
+    assert ask("third", never) == "it"
+
+
+def test_the_right_to_make_is_given_back_when_making_fails(tmp_path: Path) -> None:
+    def fail() -> str:
+        raise ValueError("no")
+
+    store = Store(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="no"):
+        store.once("x", lambda: None, fail, fail)  # type: ignore[arg-type]
+    assert store.once("x", lambda: None, lambda: "made", fail) == "made"  # type: ignore[arg-type]

@@ -67,11 +67,15 @@ def test_what_is_said_of_data_that_are_not_whole(tmp_path: Path) -> None:
         load_clean("tiny", tiny(tmp_path / "few", classes=3))
     with pytest.raises(UserError, match="holds no GT-"):
         load_clean("gtsrb", tmp_path)
-    broken = tiny(tmp_path / "broken", classes=1)
-    next(broken.rglob("*.png")).write_bytes(b"no picture")
-    with pytest.raises(UserError, match="is not whole"):
+    broken = tiny(tmp_path / "broken")
+    (broken / "tiny-imagenet-200/val/n007/val_7.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1 of 200 images do not decode[^/]*/.*val_7\.png"):
         load_clean("tiny", broken)
     torn = gtsrb(tmp_path / "torn")
+    whole = (torn / "Test" / "0.png").read_bytes()
+    (torn / "Test" / "0.png").write_bytes(whole[:30] + bytes(len(whole) - 30))
+    with pytest.raises(UserError, match=r"GT-final_test.csv: GTSRB is not whole"):
+        load_clean("gtsrb", torn)
     (torn / "Test" / "0.png").unlink()
     with pytest.raises(UserError, match=r"GT-final_test.csv: GTSRB is not whole"):
         load_clean("gtsrb", torn)

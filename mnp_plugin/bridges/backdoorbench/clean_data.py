@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 
 from mnp_plugin.bridges.backdoorbench.names import DataFacts, data_facts
 from mnp_plugin.contracts import ImageData, Images
+from mnp_plugin.data.folder import decode
 from mnp_plugin.errors import UserError
 
 
@@ -57,9 +57,11 @@ def _gtsrb(folder: Path, part: str, size: int) -> Images:
         try:
             rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines(), delimiter=";"))[1:]
             for row in rows:
-                pictures.append(_picture(table.parent / Path(row[0]).name, size))
+                with Image.open(table.parent / Path(row[0]).name) as opened:
+                    rgb = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+                pictures.append(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))
                 labels.append(int(row[7]))
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"{table}: GTSRB is not whole: {error}") from None
     if not pictures:
         raise UserError(f"{folder / part} holds no GT-*.csv; unpack GTSRB there")
@@ -73,7 +75,6 @@ def _tiny(folder: Path, part: str, facts: DataFacts) -> tuple[Images, tuple[str,
     place = folder / "tiny-imagenet-200" / part
     try:
         found = ImageFolder(str(place))
-        pictures = [_picture(Path(file), facts.shape[1]) for file, _ in found.samples]
     except OSError as error:
         raise UserError(f"Tiny ImageNet is not whole in {place}: {error}") from None
     if len(found.classes) != facts.classes:
@@ -81,11 +82,4 @@ def _tiny(folder: Path, part: str, facts: DataFacts) -> tuple[Images, tuple[str,
             f"{place} has {len(found.classes)} classes, not {facts.classes}; unpack tiny-imagenet-200.zip there and let "
             "BackdoorBench load it once, which sorts 'val' into classes"
         )
-    return Images(torch.from_numpy(np.stack(pictures)), torch.tensor(found.targets)), tuple(found.classes)
-
-
-def _picture(file: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """[3, size, size], resized as their transform does."""
-    with Image.open(file) as opened:
-        rgb = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)
+    return decode([(Path(file), label) for file, label in found.samples], facts.shape[1]), tuple(found.classes)
