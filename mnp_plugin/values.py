@@ -139,6 +139,23 @@ class Recipe:
                 "the last epochs see pictures at their full size"
             )
 
+    def for_tuning(self, *, epochs: int, lr: float, batch_size: int) -> Recipe:
+        """A recipe for fine-tuning a trained net on a few clean images, as defenses do.
+
+        Of this one it takes what the pictures and the machine ask for, and the optimiser. How a net comes up from nothing
+        (schedule, warm-up, shrunken pictures, smoothed labels) stays behind: one defense means one treatment in every suite.
+        """
+        return Recipe(
+            epochs=epochs,
+            lr=lr,
+            batch_size=batch_size,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            crop=self.crop,
+            flip=self.flip,
+            precision=self.precision,
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Tools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +58,7 @@ class FinePruning(Defense):
         keep[:, order[:pruned]] = 0
         head.weight.data.copy_(original * keep)
         handle = head.weight.register_hook(lambda grad: grad * keep)  # type: ignore[no-untyped-call]
-        recipe = replace(tools.recipe, epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, label_smoothing=0.0)
+        recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         fit(model, view.clean, recipe, tools.generator)
         handle.remove()
         return Purified(model=model, report={"pruned": pruned, "of": len(order), "epochs": self.epochs})

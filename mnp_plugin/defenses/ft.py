@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
 from mnp_plugin.training import fit
@@ -23,6 +23,6 @@ class FineTuning(Defense):
     batch_size: int = param(128, "images per step", low=2)
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
-        recipe = replace(tools.recipe, epochs=self.epochs, lr=self.lr, batch_size=self.batch_size, label_smoothing=0.0)
+        recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         fit(view.model, view.clean, recipe, tools.generator)
         return Purified(model=view.model, report={"epochs": self.epochs})

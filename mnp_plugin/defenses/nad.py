@@ -39,9 +39,9 @@ class NAD(Defense):
         return "it has no convolutional feature maps to compare"
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
-        common = replace(tools.recipe, lr=self.lr, batch_size=self.batch_size, label_smoothing=0.0)
+        recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         teacher = copy.deepcopy(view.model)
-        fit(teacher, view.clean, replace(common, epochs=self.teacher_epochs), tools.generator)
+        fit(teacher, view.clean, replace(recipe, epochs=self.teacher_epochs), tools.generator)
         teacher.requires_grad_(False).eval()
         names = tap_names(view.model, view.clean[:1].pixels(), len(self.betas))
         betas = self.betas[-len(names) :]
@@ -56,7 +56,7 @@ class NAD(Defense):
                     value = value + beta * F.mse_loss(self.attention(seen[name]), self.attention(wanted[name]))
                 return value
 
-            fit(view.model, view.clean, replace(common, epochs=self.epochs), tools.generator, loss=loss)
+            fit(view.model, view.clean, recipe, tools.generator, loss=loss)
         return Purified(model=view.model, report={"maps": names, "epochs": self.epochs})
 
     def attention(self, feature: Tensor) -> Tensor:

@@ -113,6 +113,16 @@ def test_no_defense_loses_the_clean_task(scene: Scene, name: str) -> None:
     assert scene.measure(result.model).acc > 0.75
 
 
+@pytest.mark.parametrize("name", ["ft", "fp", "nad"])
+def test_how_a_suite_trains_its_nets_changes_no_treatment(scene: Scene, name: str) -> None:
+    tools, other = scene.tools(), scene.tools()
+    shaped = replace(other.recipe, epochs=100, small_epochs=99, schedule="linear", warmup=0.5, label_smoothing=0.1)
+    method = defenses.get(name)()
+    plain = method.run(scene.view(), tools).model.state_dict()
+    beside = method.run(scene.view(), replace(other, recipe=shaped)).model.state_dict()
+    assert all(torch.equal(value, beside[key]) for key, value in plain.items())
+
+
 def test_a_larger_tolerance_never_prunes_less(scene: Scene) -> None:
     counts = [MNP(drop=drop).run(scene.view(), scene.tools()).report["pruned"] for drop in (0.0, 5.0, 100.0)]
     assert counts == sorted(counts)
