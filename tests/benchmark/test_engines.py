@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,15 +36,20 @@ def start(folder: Path, jobs: int, epochs: int = 1) -> subprocess.Popen[str]:
     """One thread a process, so that the sums of two runs are rounded alike."""
     (folder / "tiny.yaml").write_text(TEXT.format(epochs=epochs))
     command = [sys.executable, "-m", "mnp_plugin.cli", "run", "tiny.yaml", "--device", "cpu", "--jobs", str(jobs)]
-    return subprocess.Popen(
-        [*command, "--results", "results", "--store", "store"],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # A shell that runs the tests in the background ignores Ctrl-C, and what is started inherits that; a handler is not inherited.
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [*command, "--results", "results", "--store", "store"],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, ours)
 
 
 def records(results: Path) -> dict[str, Record]:
@@ -85,15 +91,19 @@ def test_processes_that_are_ended_leave_none_behind_and_whole_files_only(
 ) -> None:
     run = start(tmp_path, 2, epochs=100000)
     first = psutil.Process(run.pid)
-    until(lambda: sum("spawn_main" in " ".join(p.cmdline()) for p in first.children()) == 2)
-    workers = [p for p in first.children() if "spawn_main" in " ".join(p.cmdline())]
-    until(lambda: all(p.cpu_times().user > 3 for p in workers))  # past their imports
-    if whom == "group":
-        os.killpg(run.pid, signum)
-    else:
-        os.kill(run.pid if whom == "first" else workers[0].pid, signum)
-    _, err = run.communicate(timeout=60)
-    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers), 30)
+    try:
+        until(lambda: sum("spawn_main" in " ".join(p.cmdline()) for p in first.children()) == 2)
+        workers = [p for p in first.children() if "spawn_main" in " ".join(p.cmdline())]
+        until(lambda: all(p.cpu_times().user > 3 for p in workers))  # past their imports
+        if whom == "group":
+            os.killpg(run.pid, signum)
+        else:
+            os.kill(run.pid if whom == "first" else workers[0].pid, signum)
+        _, err = run.communicate(timeout=60)
+        until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers), 30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # where all went well, none of the group is left
+            os.killpg(run.pid, signal.SIGKILL)
     assert run.returncode == {"group": 130, "first": -signal.SIGKILL, "worker": 2}[whom]
     assert "Traceback" not in err
     if whom == "worker":
