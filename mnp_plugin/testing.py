@@ -222,21 +222,18 @@ def _view(data: ImageData, model: nn.Module) -> DefenderView:
 
 
 def _check_defense(defense: Defense, data: ImageData) -> list[str]:
+    if defense.needs:
+        return [f"not run: needs {', '.join(defense.needs)}"]
     passed: list[str] = []
-
-    def tools() -> Tools:
-        """Those of a suite that trains with progressive resizing, which is no defense's business."""
-        plain = _tools(data)
-        return dataclasses.replace(plain, recipe=dataclasses.replace(plain.recipe, epochs=100, small_epochs=99))
-
     plain = _tools(data)
     victim = plain.fresh_net()
     fit(victim, data.train, plain.recipe, plain.generator)
     weights = {k: v.clone() for k, v in victim.state_dict().items()}
-    extras: dict[str, Any] = {}
-    missing = [need for need in defense.needs if need not in extras]
-    if missing:
-        return [f"not run: needs {', '.join(missing)}"]
+
+    def tools() -> Tools:
+        """Those of a suite that trains with progressive resizing, which is no defense's business."""
+        return dataclasses.replace(_tools(data), recipe=dataclasses.replace(plain.recipe, epochs=100, small_epochs=99))
+
     first = defense.run(_view(data, victim), tools())
     _demand(_equal(weights, victim.state_dict()), "the victim stays as it is", passed)
     _demand(not first.model.training, "the repaired net is in eval mode", passed)
