@@ -17,7 +17,7 @@ from mnp_plugin.registry import Registry
 from mnp_plugin.testing import ContractError, check
 
 QUICK: dict[str, dict[str, Any]] = {
-    "ssba": {"steps": 20},
+    "ssba": {"steps": 20, "image_weight": 0.0},
     "input_aware": {"mask_epochs": 1},
     "lc": {"steps": 3},
     "trojannn": {"steps": 50},

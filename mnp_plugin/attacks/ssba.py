@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, Images, MethodError, State, Tools, attacks, param
 from mnp_plugin.sources import packed, unpacked
 
 
@@ -21,7 +21,8 @@ class Ssba(Attack):
     """x' = clip(x + r(x, s)): the residual r of a StegaStamp encoder that hides the same random bits s in every image.
 
     Encoder and decoder learn on the training images, with random bits: cross entropy of the bits, plus ``image_weight``
-    times the squared change of the image, which comes in only once 90 % of the bits are read, and slowly.
+    times the squared change of the image, which comes in only once 90 % of the bits are read, and slowly. An encoder that
+    ends before it came in fully would hide nothing and is refused (MethodError); ``image_weight`` 0 asks for one.
 
     Deviations: the residual form of the authors' encoder (BackdoorBench's makes the whole image anew); no LPIPS, no
     discriminator, no spatial transformer (BackdoorBench has none of them either); plain random bits instead of a BCH code.
@@ -66,11 +67,17 @@ class Ssba(Attack):
                 read_at = step
             # As published: nothing for the first 1/16 of the steps after the bits were read, full size 3/16 later.
             since = 0.0 if read_at is None else (step - read_at) / self.steps * 16 - 1
-            weight = self.image_weight * min(max(since / 3, 0.0), 1.0)
-            loss = F.binary_cross_entropy_with_logits(found, secret) + weight * F.mse_loss(coded, x)
+            share = min(max(since / 3, 0.0), 1.0)
+            loss = F.binary_cross_entropy_with_logits(found, secret) + share * self.image_weight * F.mse_loss(coded, x)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+        if self.image_weight and share < 1:
+            read = "never read" if read_at is None else f"read only from step {read_at} on"
+            raise MethodError(
+                f"ssba: of {self.steps} steps, 90 % of the bits were {read}, too late for the image to be spared, so that the "
+                f"trigger would show; lower lr ({self.lr:g}), raise steps or take fewer bits ({self.bits})"
+            )
         return packed("encoder", encoder)
 
     def apply(self, x: Tensor, state: State) -> Tensor:

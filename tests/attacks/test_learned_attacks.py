@@ -282,6 +282,13 @@ def test_ssba_residual_is_bounded_by_the_time_the_string_is_read(hidden: tuple[S
     assert 0 < float((attack.stamp(x, state) - x).square().mean()) < 1e-3  # 30 dB
 
 
+def test_ssba_refuses_an_encoder_that_never_learned_to_hide(digits16: ImageData, make_tools: MakeTools) -> None:
+    """A victim of it would look perfect, its trigger being plain to see (PSNR 7 dB on CIFAR-10)."""
+    attack = Ssba(bits=64, steps=3, batch_size=12)
+    with pytest.raises(MethodError, match=r"of 3 steps.*never read.*lower lr \(0.0001\)"):
+        attack.prepare(digits16.train, make_tools())
+
+
 # -------------------------------------------------------------------------------------------------------- Adaptive-Blend
 
 

@@ -16,7 +16,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "input_aware": {"width": 2, "mask_epochs": 1, "poison_ratio": 0.3},
     "lc": {"source": "clean", "steps": 2},
     "lf": {"images": 6, "passes": 1},
-    "ssba": {"bits": 4, "steps": 1, "batch_size": 2},
+    "ssba": {"bits": 4, "steps": 1, "batch_size": 2, "image_weight": 0.0},
     "trojannn": {"steps": 3},
     "bpp": {"poison_ratio": 0.3},
     "lira": {"eps": 0.05},
@@ -111,4 +111,4 @@ def test_sides_that_a_net_cannot_take_are_named(name: str, divisor: int) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 @pytest.mark.parametrize("name", [*NEW, "badnets", "blended", "sig", "trojan", "wanet", "clean"])
 def test_the_contract_holds_on_a_gpu(name: str) -> None:
-    assert check(name, {"ssba": {"steps": 20}, "lc": {"steps": 3}}.get(name) or QUICK.get(name), device="cuda")
+    assert check(name, {"lc": {"steps": 3}}.get(name) or QUICK.get(name), device="cuda")
