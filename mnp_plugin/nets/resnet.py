@@ -79,10 +79,25 @@ class ResNetModule(nn.Module):
         self.linear = nn.Linear(8 * width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        return self.classify(F.relu(self.bn1(self.conv1(x))))
+
+    def classify(self, x: Tensor) -> Tensor:
+        """Logits of what the stem gives."""
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         out: Tensor = self.linear(self.avgpool(x).flatten(1))
         return out
+
+
+class Stem7ResNetModule(ResNetModule):
+    """The stem of the paper before the same stages: one 7x7 convolution of stride 2, then max pooling of stride 2."""
+
+    def __init__(self, num_classes: int, channels: int, width: int) -> None:
+        super().__init__(num_classes, channels, width)
+        self.conv1 = nn.Conv2d(channels, width, 7, 2, padding=3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, padding=1)
+        return self.classify(x)
 
 
 class PreActResNetModule(nn.Module):
@@ -112,6 +127,19 @@ class ResNet18(Net):
 
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
         return ResNetModule(num_classes, shape[0], self.width)
+
+
+@nets.register("resnet18-7x7")
+@dataclass(frozen=True, kw_only=True)
+class ResNet18Stem7(Net):
+    """ResNet-18 with the paper's stem, for photographs of 100 pixels and more: a sixteenth of the work of ``resnet18``."""
+
+    paper = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385"
+
+    width: int = param(64, "channels of the first stage", low=1, high=512)
+
+    def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        return Stem7ResNetModule(num_classes, shape[0], self.width)
 
 
 @nets.register("preactresnet18")

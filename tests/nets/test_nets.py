@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import ImageData, Images, Net
 from mnp_plugin.errors import UserError
 from mnp_plugin.nets import build_net, with_normalisation
-from mnp_plugin.nets.resnet import PreActResNet18, ResNet18
+from mnp_plugin.nets.resnet import PreActResNet18, ResNet18, ResNet18Stem7
 from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.nets.torchvision_nets import VGG19BN, MobileNetV3Large, TorchvisionNet
 
@@ -247,3 +249,13 @@ def test_build_net_normalises_with_the_statistics_of_the_data() -> None:
     with torch.no_grad():
         assert model(x).shape == (2, 3)
         assert torch.allclose(model(x), bare(normalised(x)), atol=1e-5)
+
+
+def test_resnet18_with_the_7x7_stem_computes_as_torchvision_does() -> None:
+    ours = shaken(ResNet18Stem7().build(5, (3, 144, 144)))
+    names = {"linear.": "fc.", "shortcut.": "downsample."}
+    theirs = torchvision.models.resnet18(num_classes=5).eval()
+    theirs.load_state_dict({re.sub("|".join(names), lambda m: names[m[0]], key): v for key, v in ours.state_dict().items()})
+    x = torch.rand(2, 3, 144, 144, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
