@@ -68,6 +68,15 @@ def until(true: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def workers_of(first: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for child in first.children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # helpers of an import come and go while one looks
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     run = start(tmp_path, 2)
     out, err = run.communicate()
@@ -92,8 +101,8 @@ def test_processes_that_are_ended_leave_none_behind_and_whole_files_only(
     run = start(tmp_path, 2, epochs=100000)
     first = psutil.Process(run.pid)
     try:
-        until(lambda: sum("spawn_main" in " ".join(p.cmdline()) for p in first.children()) == 2)
-        workers = [p for p in first.children() if "spawn_main" in " ".join(p.cmdline())]
+        until(lambda: len(workers_of(first)) == 2)
+        workers = workers_of(first)
         until(lambda: all(p.cpu_times().user > 3 for p in workers))  # past their imports
         if whom == "group":
             os.killpg(run.pid, signum)
