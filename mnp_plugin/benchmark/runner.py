@@ -316,7 +316,7 @@ class Runner:
 
         self.observer.busy(f"{spec.title}: training", 0, spec.recipe.epochs)
         start = time.perf_counter()
-        tools = self._tools(["victim", spec.plain()], spec, data, split)
+        tools = self.tools_for(["victim", spec.plain()], spec, data, split)
         partial = Partial(self.store, spec)
         victim = stages.train_victim(spec, data, split, tools, progress, partial)
         seconds = round(partial.seconds + time.perf_counter() - start, 2)
@@ -331,10 +331,16 @@ class Runner:
             self.store.save_pictures(spec, stages.pictures(split.test, triggered))
         return Scene(victim, triggered, {**facts, "before": before})
 
-    def _tools(self, identity: object, spec: VictimSpec, data: ImageData, split: Split) -> Tools:
+    def tools_for(self, identity: object, spec: VictimSpec, data: ImageData, split: Split) -> Tools:
         """Tools that bring the clean net and other things attacks need from the cache, or make and keep them.
 
         Making them happens beside the random streams of who asks, so that a cache changes no number.
+
+        Args:
+            identity: what the tools are for; seeds their random stream.
+            spec: the victim.
+            data: what its data set holds.
+            split: of those data, on the runner's device.
         """
 
         def busy(what: str, done: int, total: int) -> None:
@@ -350,7 +356,7 @@ class Runner:
             def made() -> State:
                 busy(name, 0, 0)
                 with torch.random.fork_rng(devices=_cuda(self.device)):
-                    state = make(self._tools(about, spec, data, split))
+                    state = make(self.tools_for(about, spec, data, split))
                 self.store.save_asset(about, state)
                 return state
 
