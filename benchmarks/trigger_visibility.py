@@ -6,7 +6,8 @@
 
 Prints how many triggered test pictures it finds and how many clean ones it falsely calls. That tells a trigger that such a net
 does not see (lost in smaller pictures, under random crops, in the net's stem) from one that training fails to bind to its class.
-Triggers that are learned beside the victim (Input-aware, LIRA) cannot be asked about.
+Triggers that are learned beside the victim (Input-aware, LIRA) cannot be asked about; decoys that an attack trains with (WaNet's
+noise mode, BPP's foreign residuals) are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import replace
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
@@ -35,12 +37,12 @@ CPU = torch.device("cpu")
 class HalfTriggered(TrainingHook):
     """Puts the trigger on one half of each batch, labelled 1; the other is labelled 0."""
 
-    def __init__(self, stamp: Callable[[Tensor], Tensor], scale: float) -> None:
-        self.stamp, self.scale = stamp, scale
+    def __init__(self, stamp: Callable[[Tensor], Tensor]) -> None:
+        self.stamp = stamp
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
         half = len(x) // 2
-        return shrink(torch.cat([self.stamp(x[:half]), x[half:]]), self.scale), (torch.arange(len(x)) < half).long()
+        return torch.cat([self.stamp(x[:half]), x[half:]]), (torch.arange(len(x)) < half).long()
 
 
 def main() -> None:
@@ -71,7 +73,11 @@ def main() -> None:
         recipe = replace(recipe, crop=0, flip=False)
     scale = victim.recipe.small_scale if a.small else 1.0
     net = tools.fresh_net()  # of its classes, 0 stands for clean and 1 for triggered
-    fit(net, split.train[few], recipe, tools.generator, hook=HalfTriggered(lambda x: attack.stamp(x, state), scale))
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:  # cropped first, then made small, as a victim sees it
+        return F.cross_entropy(model(shrink(x, scale)), y)
+
+    fit(net, split.train[few], recipe, tools.generator, hook=HalfTriggered(lambda x: attack.stamp(x, state)), loss=loss)
 
     def called(x: Tensor) -> float:
         return logits(net, shrink(x, scale)).argmax(1).eq(1).float().mean().item()

@@ -35,8 +35,7 @@ class InputAware(Attack):
     paper = "Nguyen, Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, arXiv 2010.08138"
 
     width: int | None = param(None, "channels of the first step of both nets; null: 32, below 32 pixels 16", low=1)
-    lr: float = param(0.01, "learning rate (Adam) of the pattern net, falling as published", above=0)
-    mask_lr: float = param(0.01, "learning rate (Adam) of the mask net, falling as published", above=0)
+    lr: float = param(0.01, "learning rate (Adam) of both nets, falling as published", above=0)
     mask_epochs: int = param(25, "epochs of the mask net alone", low=1)
     density: float = param(0.032, "share of the pixels that a mask may cover without penalty", low=0, high=1)
     diversity: float = param(1.0, "weight of the diversity loss", low=0)
@@ -58,18 +57,18 @@ class InputAware(Attack):
         def make(own: Tools) -> State:
             return packed("mask", self._train_mask(self.net(shape, 1), train, own))
 
-        names = ("width", "mask_epochs", "density", "diversity")
-        settings: Mapping[str, Any] = {"version": 1, "lr": self.mask_lr, **{name: getattr(self, name) for name in names}}
+        names = ("width", "lr", "mask_epochs", "density", "diversity")
+        settings: Mapping[str, Any] = {"version": 1, **{name: getattr(self, name) for name in names}}
         pattern = packed("pattern", self.net(shape, shape[0]).to(tools.device))
         return {**pattern, **tools.made("input-aware mask net", settings, make)}
 
     def _train_mask(self, net: nn.Module, train: Images, tools: Tools) -> nn.Module:
         net.to(tools.device).train()
-        optimiser = torch.optim.Adam(net.parameters(), self.mask_lr, betas=(0.5, 0.9))
+        optimiser = torch.optim.Adam(net.parameters(), self.lr, betas=(0.5, 0.9))
         for epoch in range(self.mask_epochs):
             tools.busy("mask net", epoch, self.mask_epochs)
             for group in optimiser.param_groups:
-                group["lr"] = self.mask_lr * 0.1 ** sum(epoch >= share * self.mask_epochs for share in (0.4, 0.8))
+                group["lr"] = self.lr * 0.1 ** sum(epoch >= share * self.mask_epochs for share in (0.4, 0.8))
             for index in batches(len(train), tools.recipe.batch_size, tools.generator, tools.device):
                 x = train.x[index].float() / 255
                 other = x.roll(len(x) // 2, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
@@ -86,17 +85,6 @@ def test_input_aware_masks_are_sparse_and_differ_between_images(masked: State, d
     assert float(F.relu(drawn - 0.1).mean()) < 0.05, "about a tenth of the pixels is free; more is penalised"
     assert float(drawn.max()) > 0.9, "nothing is masked at all"
     assert float((drawn[0::2] - drawn[1::2]).square().mean((1, 2, 3)).sqrt().mean()) > 0.05
-
-
-@pytest.mark.parametrize(("setting", "moves_masks"), [("lr", False), ("mask_lr", True)])
-def test_input_aware_mask_net_has_a_learning_rate_of_its_own(
-    setting: str, moves_masks: bool, digits16: ImageData, make_tools: MakeTools
-) -> None:
-    def drawn(attack: InputAware) -> Tensor:
-        return masks(attack.prepare(digits16.train, make_tools()), digits16.test.pixels()[:8])
-
-    quick = replace(IAB, mask_epochs=1)
-    assert torch.equal(drawn(quick), drawn(replace(quick, **{setting: 0.001}))) is not moves_masks
 
 
 def test_input_aware_batch_has_own_triggers_foreign_triggers_and_clean_images(
