@@ -1,6 +1,7 @@
 # From nothing but Python, git and make: `make demo` runs the main job, `make test` passes the tests.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
-export UV_SYSTEM_CERTS = 1  # trust whom this machine trusts, as behind a company's proxy
+# uv trusts whom this machine trusts, as behind a company's proxy
+export UV_SYSTEM_CERTS = 1
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
