@@ -1,5 +1,5 @@
-"""One thread for torch, also in processes that tests start: their nets are tiny, and threads that wait for a core which other work
-keeps busy make them many times slower."""
+"""One thread for torch, also in processes that tests start: their nets are tiny, and threads that wait for a core which is busy
+elsewhere make them many times slower."""
 
 import os
 
