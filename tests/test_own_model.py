@@ -31,7 +31,7 @@ from mnp_plugin.training import accuracy, logits
 SUITE = """
 dataset: {name: digits, size: 8}
 net: {name: smallnet, width: 6}
-recipe: {epochs: 12, batch_size: 64, crop: 1, flip: false}
+recipe: {epochs: 16, batch_size: 64, crop: 1, flip: false, precision: float32}
 clean_budget: {images: 60}
 seeds: [1]
 attacks: [{name: badnets, target: 3}]
