@@ -25,7 +25,7 @@ class InputAware(Attack):
 
     First the mask net alone learns to be sparse and to differ between images; then, frozen, it serves the joint training of
     classifier and pattern net. Of every batch the first ``poison_ratio`` share carries its own trigger and is relabelled;
-    as many next ones carry the trigger of another image and keep their label.
+    the next ones, ``cross_ratio`` times as many, carry the trigger of another image and keep their label.
 
     Deviations: patterns live in pixel space, not in normalised space; other images are taken from the same batch; the
     pattern net's gradients are zeroed after every step (the published code never zeroes them). Images below 32 pixels take
@@ -39,6 +39,7 @@ class InputAware(Attack):
     mask_epochs: int = param(25, "epochs of the mask net alone", low=1)
     density: float = param(0.032, "share of the pixels that a mask may cover without penalty", low=0, high=1)
     diversity: float = param(1.0, "weight of the diversity loss", low=0)
+    cross_ratio: float = param(1.0, "images with another image's trigger per poisoned image", low=0, high=1)
 
     def objection(self, shape: tuple[int, int, int], num_classes: int) -> str | None:
         step = 2 ** _steps(shape[1:])
@@ -80,12 +81,16 @@ class InputAware(Attack):
         return net
 
     def apply(self, x: Tensor, state: State) -> Tensor:
+        return self.foreign(x, x, state)
+
+    def foreign(self, x: Tensor, source: Tensor, state: State) -> Tensor:
+        """``x`` with the triggers made for the images ``source``; both (N, C, H, W) in [0, 1]."""
         shape = (x.shape[1], x.shape[2], x.shape[3])
         pattern = unpacked("pattern", self.net(shape, shape[0]), state, x.device)
         mask = unpacked("mask", self.net(shape, 1), state, x.device)
         with torch.no_grad():
-            drawn: Tensor = pattern(x)
-            return x + (drawn - x) * _mask(mask(x))
+            drawn: Tensor = pattern(source)
+            return x + (drawn - x) * _mask(mask(source))
 
     def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
         return _Joint(self, state, num_classes, tools)
@@ -116,20 +121,21 @@ class _Joint(TrainingHook):
         for group in self.optimiser.param_groups:
             group["lr"] = self.attack.lr * 0.1 ** sum(done >= share for share in (1 / 3, 1 / 2, 2 / 3, 5 / 6))
         count = self.share.take(len(x))
-        cross = min(count, len(x) - count)
+        pairs = min(count, len(x) - count)
         if not count:
             self.extra = None
             return x, y
         own = x[:count]
-        other = x.roll(len(x) // 2, 0)[count : count + cross]
+        other = x.roll(len(x) // 2, 0)[count : count + pairs]
         drawn = pattern(torch.cat([own, other]))
         with torch.no_grad():
             masks = _mask(self.mask(torch.cat([own, other])))
-        base = x[: count + cross]
-        stamped = base + (drawn - base) * masks
-        self.extra = self.attack.diversity * _diversity(own[:cross], other, drawn[:cross], drawn[count:]) if cross else None
+        end = count + int(pairs * self.attack.cross_ratio)
+        base = x[:end]
+        stamped = base + (drawn[:end] - base) * masks[:end]
+        self.extra = self.attack.diversity * _diversity(own[:pairs], other, drawn[:pairs], drawn[count:]) if pairs else None
         labels = torch.cat([self.attack.attack_labels(y[:count], self.num_classes), y[count:]])
-        return torch.cat([stamped, x[count + cross :]]), labels
+        return torch.cat([stamped, x[end:]]), labels
 
     def penalty(self) -> Tensor | None:
         return self.extra

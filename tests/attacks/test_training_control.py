@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -103,6 +104,27 @@ def test_input_aware_batch_has_own_triggers_foreign_triggers_and_clean_images(
     foreign = masks(masked, x.roll(20, 0)[4:8])
     assert bool((change[4:8] <= foreign + 1e-5).all()), "a foreign trigger lies under the mask of another image"
     assert bool((change[4:8] > masks(masked, x[4:8]) + 1e-3).any())
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_input_aware_cross_ratio_says_how_many_images_carry_a_foreign_trigger(
+    ratio: float, expected: int, masked: State, digits16: ImageData, make_tools: MakeTools
+) -> None:
+    tools = make_tools()
+    x, y = batch_of(digits16)
+    hook = replace(IAB, cross_ratio=ratio).training_hook(masked, 10, tools)
+    new_x, _ = hook.batch(x, y, nn.Identity(), 0.0)
+    assert (new_x != x).flatten(1).any(1).tolist() == [index < 4 + expected for index in range(40)]
+    assert hook.penalty() is not None, "patterns of different images are kept apart, stamped or not"
+
+
+def test_input_aware_foreign_trigger_is_the_one_of_its_source(masked: State, digits16: ImageData) -> None:
+    x = digits16.test.pixels()[:20]
+    assert torch.equal(IAB.foreign(x, x, masked), IAB.apply(x, masked))
+    source = x.roll(1, 0)
+    change = (IAB.foreign(x, source, masked) - x).abs().amax(1, keepdim=True)
+    assert bool((change <= masks(masked, source) + 1e-5).all())
+    assert bool((change > masks(masked, x) + 1e-3).any())
 
 
 def test_input_aware_trigger_is_its_own_on_each_image(masked: State, digits16: ImageData) -> None:
