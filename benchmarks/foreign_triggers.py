@@ -33,7 +33,7 @@ def main() -> None:
     runner = Runner(load_suite(find_config(a.suite)), store, torch.device("cpu"), attacks=[a.attack])
     spec = cast(VictimSpec, runner.cells[0].victim)
     attack = spec.attack.component
-    if not isinstance(attack, InputAware) or attack.label_mode != "all2one":
+    if not isinstance(attack, InputAware) or attack.label_mode != "all2one" or not isinstance(attack.target, int):
         sys.exit(f"'{a.attack}' is not an Input-aware attack with one target label")
     data = spec.dataset.component.load(store.cache)
     split = stages.split_of(spec, data)
