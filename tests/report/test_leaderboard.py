@@ -147,6 +147,14 @@ def test_a_seed_below_the_gate_is_left_out_of_the_mean() -> None:
     assert blind["flag"] == "attack-failed 1 of 3 seeds"
 
 
+def test_victims_without_a_defense_count_every_seed() -> None:
+    scores = [(0.9, 0.9, 0.1), (0.8, 0.3, 0.6)]
+    row = leaderboard([make("badnets", "none", s, s, seed=seed) for seed, s in enumerate(scores)]).iloc[0]
+    assert row["seeds"] == 2
+    assert [row["acc"], row["asr"], row["ra"]] == pytest.approx([85, 60, 35])
+    assert row["flag"] == "attack-failed 1 of 2 seeds"
+
+
 def test_settings_that_differ_stand_in_rows_of_their_own() -> None:
     rows = [make("badnets", "ft", BAD0, BAD0, poison_ratio=ratio, clean_images=n) for ratio in (0.1, 0.01) for n in (500, 50)]
     table = leaderboard(rows)
