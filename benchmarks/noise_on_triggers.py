@@ -1,0 +1,56 @@
+"""How little noise undoes a trigger? Uniform noise of so many grey levels is added to every channel of the test pictures.
+
+    python benchmarks/noise_on_triggers.py attacks_cifar10_cpu wanet --seed 1
+
+Prints ASR (of triggered pictures outside the target class) and ACC (of clean ones) for each amplitude. A trigger that noise of one
+grey level undoes lies in what pictures of 8 bit hardly hold. Trains the victim if it is not kept from a run of the suite.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import torch
+from torch import Tensor
+
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.find import find_config
+from mnp_plugin.benchmark.runner import Runner
+from mnp_plugin.benchmark.store import Store, default_cache
+from mnp_plugin.benchmark.suite import VictimSpec, load_suite
+from mnp_plugin.training import logits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite")
+    parser.add_argument("attack", help="label of an attack of the suite")
+    parser.add_argument("--seed", type=int, default=0, help="a seed of the suite")
+    parser.add_argument("--levels", type=float, nargs="+", default=[0.0, 0.5, 1.0, 2.0, 4.0], help="grey levels either way")
+    a = parser.parse_args()
+    store = Store(default_cache(), default_cache())
+    runner = Runner(load_suite(find_config(a.suite)), store, torch.device("cpu"), attacks=[a.attack])
+    found = [c.victim for c in runner.cells if c.victim.seed == a.seed and isinstance(c.victim, VictimSpec)]
+    if not found:
+        sys.exit(f"'{a.suite}' has no seed {a.seed}")
+    spec = found[0]
+    data = spec.dataset.component.load(store.cache)
+    split = stages.split_of(spec, data)
+    scene = runner.scene(spec, data, split)
+    if scene.triggered is None:
+        sys.exit(f"'{a.attack}' has no trigger")
+    noise = torch.Generator().manual_seed(0)
+
+    def called(x: Tensor, levels: float) -> Tensor:
+        added = (2 * torch.rand(x.shape, generator=noise) - 1) * levels / 255
+        return logits(scene.victim.model, (x + added).clamp(0, 1)).argmax(1)
+
+    for levels in a.levels:
+        asr = called(scene.triggered.x, levels).eq(scene.triggered.y_attack).float().mean().item()
+        acc = called(split.test.pixels(), levels).eq(split.test.y).float().mean().item()
+        print(f"{spec.title}, noise of {levels:g} grey levels: ASR {asr:.1%}, ACC {acc:.1%}")
+
+
+if __name__ == "__main__":
+    main()
