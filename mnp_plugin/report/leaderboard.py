@@ -75,7 +75,7 @@ def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: 
     pairs = [(r, s) for r, s in zip(group, scores, strict=True) if s is not None and r.before is not None]
     took = [(r, s) for r, s in pairs if r.took]
     # What a defense does to a backdoor that is not there says nothing; but whether an attack takes, every seed says.
-    used = pairs if key[-1] == "none" else took or pairs
+    used = pairs if selection == "none" else took or pairs
     acc = [s.acc for _, s in used]
     asr = [s.asr for _, s in used]
     ra = [s.ra for _, s in used]
