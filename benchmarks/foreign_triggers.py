@@ -8,34 +8,23 @@ trigger of another one (true label: cross accuracy). Trains the victim if it is 
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import cast
 
+import one_victim
 import torch
 from torch import Tensor
 
 from mnp_plugin.attacks.input_aware import InputAware
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.find import find_config
-from mnp_plugin.benchmark.runner import Runner
-from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import VictimSpec, load_suite
 from mnp_plugin.training import logits
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite")
-    parser.add_argument("attack", help="label of an attack of the suite")
-    a = parser.parse_args()
-    store = Store(default_cache(), default_cache())
-    runner = Runner(load_suite(find_config(a.suite)), store, torch.device("cpu"), attacks=[a.attack])
-    spec = cast(VictimSpec, runner.cells[0].victim)
+    runner, spec = one_victim.chosen(one_victim.parser(__doc__).parse_args())
     attack = spec.attack.component
     if not isinstance(attack, InputAware) or attack.label_mode != "all2one" or not isinstance(attack.target, int):
-        sys.exit(f"'{a.attack}' is not an Input-aware attack with one target label")
-    data = spec.dataset.component.load(store.cache)
+        sys.exit(f"error: '{spec.attack.label}' is not an Input-aware attack with one target label")
+    data = spec.dataset.component.load(runner.store.cache)
     split = stages.split_of(spec, data)
     victim = runner.scene(spec, data, split).victim
 

@@ -8,18 +8,14 @@ Prints ASR and ACC under uniform noise of so many grey levels on every channel, 
 
 from __future__ import annotations
 
-import argparse
 import sys
 
+import one_victim
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.find import find_config
-from mnp_plugin.benchmark.runner import Runner
-from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import VictimSpec, load_suite
 from mnp_plugin.training import logits
 
 
@@ -30,23 +26,16 @@ def blur(x: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite")
-    parser.add_argument("attack", help="label of an attack of the suite")
-    parser.add_argument("--seed", type=int, default=0, help="a seed of the suite")
+    parser = one_victim.parser(__doc__)
     parser.add_argument("--levels", type=float, nargs="+", default=[0.0, 0.5, 1.0, 2.0, 4.0], help="grey levels either way")
     a = parser.parse_args()
-    store = Store(default_cache(), default_cache())
-    runner = Runner(load_suite(find_config(a.suite)), store, torch.device("cpu"), attacks=[a.attack])
-    found = [c.victim for c in runner.cells if c.victim.seed == a.seed and isinstance(c.victim, VictimSpec)]
-    if not found:
-        sys.exit(f"'{a.suite}' has no seed {a.seed}")
-    spec = found[0]
-    data = spec.dataset.component.load(store.cache)
+    runner, spec = one_victim.chosen(a)
+    if not spec.attack.component.has_trigger:
+        sys.exit(f"error: '{a.attack}' has no trigger")
+    data = spec.dataset.component.load(runner.store.cache)
     split = stages.split_of(spec, data)
     scene = runner.scene(spec, data, split)
-    if scene.triggered is None:
-        sys.exit(f"'{a.attack}' has no trigger")
+    assert scene.triggered is not None
     noise = torch.Generator().manual_seed(0)
 
     def called(x: Tensor, levels: float) -> Tensor:

@@ -12,26 +12,19 @@ noise mode, BPP's foreign residuals) are left out.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
+import one_victim
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.find import find_config
-from mnp_plugin.benchmark.runner import Runner
-from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import VictimSpec, load_suite
 from mnp_plugin.contracts import TrainingHook
 from mnp_plugin.data.augment import shrink
 from mnp_plugin.training import fit, logits
-
-CPU = torch.device("cpu")
 
 
 class HalfTriggered(TrainingHook):
@@ -46,19 +39,15 @@ class HalfTriggered(TrainingHook):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite")
-    parser.add_argument("attack", help="label of an attack of the suite")
+    parser = one_victim.parser(__doc__)
     parser.add_argument("--steps", type=int, default=200, help="batches to learn from")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--lr", type=float, default=0.02)
     parser.add_argument("--small", action="store_true", help="on pictures of the size of the recipe's small epochs")
     parser.add_argument("--no-augmentation", action="store_true", help="without the recipe's random crops and flips")
     a = parser.parse_args()
-    store = Store(default_cache(), default_cache())
-    runner = Runner(load_suite(find_config(a.suite)), store, CPU, attacks=[a.attack])
-    victim = cast(VictimSpec, runner.cells[0].victim)
-    attack, data = victim.attack.component, victim.dataset.component.load(store.cache)
+    runner, victim = one_victim.chosen(a)
+    attack, data = victim.attack.component, victim.dataset.component.load(runner.store.cache)
     split = stages.split_of(victim, data)
     tools = runner.tools_for(["trigger visibility", victim.plain()], victim, data, split)
     state = attack.prepare(split.train, tools)
@@ -67,7 +56,7 @@ def main() -> None:
     if hook is not None:
         hook.batch(split.train[:64].pixels(), split.train.y[:64], net, 0.0)  # what learns is made with the first batch
     if not attack.has_trigger or (hook is not None and hook.learned()):
-        sys.exit(f"'{a.attack}' has no trigger before a victim is trained")
+        sys.exit(f"error: '{a.attack}' has no trigger before a victim is trained")
 
     few = torch.randperm(len(split.train), generator=tools.generator)[: a.steps * a.batch_size]
     epochs = max(round(a.steps * a.batch_size / len(few)), 1)

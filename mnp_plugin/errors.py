@@ -17,7 +17,7 @@ class UserError(ValueError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the nearest known word, else the list of what is known."""
-    options = sorted(known)
+    options = sorted(set(known))
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     if near:
         return f" Did you mean '{near[0]}'?"

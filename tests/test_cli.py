@@ -259,6 +259,15 @@ def test_unknown_names(
     assert fragment in message_of(capsys, main(arguments))
 
 
+def test_a_suite_that_is_here_and_beside_the_package_is_named_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmark_configs").mkdir()
+    (tmp_path / "benchmark_configs" / "digits.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert message_of(capsys, main(["run", "xyz"])).count(" digits,") == 1
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["describe"], ["run", "--colour"]])
 def test_wrong_usage_is_status_two(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
