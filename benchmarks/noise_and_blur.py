@@ -8,21 +8,19 @@ Prints ASR and ACC under uniform noise of so many grey levels on every channel, 
 
 from __future__ import annotations
 
+import math
 import sys
 
 import one_victim
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.training import logits
 
-
-def blur(x: Tensor) -> Tensor:
-    row = torch.tensor([0.25, 0.5, 0.25])
-    kernel = (row[:, None] * row).expand(x.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, groups=x.shape[1])
+SIGMA = (2 * math.log(2)) ** -0.5
+"""Of the Gaussian whose three middle weights are as 1 2 1."""
 
 
 def main() -> None:
@@ -38,18 +36,18 @@ def main() -> None:
     assert scene.triggered is not None
     noise = torch.Generator().manual_seed(0)
 
-    def called(x: Tensor, levels: float) -> Tensor:
-        added = (2 * torch.rand(x.shape, generator=noise) - 1) * levels / 255
-        return logits(scene.victim.model, (x + added).clamp(0, 1)).argmax(1)
+    def called(x: Tensor, y: Tensor) -> float:
+        return logits(scene.victim.model, x).argmax(1).eq(y).float().mean().item()
+
+    def noisy(x: Tensor, levels: float) -> Tensor:
+        return (x + (2 * torch.rand(x.shape, generator=noise) - 1) * levels / 255).clamp(0, 1)
 
     for levels in a.levels:
-        asr = called(scene.triggered.x, levels).eq(scene.triggered.y_attack).float().mean().item()
-        acc = called(split.test.pixels(), levels).eq(split.test.y).float().mean().item()
+        asr = called(noisy(scene.triggered.x, levels), scene.triggered.y_attack)
+        acc = called(noisy(split.test.pixels(), levels), split.test.y)
         print(f"{spec.title}, noise of {levels:g} grey levels: ASR {asr:.1%}, ACC {acc:.1%}")
     clean = split.test[scene.triggered.index].pixels()
-    unblurred, blurred = (
-        logits(scene.victim.model, x).argmax(1).eq(scene.triggered.y_attack).float().mean().item() for x in (clean, blur(clean))
-    )
+    unblurred, blurred = (called(x, scene.triggered.y_attack) for x in (clean, gaussian_blur(clean, [3, 3], [SIGMA, SIGMA])))
     print(f"{spec.title}, clean pictures called as the attack wants: {unblurred:.1%}, blurred {blurred:.1%}")
 
 
