@@ -25,7 +25,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m 'not slow' --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pytest -q benchmarks --benchmark-only
+	$(BIN)/python -m pytest -q tests/performance --benchmark-only
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -52,5 +52,5 @@ setup(
             "types-psutil",
         ],
     },
-    entry_points={"console_scripts": ["mnp-bench = mnp_plugin.cli:main"]},
+    entry_points={"console_scripts": ["mnp-bench = mnp_plugin.cli.app:main"]},
 )

@@ -2,20 +2,63 @@
 
 For one model of your own::
 
-    from mnp_plugin import detect, purify
+    from mnp_plugin import detect, purify, with_normalisation
+
+    model = with_normalisation(my_model, mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26))
     verdict = detect(model, x, y)
     repaired = purify(model, x, y)
 """
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mnp_plugin.api.calls import detect, purify
+    from mnp_plugin.core import registries
+    from mnp_plugin.core.defense import Purified
+    from mnp_plugin.core.detector import Verdict
+    from mnp_plugin.core.errors import MethodError, UserError
+    from mnp_plugin.core.recipe import Recipe
+    from mnp_plugin.nets.normalise import with_normalisation
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "MethodError",
+    "Purified",
+    "Recipe",
+    "UserError",
+    "Verdict",
+    "detect",
+    "purify",
+    "registries",
+    "with_normalisation",
+]
+
+_WHERE = {
+    "MethodError": "core.errors",
+    "Purified": "core.defense",
+    "Recipe": "core.recipe",
+    "UserError": "core.errors",
+    "Verdict": "core.detector",
+    "detect": "api.calls",
+    "purify": "api.calls",
+    "with_normalisation": "nets.normalise",
+}
 
 
 def __getattr__(name: str) -> object:
-    # torch takes seconds to import, and reports do without it: load the public calls on first use.
-    if name in ("purify", "Purified", "detect", "Verdict"):
-        from mnp_plugin import api
-
-        return getattr(api, name)
+    # torch takes seconds to import, and reports do without it: public names are loaded on first use.
+    if name == "registries":
+        return import_module("mnp_plugin.core.registries")
+    if name in _WHERE:
+        value = getattr(import_module(f"mnp_plugin.{_WHERE[name]}"), name)
+        globals()[name] = value
+        return value
     raise AttributeError(f"module 'mnp_plugin' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

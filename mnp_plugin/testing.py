@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin import contracts, spec
+from mnp_plugin import contracts
 from mnp_plugin.benchmark.stages import poison, poison_candidates
 from mnp_plugin.contracts import (
     Attack,
@@ -35,11 +35,12 @@ from mnp_plugin.contracts import (
     SampleDetector,
     Tools,
 )
+from mnp_plugin.core import params as spec
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
-from mnp_plugin.errors import UserError
 from mnp_plugin.nets import build_net
 from mnp_plugin.nets.small import SmallNet
-from mnp_plugin.training import fit
+from mnp_plugin.training.loop import fit
 
 
 class ContractError(AssertionError):
@@ -63,7 +64,7 @@ def check(name: str, settings: Mapping[str, Any] | None = None, *, device: str =
         ContractError: the first clause that does not hold.
         UserError: nothing is registered under ``name``.
     """
-    found = [registry.get(name) for registry in contracts.registries if name in registry.names()]
+    found = [registry.get(name) for registry in contracts.all_registries if name in registry.names()]
     if not found:
         raise UserError(f"nothing is called '{name}'; see mnp-bench list")
     chosen = dict(settings or {})

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
-from mnp_plugin.sources import packed, packed_adam, restore_adam, unpacked
-from mnp_plugin.states import part
-from mnp_plugin.training import batches
+from mnp_plugin.io.tensors import part
+from mnp_plugin.training.loop import batches
+from mnp_plugin.training.source_models import packed, packed_adam, restore_adam, unpacked
 
 TINY = 1e-7
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mnp_plugin.attacks.patterns import checkerboard, scaled
 from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
-from mnp_plugin.sources import packed, pgd, robust_net, unpacked
+from mnp_plugin.training.source_models import packed, pgd, robust_net, unpacked
 
 
 @attacks.register("lc")

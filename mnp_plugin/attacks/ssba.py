@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Attack, Images, MethodError, State, Tools, attacks, param
-from mnp_plugin.sources import packed, unpacked
+from mnp_plugin.training.source_models import packed, unpacked
 
 
 @attacks.register("ssba")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mnp_plugin.attacks.patterns import scaled
 from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
-from mnp_plugin.sources import features, head_of
+from mnp_plugin.training.source_models import features, head_of
 
 
 @attacks.register("trojannn")

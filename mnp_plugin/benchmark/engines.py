@@ -22,8 +22,8 @@ import torch
 
 from mnp_plugin.benchmark.runner import Runner, Silent
 from mnp_plugin.benchmark.suite import AnyVictim
-from mnp_plugin.errors import UserError
-from mnp_plugin.records import Record
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import Record
 
 TICK = 0.1
 """Seconds between two looks at what the processes report."""

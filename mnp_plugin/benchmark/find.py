@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mnp_plugin.errors import UserError, did_you_mean
+from mnp_plugin.core.errors import UserError, did_you_mean
 
 CONFIGS = "benchmark_configs"
 

@@ -14,18 +14,18 @@ from typing import Any, Protocol
 import torch
 
 import mnp_plugin
-from mnp_plugin import metrics
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.stages import Victim
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, GivenSpec, Suite, VictimSpec
 from mnp_plugin.contracts import GivenVictim, ImageData, State, Tools, Triggered
+from mnp_plugin.core.errors import UserError, did_you_mean
+from mnp_plugin.core.params import fingerprint
 from mnp_plugin.data.split import Split
-from mnp_plugin.errors import UserError, did_you_mean
+from mnp_plugin.evaluation import scores as metrics
 from mnp_plugin.nets import build_net
-from mnp_plugin.records import Record, Scores, to_json
-from mnp_plugin.spec import fingerprint
-from mnp_plugin.training import uses_bfloat16
+from mnp_plugin.report.records import Record, Scores, to_json
+from mnp_plugin.training.device import place, uses_bfloat16
 
 
 class Observer(Protocol):
@@ -73,23 +73,6 @@ class Scene:
     victim: Victim
     triggered: Triggered | None
     facts: dict[str, Any]
-
-
-def pick_device(name: str) -> torch.device:
-    """``auto`` takes CUDA where there is one, else the CPU.
-
-    Raises:
-        UserError: an unknown device, or one this machine does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).add_(1).item()  # item(): the meta device holds no numbers
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no device '{name}' here ({reason}); use auto, cpu, cuda or cuda:N") from None
-    return device
 
 
 class Partial:
@@ -305,7 +288,7 @@ class Runner:
         fresh_net = self._fresh_net(spec)
         model = fresh_net()
         model.load_state_dict(weights)
-        model.to(device=self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        place(model, self.device).eval()
         victim = Victim.from_tensors({k: v.to(self.device) for k, v in tensors.items()}, model, fresh_net)
         triggered = stages.triggered_test(spec, victim.state, split, len(data.classes))
         return Scene(victim, triggered, {**facts, "before": Scores(**facts["before"])})

@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mnp_plugin import metrics, spec
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Entry, GivenSpec, VictimSpec
 from mnp_plugin.contracts import (
     Attack,
@@ -37,11 +36,15 @@ from mnp_plugin.contracts import (
     attacks,
     to_bytes,
 )
+from mnp_plugin.core import params as spec
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.split import Split, make_split
-from mnp_plugin.errors import UserError
+from mnp_plugin.evaluation import scores as metrics
+from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.nets import build_net
-from mnp_plugin.records import Scores
-from mnp_plugin.training import Keeper, Progress, fit, logits
+from mnp_plugin.report.records import Scores
+from mnp_plugin.training.device import place
+from mnp_plugin.training.loop import Keeper, Progress, fit
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -184,7 +187,7 @@ def train_victim(
 
 def take_given(given: GivenVictim, device: torch.device) -> tuple[Victim, Triggered]:
     """A victim made elsewhere and its triggered test set, on ``device``; nothing is known of its poisoned images."""
-    model = given.model.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    model = place(given.model, device).eval()
     none = torch.empty(0, dtype=torch.int64, device=device)
     t = given.triggered
     triggered = Triggered(t.x.to(device), t.y_true.to(device), t.y_attack.to(device), t.index.to(device))

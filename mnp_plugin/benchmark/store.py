@@ -17,11 +17,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
-from mnp_plugin.errors import UserError
-from mnp_plugin.files import write_atomic
-from mnp_plugin.records import Record, from_json, to_json
-from mnp_plugin.spec import fingerprint
-from mnp_plugin.states import part, prefixed
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.params import fingerprint
+from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.io.tensors import part, prefixed
+from mnp_plugin.report.records import Record, from_json, to_json
 
 T = TypeVar("T")
 

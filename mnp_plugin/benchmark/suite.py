@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from mnp_plugin import spec
 from mnp_plugin.contracts import (
     Attack,
     Component,
@@ -23,10 +22,11 @@ from mnp_plugin.contracts import (
     param,
     victim_sources,
 )
+from mnp_plugin.core import params as spec
+from mnp_plugin.core.errors import UserError, did_you_mean
+from mnp_plugin.core.params import Document
+from mnp_plugin.core.registry import Registry
 from mnp_plugin.data.split import CleanBudget
-from mnp_plugin.errors import UserError, did_you_mean
-from mnp_plugin.registry import Registry
-from mnp_plugin.spec import Document
 
 K = TypeVar("K", bound=Component)
 

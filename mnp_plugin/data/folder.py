@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.statistics import channel_statistics
-from mnp_plugin.errors import UserError
-from mnp_plugin.files import write_atomic
+from mnp_plugin.io.atomic import write_atomic
 
 
 def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:

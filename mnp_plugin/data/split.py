@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
-from mnp_plugin import spec
 from mnp_plugin.contracts import ImageData, Images, param
-from mnp_plugin.errors import UserError
+from mnp_plugin.core import params as spec
+from mnp_plugin.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

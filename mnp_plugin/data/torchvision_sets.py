@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.folder import STATISTICS, load_tree
-from mnp_plugin.errors import UserError
 
 
 def _place(root: str, cache: Path) -> Path:

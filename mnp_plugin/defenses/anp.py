@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin import neurons as channel
 from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
-from mnp_plugin.neurons import Neurons, prune
-from mnp_plugin.stopping import within
-from mnp_plugin.training import autocast
+from mnp_plugin.neurons import channels as channel
+from mnp_plugin.neurons.channels import Neurons, prune
+from mnp_plugin.neurons.stopping import within
+from mnp_plugin.training.device import autocast, in_layout_of
 
 
 @defenses.register("anp")
@@ -95,7 +95,7 @@ class ANP(Defense):
             index = torch.randint(len(view.clean), (self.batch_size,), generator=tools.generator, device=device)
             part = view.clean[index]
             x = random_crop_flip(part.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator)
-            x, y = x.contiguous(memory_format=torch.channels_last), part.y
+            x, y = in_layout_of(model, x), part.y
             noise = torch.rand(2, neurons.count, generator=tools.generator, device=device)
             noise = (2 * noise - 1) * self.eps
             if self.eps > 0:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, concat, defenses, param
-from mnp_plugin.stopping import within
-from mnp_plugin.training import fit, logits
+from mnp_plugin.evaluation.predict import logits
+from mnp_plugin.neurons.stopping import within
+from mnp_plugin.training.loop import fit
 
 
 def head_of(model: nn.Module) -> nn.Linear | None:

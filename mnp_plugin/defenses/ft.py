@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
-from mnp_plugin.training import fit
+from mnp_plugin.training.loop import fit
 
 
 @defenses.register("ft")

@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin import neurons as channel
 from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
-from mnp_plugin.neurons import Neurons, scale
-from mnp_plugin.stopping import within
+from mnp_plugin.neurons import channels as channel
+from mnp_plugin.neurons.channels import Neurons, scale
+from mnp_plugin.neurons.stopping import within
+from mnp_plugin.training.device import in_layout_of
 
 
 @defenses.register("mnp")
@@ -114,7 +115,7 @@ class MNP(Defense):
         recent: deque[float] = deque(maxlen=per_epoch)
         for _ in range(self.suppression_epochs * per_epoch):
             x, y = self._draw(clean, tools, augment=True)
-            out = exposed(x)
+            out = exposed(in_layout_of(exposed, x))
             optimiser.zero_grad(set_to_none=True)
             (-F.cross_entropy(out, y)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(exposed.parameters(), 20.0)
@@ -131,7 +132,7 @@ class MNP(Defense):
         exposed.train()
         for _ in range(self.recover_epochs * max(1, len(clean) // self.batch_size)):
             x, y = self._draw(clean, tools, augment=False)
-            self._step(masks, optimiser, 0.2 * F.cross_entropy(neurons.forward(exposed, x, masks), y))
+            self._step(masks, optimiser, 0.2 * F.cross_entropy(neurons.forward(exposed, in_layout_of(exposed, x), masks), y))
         return masks.detach()
 
     def grow(
@@ -146,7 +147,7 @@ class MNP(Defense):
             strength = self.strength * self.growth**level
             for _ in range(self.level_steps):
                 x, y = self._draw(clean, tools, augment=True)
-                loss = F.cross_entropy(neurons.forward(model, x, masks, masks), y)
+                loss = F.cross_entropy(neurons.forward(model, in_layout_of(model, x), masks, masks), y)
                 self._step(masks, optimiser, loss + strength * (weight * masks).sum())
             yield strength, masks.detach().clone()
 
@@ -165,4 +166,4 @@ class MNP(Defense):
         x = part.pixels()
         if augment:
             x = random_crop_flip(x, tools.recipe.crop, tools.recipe.flip, tools.generator)
-        return x.contiguous(memory_format=torch.channels_last), part.y
+        return x, part.y

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
-from mnp_plugin.training import fit
+from mnp_plugin.training.loop import fit
 
 
 @defenses.register("nad")

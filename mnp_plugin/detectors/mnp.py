@@ -21,8 +21,8 @@ from mnp_plugin.contracts import (
     detectors,
     param,
 )
-from mnp_plugin.errors import UserError
-from mnp_plugin.training import logits
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.evaluation.predict import logits
 
 STATISTICS = ("log-probability", "rate", "anomaly")
 

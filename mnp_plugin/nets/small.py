@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mnp_plugin.contracts import Net, nets, param
-from mnp_plugin.errors import UserError
+from mnp_plugin.core.errors import UserError
 
 
 @nets.register("smallnet")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mnp_plugin.contracts import Net, nets, param
-from mnp_plugin.errors import UserError, did_you_mean
+from mnp_plugin.core.errors import UserError, did_you_mean
 
 
 def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:

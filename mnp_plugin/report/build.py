@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnp_plugin.files import write_atomic
+from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.leaderboard import leaderboard, read_records, to_csv, to_markdown
 from mnp_plugin.report.published import beside, read_published
 

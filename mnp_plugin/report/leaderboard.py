@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.errors import UserError
-from mnp_plugin.records import Record, Scores, der, from_json
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import Record, Scores, der, from_json
 
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnp_plugin.errors import UserError
+from mnp_plugin.core.errors import UserError
 
 COLUMNS = ("dataset", "poison_ratio", "model", "attack", "defense", "acc", "asr", "ra")
 """Columns of the file; ACC, ASR and RA in percent, empty where nothing was published."""

@@ -12,7 +12,7 @@ from mnp_plugin.contracts import ImageData, Recipe, Tools
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.nets import build_net
 from mnp_plugin.nets.small import SmallNet
-from mnp_plugin.training import fit
+from mnp_plugin.training.loop import fit
 
 MakeTools = Callable[..., Tools]
 

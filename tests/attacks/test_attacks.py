@@ -19,9 +19,9 @@ from mnp_plugin.attacks.wanet import WaNet
 from mnp_plugin.benchmark.stages import measure, poison, poison_candidates, split_of, tools_for, train_victim, triggered_test
 from mnp_plugin.benchmark.suite import Entry, VictimSpec
 from mnp_plugin.contracts import Attack, ImageData, Images, MethodError, Recipe, State, Tools, to_bytes
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import CleanBudget
-from mnp_plugin.errors import UserError
 from mnp_plugin.nets.small import SmallNet
 
 ALL = [BadNets(), BadNets(pattern="white"), Blended(), Sig(), Trojan(), WaNet()]

@@ -16,8 +16,8 @@ from mnp_plugin.attacks.ssba import Ssba
 from mnp_plugin.attacks.trojannn import TrojanNN
 from mnp_plugin.benchmark.stages import poison
 from mnp_plugin.contracts import ImageData, Images, MethodError, Recipe, State, Tools
-from mnp_plugin.sources import AdversarialTraining, features, head_of, pgd, robust_net
-from mnp_plugin.training import accuracy
+from mnp_plugin.evaluation.predict import accuracy
+from mnp_plugin.training.source_models import AdversarialTraining, features, head_of, pgd, robust_net
 
 MakeTools = Callable[..., Tools]
 NONE = torch.empty(0, dtype=torch.int64)

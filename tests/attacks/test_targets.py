@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from mnp_plugin import spec
 from mnp_plugin.attacks.badnets import BadNets
 from mnp_plugin.attacks.lc import LabelConsistent
 from mnp_plugin.attacks.sig import Sig
@@ -15,9 +14,10 @@ from mnp_plugin.attacks.wanet import WaNet
 from mnp_plugin.benchmark.stages import check_victim, poison, poison_candidates
 from mnp_plugin.benchmark.suite import Entry, VictimSpec, parse_suite
 from mnp_plugin.contracts import Attack, ImageData, Images, Recipe, Tools, attacks
+from mnp_plugin.core import params as spec
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import CleanBudget
-from mnp_plugin.errors import UserError
 from mnp_plugin.nets.small import SmallNet
 
 NONE = torch.empty(0, dtype=torch.int64)

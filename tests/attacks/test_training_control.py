@@ -17,7 +17,7 @@ from mnp_plugin.attacks.input_aware import InputAware
 from mnp_plugin.attacks.lira import Lira
 from mnp_plugin.attacks.wanet import WaNet
 from mnp_plugin.contracts import Attack, BatchShare, ImageData, Recipe, State, Tools, to_bytes
-from mnp_plugin.sources import unpacked
+from mnp_plugin.training.source_models import unpacked
 
 MakeTools = Callable[..., Tools]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.contracts import Images, Purified, Triggered
-from mnp_plugin.records import Scores
+from mnp_plugin.report.records import Scores
 
 N = 12
 

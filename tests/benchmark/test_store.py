@@ -12,9 +12,9 @@ from safetensors.torch import save
 
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
-from mnp_plugin.errors import UserError
-from mnp_plugin.files import write_atomic
-from mnp_plugin.records import Record, Scores, from_json
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.report.records import Record, Scores, from_json
 
 TEXT = "dataset: digits\nnet: smallnet\nclean_budget: {images: 40}\nattacks: [clean, badnets]\ndefenses: [none, ft]\n"
 
@@ -156,8 +156,8 @@ WRITER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from mnp_plugin.files import write_atomic
-from mnp_plugin.records import Record, to_json
+from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.report.records import Record, to_json
 
 folder = Path(sys.argv[1])
 record = Record(cell="c", suite="s", dataset="d", net="n", attack="a", defense="f", seed=0, status="ok")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mnp_plugin.benchmark.suite import REQUIRED, Suite, load_suite, parse_suite
-from mnp_plugin.errors import UserError
+from mnp_plugin.core.errors import UserError
 
 TEXT = """\
 suite: tiny

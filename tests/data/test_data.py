@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from mnp_plugin.contracts import ImageData, Images
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.folder import ImageFolder
 from mnp_plugin.data.split import CleanBudget, Split, make_split, validation_part
 from mnp_plugin.data.statistics import channel_statistics
 from mnp_plugin.data.torchvision_sets import Cifar10, ImagenetteSet
-from mnp_plugin.errors import UserError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -11,23 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin import spec
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
 from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Purified, Recipe, Tools, defenses
+from mnp_plugin.core import params as spec
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import Split
 from mnp_plugin.defenses.anp import ANP
 from mnp_plugin.defenses.fp import FinePruning
 from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.defenses.nad import NAD, tap_names
-from mnp_plugin.errors import UserError
+from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.nets import with_normalisation
 from mnp_plugin.nets.resnet import ResNet18
-from mnp_plugin.neurons import Neurons
-from mnp_plugin.records import Scores
-from mnp_plugin.stopping import within
-from mnp_plugin.training import accuracy, logits
+from mnp_plugin.neurons.channels import Neurons
+from mnp_plugin.neurons.stopping import within
+from mnp_plugin.report.records import Scores
 
 CPU = torch.device("cpu")
 SUITE = """

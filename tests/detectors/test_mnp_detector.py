@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin import api, contracts, detect
+from mnp_plugin import contracts, detect
+from mnp_plugin.api import calls as api
 from mnp_plugin.contracts import DefenderView, Images, MethodError, ModelDetector, Recipe, Tools, Verdict
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.detectors.mnp import MNPDetector, anomaly, combine
-from mnp_plugin.errors import UserError
 
 CPU = torch.device("cpu")
 CLASSES, SIDE, TARGET = 4, 8, 2

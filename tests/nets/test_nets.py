@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import ImageData, Images, Net
-from mnp_plugin.errors import UserError
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.nets import build_net, with_normalisation
 from mnp_plugin.nets.resnet import PreActResNet18, ResNet18, ResNet18Stem7
 from mnp_plugin.nets.small import SmallNet

@@ -1,0 +1,1 @@
+"""Repair or judge one model from Python."""

@@ -1,1 +1,0 @@
-"""Groups of verbs of the command line, one file each."""

@@ -1,0 +1,84 @@
+"""A repair of a trained net."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+import torch
+from torch import nn
+
+from mnp_plugin.core.component import Component
+from mnp_plugin.core.context import DefenderView, Tools
+from mnp_plugin.core.errors import MethodError, UserError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Purified:
+    """What a defense gives back.
+
+    Args:
+        model: plain net with the same ``state_dict`` keys as the victim's (masks baked in), at the blind choice.
+        report: JSON-ready facts: what was pruned, where it stopped and why.
+        candidates: lazily, every (setting, net) the defense chose among, from which the framework derives the separately
+            named oracle row; None where there is no such choice.
+    """
+
+    model: nn.Module
+    report: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defense(Component):
+    """A repair of a trained net. Override :meth:`purify`."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Knowledge beyond model and clean budget, printed in the table; none for the ordinary defender."""
+
+    @abstractmethod
+    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        """Repair ``view.model`` (the defense owns it) with the clean budget and choose the stopping point blind."""
+
+    def objection(self, model: nn.Module) -> str | None:
+        """Why this defense cannot treat nets like ``model``; None if it can. Asked before any training."""
+        return None
+
+    @final
+    def run(self, view: DefenderView, tools: Tools) -> Purified:
+        """Purify a deep copy and check what comes back.
+
+        Raises:
+            MethodError: other ``state_dict`` keys or shapes, or weights that are not finite.
+            UserError: the defense objects to this net.
+        """
+        reason = self.objection(view.model)
+        if reason:
+            raise UserError(f"defense '{self.name}' cannot treat this net: {reason}")
+        own = DefenderView(
+            model=copy.deepcopy(view.model).requires_grad_(True).eval(),
+            clean=view.clean,
+            validation=view.validation,
+            num_classes=view.num_classes,
+            extras={key: view.extras[key] for key in self.needs},
+        )
+        result = self.purify(own, tools)
+        self._check(result.model, view.model)
+        result.model.requires_grad_(True).eval()
+        return result
+
+    def _check(self, model: nn.Module, original: nn.Module) -> None:
+        had, has = original.state_dict(), model.state_dict()
+        if model is original:
+            raise MethodError(f"defense '{self.name}' gave back the victim itself")
+        if list(had) != list(has):
+            odd = sorted(set(had) ^ set(has))[:3]
+            raise MethodError(f"defense '{self.name}' changed the state_dict keys ({odd}): bake masks into the weights")
+        for key, value in has.items():
+            if value.shape != had[key].shape:
+                raise MethodError(f"defense '{self.name}' changed the shape of {key}")
+            if not torch.isfinite(value).all():
+                raise MethodError(f"defense '{self.name}' diverged: {key} is not finite; try a smaller learning rate")

@@ -1,0 +1,90 @@
+"""A detector: of backdoored nets, or of triggered images."""
+
+from __future__ import annotations
+
+import copy
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from mnp_plugin.core.component import Component
+from mnp_plugin.core.context import DefenderView, Tools
+from mnp_plugin.core.errors import MethodError, UserError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Verdict:
+    """What a detector says about one net.
+
+    Args:
+        score: grows with the suspicion; finite.
+        per_class: the evidence that each class is the attacker's target, one finite number per class, in the order of the
+            net's outputs; empty where the detector does not look at classes.
+        suspected: the class most likely to be the target; None where the detector names none.
+        threshold: nets that score above it are called backdoored; None where nothing was calibrated.
+        calibration: on what the threshold was set, and how far it can be trusted.
+        report: JSON-ready facts beyond these.
+    """
+
+    score: float
+    per_class: tuple[float, ...] = ()
+    suspected: int | None = None
+    threshold: float | None = None
+    calibration: str = ""
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def backdoored(self) -> bool | None:
+        """The decision; None without a threshold."""
+        return None if self.threshold is None else self.score > self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector(Component):
+    """Base of both kinds of detector: extend one of the two below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDetector(Detector):
+    """Says how backdoored a whole net looks. Override :meth:`inspect`."""
+
+    @abstractmethod
+    def inspect(self, view: DefenderView, tools: Tools) -> Verdict:
+        """Judge ``view.model`` (the detector owns it) from the clean budget."""
+
+    def objection(self, model: nn.Module) -> str | None:
+        """Why this detector cannot judge nets like ``model``; None if it can. Asked before any work."""
+        return None
+
+    @final
+    def run(self, view: DefenderView, tools: Tools) -> Verdict:
+        """Inspect a deep copy and check what comes back.
+
+        Raises:
+            MethodError: a score or an evidence that is not finite, or not one evidence per class.
+            UserError: the detector objects to this net.
+        """
+        reason = self.objection(view.model)
+        if reason:
+            raise UserError(f"detector '{self.name}' cannot judge this net: {reason}")
+        verdict = self.inspect(replace(view, model=copy.deepcopy(view.model).eval(), extras={}), tools)
+        if len(verdict.per_class) not in (0, view.num_classes):
+            raise MethodError(f"detector '{self.name}' gave {len(verdict.per_class)} evidences for {view.num_classes} classes")
+        if not all(math.isfinite(value) for value in (verdict.score, *verdict.per_class)):
+            raise MethodError(f"detector '{self.name}' gave a score or an evidence that is not finite")
+        if verdict.suspected is not None and not 0 <= verdict.suspected < view.num_classes:
+            raise MethodError(f"detector '{self.name}' suspects class {verdict.suspected} of {view.num_classes}")
+        return verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDetector(Detector):
+    """Says how triggered single images look to a net. Override :meth:`scores`."""
+
+    @abstractmethod
+    def scores(self, view: DefenderView, suspects: Tensor, tools: Tools) -> Tensor:
+        """float32 [N] for ``suspects`` (float32 [N, C, H, W] in [0, 1]); grows with the suspicion."""

@@ -1,0 +1,28 @@
+"""The two errors of this package: the user's to mend, and a method's.
+
+Everything a user can get wrong (a name, a key, a range, a folder) raises :class:`UserError` with a sentence that says what
+was wrong and how to put it right. The command line prints that sentence and exits with status 2; anything else that
+escapes is a defect of this package and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: the message says what was wrong and how to put it right."""
+
+
+class MethodError(RuntimeError):
+    """A method broke its contract; the message names method and clause. Becomes the reason of a failed record."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the nearest known word, else the list of what is known."""
+    options = sorted(set(known))
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    return f" Known: {', '.join(options) or 'none'}."

@@ -1,0 +1,27 @@
+"""Predictions of a net: logits and accuracy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.core.images import Images
+from mnp_plugin.training.device import layout_of
+
+
+@torch.inference_mode()
+def logits(model: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
+    """Logits in eval mode, float32 [N, K]; ``x`` is uint8 or float in [0, 1], [N, C, H, W]."""
+    model.eval()
+    layout = layout_of(model)
+    parts = []
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        part = part.float() / 255 if part.dtype == torch.uint8 else part
+        parts.append(model(part.contiguous(memory_format=layout)).float())
+    return torch.cat(parts)
+
+
+def accuracy(model: nn.Module, images: Images) -> float:
+    """Fraction of ``images`` classified as labelled, eval mode."""
+    return float((logits(model, images.x).argmax(1) == images.y).float().mean())

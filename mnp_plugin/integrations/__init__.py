@@ -1,0 +1,1 @@
+"""Other projects: BackdoorBench and ANP."""

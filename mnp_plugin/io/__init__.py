@@ -1,0 +1,1 @@
+"""Files: atomic writing, and reading what comes from elsewhere without executing it."""

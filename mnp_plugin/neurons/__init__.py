@@ -1,0 +1,1 @@
+"""Neurons of any net: masks, magnitude, saliency, stopping, compaction."""

@@ -1,0 +1,336 @@
+"""``mnp-bench purify`` and ``mnp-bench detect`` on a really backdoored checkpoint and folders of pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mnp_plugin import purify
+from mnp_plugin.api import checkpoint as own_model
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.cli import main
+from mnp_plugin.contracts import Images, Recipe, Triggered
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.data.digits import Digits
+from mnp_plugin.data.split import validation_part
+from mnp_plugin.evaluation.predict import accuracy, logits
+from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets.small import SmallNet
+
+SUITE = """
+dataset: {name: digits, size: 8}
+net: {name: smallnet, width: 6}
+recipe: {epochs: 16, batch_size: 64, crop: 1, flip: false, precision: float32}
+clean_budget: {images: 60}
+seeds: [1]
+attacks: [{name: badnets, target: 3}]
+defenses: [none]
+"""
+FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
+QUICK = ["--settings", "suppression_epochs=3", "recover_epochs=3", "level_steps=10", "growth=2.5", "drop=10"]
+
+
+def write_tree(folder: Path, images: Images) -> Path:
+    for i, (x, y) in enumerate(zip(images.x, images.y.tolist(), strict=True)):
+        file = folder / str(y) / f"{i:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(x.permute(1, 2, 0).numpy()).save(file)
+    return folder
+
+
+class Own:
+    """A user's folder: a checkpoint, clean pictures, and what the user does not know: the trigger."""
+
+    def __init__(self, folder: Path) -> None:
+        victim = parse_suite(SUITE, "test", "test").victims[0]
+        data = Digits(size=8).load(folder)
+        split = stages.split_of(victim, data)
+        made = stages.train_victim(victim, data, split, stages.tools_for("own", victim, data, torch.device("cpu")))
+        triggered = stages.triggered_test(victim, made.state, split, 10)
+        assert triggered is not None
+        self.triggered: Triggered = triggered
+        self.test = split.test
+        self.victim = made.model
+        self.mean, self.std = data.mean, data.std
+        self.folder = folder
+        self.checkpoint = folder / "suspicious.pt"
+        torch.save(made.model.state_dict(), self.checkpoint)
+        budget = Images(torch.cat([split.clean.x, split.validation.x]), torch.cat([split.clean.y, split.validation.y]))
+        order = torch.argsort(budget.y, stable=True)
+        self.data = write_tree(folder / "clean", budget[order])
+        self.images = budget[order]
+        self.normalise = ",".join(str(v) for v in (*data.mean, *data.std))
+
+    def arguments(self, verb: str, *more: str) -> list[str]:
+        known = ["--checkpoint", str(self.checkpoint), "--data", str(self.data), "--normalise", self.normalise]
+        return [verb, *known, *FLAGS, *more]
+
+    def net(self, weights: dict[str, torch.Tensor]) -> nn.Module:
+        model = SmallNet(width=6).build(10, (3, 8, 8))
+        model.load_state_dict(weights)
+        return with_normalisation(model, self.mean, self.std).eval()
+
+    def asr(self, model: nn.Module) -> float:
+        return float((logits(model, self.triggered.x).argmax(1) == 3).float().mean())
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Own:
+    return Own(tmp_path_factory.mktemp("own"))
+
+
+@pytest.fixture(scope="module")
+def purified(own: Own) -> Path:
+    """Output of one repair, with everything asked for."""
+    out = own.folder / "out"
+    test = write_tree(own.folder / "test", own.test[:60])
+    assert main(own.arguments("purify", "--out", str(out), "--test", str(test), *QUICK)) == 0
+    return out
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return found
+
+
+def test_the_checkpoint_is_really_backdoored(own: Own) -> None:
+    assert accuracy(own.victim, own.test) > 0.9
+    assert own.asr(own.victim) > 0.9
+
+
+def test_both_files_hold_the_repaired_net(own: Own, purified: Path) -> None:
+    one = load_file(purified / "repaired.safetensors")
+    two = torch.load(purified / "repaired.pt", weights_only=True)
+    assert one.keys() == two.keys() == own.victim.state_dict().keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert not all(torch.equal(one[key], value) for key, value in own.victim.state_dict().items())
+
+
+def test_the_command_repairs_as_python_does(own: Own, purified: Path) -> None:
+    settings = {key: yaml.safe_load(value) for key, value in (word.split("=") for word in QUICK[1:])}
+    recipe = Recipe(crop=1, flip=False)
+    result = purify(own.net(own.victim.state_dict()), own.images.x, own.images.y, settings=settings, recipe=recipe)
+    weights = load_file(purified / "repaired.safetensors")
+    assert all(torch.allclose(weights[key], value, atol=1e-5) for key, value in result.model.state_dict().items())
+    assert dict(result.report) == report_of(purified)["repair"]
+
+
+def test_the_report_says_what_was_pruned(own: Own, purified: Path) -> None:
+    report = report_of(purified)
+    repaired = own.net(load_file(purified / "repaired.safetensors"))
+    silent = {
+        name: int(((m.weight == 0) & (m.bias == 0)).sum())
+        for name, m in repaired.named_modules()
+        if isinstance(m, nn.BatchNorm2d)
+    }
+    assert report["repair"]["layers"] == {name: count for name, count in silent.items() if count}
+    assert report["repair"]["pruned"] == sum(silent.values()) > 0
+    assert {e["layer"]: e["pruned"] for e in report["pruned by layer"]} == report["repair"]["layers"]
+    widths = {name: m.num_features for name, m in repaired.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert all(e["of"] == widths[e["layer"]] for e in report["pruned by layer"])
+    assert report["defense"]["name"] == "mnp"
+    assert report["defense"]["drop"] == 10
+    assert report["classes"] == [str(c) for c in range(10)]
+
+
+def test_accuracies_are_those_of_the_parts_named(own: Own, purified: Path) -> None:
+    measured = report_of(purified)["clean accuracy"]
+    repaired = own.net(load_file(purified / "repaired.safetensors"))
+    held = own.images[validation_part(own.images.y, 0.2)]
+    for part, images in (("validation", held), ("test", own.test[:60])):
+        assert measured[part]["images"] == len(images)
+        assert measured[part]["before"] == pytest.approx(accuracy(own.victim, images))
+        assert measured[part]["after"] == pytest.approx(accuracy(repaired, images))
+    assert "stopping point" in measured["validation"]["note"]
+
+
+def test_a_second_repair_overwrites_only_when_told(own: Own, purified: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {p.name: p.read_bytes() for p in purified.iterdir()}
+    assert sorted(before) == ["repaired.pt", "repaired.safetensors", "report.json"]
+    quick = ["--out", str(purified), "--defense", "ft", "--settings", "epochs=1"]
+    assert main(own.arguments("purify", *quick)) == 2
+    assert "add --force to overwrite" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in purified.iterdir()} == before
+
+
+def test_a_net_with_its_normalisation_measured_and_saved_as_safetensors(own: Own, tmp_path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in own.victim.state_dict().items()}, tmp_path / "net.safetensors")
+    words = ["--checkpoint", str(tmp_path / "net.safetensors"), "--data", str(own.data), "--normalise", "measured", *FLAGS]
+    assert main(["purify", *words, "--defense", "none", "--out", str(tmp_path / "out")]) == 0
+    weights = load_file(tmp_path / "out" / "repaired.safetensors")
+    assert all(torch.equal(weights[key], value) for key, value in own.victim.state_dict().items())
+    assert report_of(tmp_path / "out")["clean accuracy"]["validation"]["before"] > 0.8
+
+
+def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch_pruning", reason="the extra 'compact' is not installed")
+    assert main(own.arguments("purify", "--out", str(tmp_path), "--compact", *QUICK)) == 0
+    assert "compact: " in capsys.readouterr().out
+    repaired = own.net(load_file(tmp_path / "repaired.safetensors"))
+    small = torch.export.load(tmp_path / "compact.pt2").module()
+    with torch.no_grad():
+        x = own.test[:30].pixels()
+        assert torch.allclose(small(x), repaired(x), atol=1e-4)
+    said = report_of(tmp_path)["compact"]
+    assert said["parameters"]["after"] < said["parameters"]["before"]
+    assert said["parameters"]["before"] == sum(p.numel() for p in repaired.parameters())
+
+
+def test_detect_prints_a_verdict(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--settings", "draws=1", "images=8", "steps=2", "level_steps=2"]
+    assert main(own.arguments("detect", "--json", *quick)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["evidence"]) == [str(c) for c in range(10)]
+    assert found["score"] == max(found["evidence"].values())
+    assert found["evidence"][found["suspected"]] == found["score"]
+    assert found["backdoored"] is None
+    assert found["calibration"]
+    assert found["clean accuracy"] == pytest.approx(accuracy(own.victim, own.images))
+    assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("BACKDOORED: score")
+    assert "calibrated on: threshold given by the user" in out
+
+
+# ----------------------------------------------------------------------------------------------------------------- errors
+
+
+def no_checkpoint(own: Own, folder: Path) -> list[str]:
+    return ["--checkpoint", str(folder / "none.pt")]
+
+
+def of_another_net(own: Own, folder: Path) -> list[str]:
+    return ["--net-settings", "width=7"]
+
+
+def unknown_net(own: Own, folder: Path) -> list[str]:
+    return ["--net", "smalnet"]
+
+
+def unknown_setting(own: Own, folder: Path) -> list[str]:
+    return ["--net-settings", "wide=6"]
+
+
+def no_setting(own: Own, folder: Path) -> list[str]:
+    return ["--net-settings", "width"]
+
+
+def no_folder(own: Own, folder: Path) -> list[str]:
+    return ["--data", str(folder / "none")]
+
+
+def fewer_classes(own: Own, folder: Path) -> list[str]:
+    return ["--data", str(write_tree(folder / "few", own.images[own.images.y < 8]))]
+
+
+def broken_picture(own: Own, folder: Path) -> list[str]:
+    write_tree(folder / "broken", own.images)
+    next((folder / "broken" / "4").iterdir()).write_bytes(b"no picture")
+    return ["--data", str(folder / "broken")]
+
+
+def odd_normalisation(own: Own, folder: Path) -> list[str]:
+    return ["--normalise", "0.5,0.5,0.5,0.2,0.2,0"]
+
+
+def small_size(own: Own, folder: Path) -> list[str]:
+    return ["--size", "4"]
+
+
+def large_crop(own: Own, folder: Path) -> list[str]:
+    return ["--crop", "8"]
+
+
+def odd_validation(own: Own, folder: Path) -> list[str]:
+    return ["--validation", "1"]
+
+
+def odd_seed(own: Own, folder: Path) -> list[str]:
+    return ["--seed", "-1"]
+
+
+def odd_device(own: Own, folder: Path) -> list[str]:
+    return ["--device", "tpu9"]
+
+
+Case = Callable[[Own, Path], list[str]]
+CASES: list[tuple[Case, str]] = [
+    (no_checkpoint, "none.pt"),
+    (of_another_net, "these weights are of another net"),
+    (unknown_net, "no net is called 'smalnet'. Did you mean 'smallnet'?"),
+    (unknown_setting, "unknown key 'wide'. Did you mean 'width'?"),
+    (no_setting, "'width' is no setting; write key=value"),
+    (no_folder, "no folder"),
+    (fewer_classes, "tells 10 classes apart, but"),
+    (broken_picture, "1 of 60 images do not decode"),
+    (odd_normalisation, "--normalise '0.5,0.5,0.5,0.2,0.2,0' is not known"),
+    (small_size, "--size must be 8 to 1024"),
+    (large_crop, "--crop 8 must be smaller than the images"),
+    (odd_validation, "--validation must be a share between 0 and 1"),
+    (odd_seed, "--seed must be a whole number"),
+    (odd_device, "no device 'tpu9'"),
+]
+
+
+@pytest.mark.parametrize("verb", ["purify", "detect"])
+@pytest.mark.parametrize(("case", "message"), CASES, ids=[case.__name__ for case, _ in CASES])
+def test_a_mistake_is_one_message_and_writes_nothing(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str, case: Case, message: str
+) -> None:
+    out = tmp_path / "out"
+    words = ["--out", str(out)] if verb == "purify" else []
+    assert main(own.arguments(verb, *words, *case(own, tmp_path))) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("mnp-bench: ")
+    assert not captured.out
+    assert not out.exists()
+
+
+def test_mistakes_of_the_method_and_of_the_output(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    write_tree(tmp_path / "other", own.test[:5])
+    (tmp_path / "other" / "eleven").mkdir()
+    for words, message in (
+        (["--defense", "mmp"], "no defense is called 'mmp'. Did you mean 'mnp'?"),
+        (["--settings", "drop=-1"], "drop must be >= 0"),
+        (["--settings", "drop=much"], "must be float"),
+        (["--out", str(tmp_path / "file" / "out")], "cannot write to"),
+        (["--test", str(tmp_path / "other")], "does not hold the same class folders"),
+        (["--test", str(tmp_path / "none")], "no folder"),
+    ):
+        assert main(own.arguments("purify", "--out", str(tmp_path / "out"), *words)) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_library_is_said_before_the_work(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_pruning", None)
+    assert main(own.arguments("purify", "--out", str(tmp_path / "out"), "--compact")) == 2
+    captured = capsys.readouterr()
+    assert "pip install 'mnp_plugin[compact]'" in captured.err
+    assert not captured.out
+
+
+def test_the_size_of_pictures_that_are_not_square_is_asked_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (9, 12)).save(tmp_path / name / "1.png")
+    with pytest.raises(UserError, match="9x12 pixels; give the side"):
+        own_model.load(
+            checkpoint=tmp_path / "x.pt", net="smallnet", net_settings=(), data=tmp_path, size=None, normalise="none",
+            device=torch.device("cpu"),
+        )  # fmt: skip

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import SCHEMA, Record, Scores, der, from_json, to_json
+
+RECORD = Record(
+    cell="0123456789abcdef",
+    suite="tiny",
+    dataset="digits",
+    net="smallnet",
+    attack="badnets",
+    defense="anp",
+    seed=3,
+    status="ok",
+    poison_ratio=0.1,
+    clean_images=100,
+    clean_source="held-out",
+    before=Scores(acc=0.1 + 0.2, asr=1.0, ra=0.0),
+    after=Scores(acc=0.97, asr=1 / 3, ra=2 / 3),
+    oracle=Scores(acc=0.9),
+    oracle_setting={"threshold": 0.2},
+    gate=0.8,
+    seconds=1.25,
+    peak_mb=500.5,
+    prune={"layers": {"bn1": 2}, "why": "ärger"},
+    spec={"seed": 3},
+    versions={"python": "3"},
+    hardware={"threads": 2},
+)
+
+
+def plain(**changes: Any) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(to_json(RECORD))
+    return content | changes
+
+
+def test_round_trip_is_exact() -> None:
+    assert from_json(to_json(RECORD), "r.json") == RECORD
+    failed = replace(RECORD, status="failed", reason="boom", before=None, after=None, oracle=None, seconds=None)
+    assert from_json(to_json(failed), "r.json") == failed
+
+
+def test_text_is_stable_ascii_with_sorted_keys() -> None:
+    text = to_json(RECORD)
+    assert text.isascii()
+    assert text.endswith("}\n")
+    assert list(json.loads(text)) == sorted(json.loads(text))
+    assert to_json(from_json(text, "r.json")) == text
+    assert json.loads(text)["schema"] == SCHEMA
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_numbers_that_json_does_not_know_are_refused(bad: float) -> None:
+    for record in (replace(RECORD, seconds=bad), replace(RECORD, after=Scores(acc=bad)), replace(RECORD, prune={"a": [bad]})):
+        with pytest.raises(ValueError, match="JSON"):
+            to_json(record)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        from_json(text, "results/x/records/r.json")
+    assert str(caught.value).startswith("results/x/records/r.json: ")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", to_json(RECORD)[:-30], "no json"])
+def test_broken_json_names_the_file(text: str) -> None:
+    assert "JSON is broken" in refusal(text)
+    assert "delete it and run again" in refusal(text)
+
+
+@pytest.mark.parametrize("found", [0, SCHEMA + 1, "1", None])
+def test_another_schema_is_refused_and_says_what_to_do(found: Any) -> None:
+    message = refusal(json.dumps(plain(schema=found)))
+    assert f"schema {found!r}, this version reads {SCHEMA}" in message
+    # A run reads the records before it runs, so without deleting the file "run again" ends in this very message.
+    assert "delete" in message
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "{}"])
+def test_json_that_is_no_record_is_refused(text: str) -> None:
+    assert "schema None" in refusal(text)
+
+
+def test_unknown_and_missing_keys_are_refused() -> None:
+    assert "colour" in refusal(json.dumps(plain(colour="red")))
+    assert "purity" in refusal(json.dumps(plain(after={"acc": 1.0, "purity": 1.0})))
+    assert "acc" in refusal(json.dumps(plain(after={"asr": 1.0})))
+    for key in ("cell", "before", "oracle", "status"):
+        assert key in refusal(json.dumps({k: v for k, v in plain().items() if k != key}))
+
+
+def test_scores_of_another_type_are_refused() -> None:
+    refusal(json.dumps(plain(before=0.5)))
+    refusal(json.dumps(plain(after=[1, 2])))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ((0.90, 1.00), (0.90, 0.00), 1.0),  # everything won
+        ((0.90, 1.00), (0.80, 0.20), 0.85),  # (0.8 - 0.1 + 1) / 2
+        ((0.90, 1.00), (0.95, 0.50), 0.75),  # better accuracy earns nothing
+        ((0.90, 0.50), (0.90, 0.90), 0.5),  # worse ASR costs nothing
+        ((0.90, 0.50), (0.40, 0.50), 0.25),  # accuracy lost for nothing
+        ((0.90, 1.00), (0.90, 1.00), 0.5),
+        ((1.00, 0.00), (0.00, 0.00), 0.0),
+        ((0.90, None), (0.90, 0.00), None),
+        ((0.90, 1.00), (0.90, None), None),
+        ((0.90, None), (0.90, None), None),
+    ],
+)
+def test_der_by_hand(before: tuple[float, float | None], after: tuple[float, float | None], expected: float | None) -> None:
+    got = der(Scores(acc=before[0], asr=before[1]), Scores(acc=after[0], asr=after[1]))
+    assert got is None if expected is None else got == pytest.approx(expected, abs=1e-12)
+
+
+def test_an_attack_took_when_its_asr_reaches_the_gate() -> None:
+    def took(asr: float | None) -> bool:
+        return replace(RECORD, gate=0.8, before=Scores(acc=0.9, asr=asr)).took
+
+    assert took(0.8)
+    assert took(1.0)
+    assert took(None)
+    assert not took(0.79)
+    assert replace(RECORD, before=None).took
+
+
+def test_records_need_no_torch() -> None:
+    code = "import sys; sys.modules['torch'] = None; import mnp_plugin.report.records"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
