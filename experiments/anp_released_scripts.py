@@ -46,7 +46,7 @@ def main() -> None:
 
     def ours(step: str, out: str, *words: str) -> None:
         places = ["--data-dir", str(work / "data"), "--output-dir", str(work / out), "--store", str(work / "store")]
-        run("-m", "mnp_plugin.cli.app", "anp", step, *places, *words)
+        run("-m", "mnp_plugin", "anp", step, *places, *words)
 
     def made(by: str) -> list[str]:
         words = ["--checkpoint", str(work / by / "model_last.th"), "--trigger-info", str(work / by / "trigger_info.th")]

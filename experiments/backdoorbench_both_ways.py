@@ -106,7 +106,7 @@ class Checkout:
 
     def bench(self, *words: str) -> str:
         """``mnp-bench``."""
-        return self.run("-m", "mnp_plugin.cli.app", *words)
+        return self.run("-m", "mnp_plugin", *words)
 
     def scores(self, path: str) -> Scores:
         """The last row of a table of theirs."""

@@ -35,7 +35,7 @@ defenses: [none, {{name: ft, epochs: 1}}]
 def start(folder: Path, jobs: int, epochs: int = 1) -> subprocess.Popen[str]:
     """One thread a process, so that the sums of two runs are rounded alike."""
     (folder / "tiny.yaml").write_text(TEXT.format(epochs=epochs))
-    command = [sys.executable, "-m", "mnp_plugin.cli.app", "run", "tiny.yaml", "--device", "cpu", "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "mnp_plugin", "run", "tiny.yaml", "--device", "cpu", "--jobs", str(jobs)]
     # A shell that runs the tests in the background ignores Ctrl-C, and what is started inherits that; a handler is not inherited.
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
