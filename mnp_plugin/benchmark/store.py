@@ -37,11 +37,15 @@ class Store:
     Args:
         cache: folder for data and victims.
         results: folder that holds one folder per suite.
+        create: make the folders now, so that a place that cannot be written to is found out before the work.
+
+    Raises:
+        UserError: a folder that cannot be made.
     """
 
-    def __init__(self, cache: Path, results: Path) -> None:
+    def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
         self.cache, self.results = cache, results
-        for folder in (cache, results):
+        for folder in (cache, results) if create else ():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:

@@ -1,21 +1,23 @@
-"""The registries."""
+"""The registries. Importing them imports no base class and no method, and so no torch."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mnp_plugin.core.attack import Attack
-from mnp_plugin.core.dataset import Dataset
-from mnp_plugin.core.defense import Defense
-from mnp_plugin.core.detector import Detector
-from mnp_plugin.core.net import Net
 from mnp_plugin.core.registry import Registry
-from mnp_plugin.core.victim import VictimSource
 
-attacks: Registry[Attack] = Registry("attack", Attack)  # type: ignore[type-abstract]
-defenses: Registry[Defense] = Registry("defense", Defense)  # type: ignore[type-abstract]
-detectors: Registry[Detector] = Registry("detector", Detector)
-datasets: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
-nets: Registry[Net] = Registry("net", Net)  # type: ignore[type-abstract]
-victim_sources: Registry[VictimSource] = Registry("victim source", VictimSource)  # type: ignore[type-abstract]
+if TYPE_CHECKING:
+    from mnp_plugin.core.attack import Attack
+    from mnp_plugin.core.dataset import Dataset
+    from mnp_plugin.core.defense import Defense
+    from mnp_plugin.core.detector import Detector
+    from mnp_plugin.core.net import Net
+    from mnp_plugin.core.victim import VictimSource
+
+attacks: Registry[Attack] = Registry("attack", "mnp_plugin.core.attack:Attack")
+defenses: Registry[Defense] = Registry("defense", "mnp_plugin.core.defense:Defense")
+detectors: Registry[Detector] = Registry("detector", "mnp_plugin.core.detector:Detector")
+datasets: Registry[Dataset] = Registry("dataset", "mnp_plugin.core.dataset:Dataset")
+nets: Registry[Net] = Registry("net", "mnp_plugin.core.net:Net")
+victim_sources: Registry[VictimSource] = Registry("victim source", "mnp_plugin.core.victim:VictimSource")
 all_registries: tuple[Registry[Any], ...] = (attacks, defenses, detectors, datasets, nets, victim_sources)

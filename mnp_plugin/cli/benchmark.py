@@ -1,0 +1,175 @@
+"""``mnp-bench run``, ``plan`` and ``report``: the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnp_plugin.benchmark.find import find_config, installed_suites
+from mnp_plugin.core.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source", "knowledge")
+"""Columns of ``leaderboard.csv`` that are words even where they look like numbers."""
+
+
+def add(verbs: Verbs) -> None:
+    """Register the verbs."""
+    verb = _suite_verb(verbs, "run", "train victims, apply every defense, write records and tables; finished cells are skipped")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="victims worked on at once, each in its own process")
+    for kind in ("attacks", "defenses"):
+        verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
+    verb.add_argument("--quiet", action="store_true", help="print the table and errors, nothing else")
+    verb.set_defaults(call=_run)
+    verb = _suite_verb(verbs, "plan", "print the cells of a suite and which are done, without running any")
+    verb.add_argument("--json", action="store_true", help="print JSON, nothing else")
+    verb.set_defaults(call=_plan)
+    text = "rebuild the tables of a suite from its records"
+    verb = verbs.add_parser("report", help=text, description=text)
+    verb.add_argument("config", metavar="suite", nargs="?", default="digits", help="suite file, or the name of a suite")
+    verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
+    verb.add_argument(
+        "--published",
+        type=Path,
+        default=None,
+        metavar="CSV",
+        help="set published figures beside ours (see bridge import-leaderboard)",
+    )
+    verb.add_argument("--json", action="store_true", help="print the rows of the table as JSON, nothing else")
+    verb.add_argument("--quiet", action="store_true", help="print the table and errors, nothing else")
+    verb.set_defaults(call=_report)
+
+
+def _suite_verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=text, description=text)
+    verb.add_argument("config", nargs="?", default="digits", help="suite file, or the name of one in benchmark_configs/")
+    verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
+    verb.add_argument("--store", type=Path, default=None, help="cache of data and victims (default: the user's cache folder)")
+    return verb
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.engines import Pool
+    from mnp_plugin.benchmark.runner import Runner, inline
+    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.cli.progress import Screen
+    from mnp_plugin.training.device import pick_device
+
+    if arguments.jobs < 1:
+        raise UserError(f"--jobs must be 1 or more, not {arguments.jobs}")
+    suite = load_suite(find_config(arguments.config))
+    device = pick_device(arguments.device)
+    store = Store(arguments.store or default_cache(), arguments.results)
+    with Screen(suite.name, arguments.jobs, quiet=arguments.quiet) as screen:
+        runner = Runner(suite, store, device, screen, attacks=arguments.attacks, defenses=arguments.defenses)
+        summary = runner.run(Pool(arguments.jobs) if arguments.jobs > 1 else inline)
+        screen.say(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
+    _tables(arguments.results / suite.name, quiet=arguments.quiet)
+    return 1 if summary.failed else 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.suite import load_suite
+
+    suite = load_suite(find_config(arguments.config))
+    store = Store(arguments.store or default_cache(), arguments.results, create=False)
+    cells = []
+    for cell in suite.cells():
+        record = store.load_record(suite.name, cell)
+        victim = cell.victim
+        cells.append(
+            {
+                "state": record.status if record else "to do",
+                "cell": cell.fingerprint,
+                "victim": victim.title,
+                "dataset": victim.dataset.label,
+                "net": victim.net.label,
+                "attack": victim.attack.label,
+                "seed": victim.seed,
+                "defense": cell.defense.label,
+            }
+        )
+    done = sum(cell["state"] == "ok" for cell in cells)
+    if arguments.json:
+        _print_json({"suite": suite.name, "victims": len(suite.victims), "done": done, "cells": cells})
+        return 0
+    for shown in cells:
+        print(f"{shown['state']:6}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}")
+    print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    folder = arguments.results / _suite_name(arguments.config, arguments.results)
+    return _tables(folder, arguments.published, as_json=arguments.json, quiet=arguments.quiet)
+
+
+def _tables(folder: Path, published: Path | None = None, *, as_json: bool = False, quiet: bool = False) -> int:
+    """Build the tables of one suite and print them on stdout; what is said of them goes to stderr."""
+    from mnp_plugin.report.build import build_tables
+
+    built = build_tables(folder, published)
+    if as_json:
+        rows = _rows(built.csv.read_text(encoding="utf-8"))
+        _print_json({"suite": folder.name, "records": built.records, "left out": built.left_out, "rows": rows})
+        return 0
+    print(built.md.read_text(encoding="utf-8"))
+    if not quiet:
+        if built.left_out:
+            left = f"{len(built.left_out)} records of other settings in {built.csv.parent / 'records'} are left out"
+            print(left, file=sys.stderr)
+        print(f"{built.records} records -> {built.csv} and {built.md}", file=sys.stderr)
+    return 0
+
+
+def _suite_name(word: str, results: Path) -> str:
+    """The folder under ``results`` that is meant: by its name, by a suite file, or by the name of a suite that ships.
+
+    Raises:
+        UserError: none of these has records.
+    """
+    from mnp_plugin.core import params as spec
+
+    known = [folder.parent.name for folder in results.glob("*/records")]
+    if word in known:
+        return word
+    path = Path(word)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        if word not in installed_suites():
+            raise UserError(f"no records of a suite '{word}' in {results}.{did_you_mean(word, known)}")
+        path = find_config(word)
+    if not path.is_file():
+        raise UserError(f"no suite file {path}; give a suite file, or a folder of {results}.{did_you_mean(path.stem, known)}")
+    data = spec.parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path)).data
+    named = data.get("suite") if isinstance(data, dict) else None
+    name = named if isinstance(named, str) else path.stem
+    if name not in known:
+        raise UserError(f"no records of suite '{name}' in {results}; run it first: mnp-bench run {word}")
+    return name
+
+
+def _rows(text: str) -> list[dict[str, Any]]:
+    """The rows of a leaderboard: numbers as numbers, null where there is no value."""
+
+    def value(column: str, cell: str) -> Any:
+        if column in TEXT_COLUMNS:
+            return cell
+        try:
+            return json.loads(cell) if cell else None
+        except ValueError:
+            return cell
+
+    return [{column: value(column, cell) for column, cell in row.items()} for row in csv.DictReader(text.splitlines())]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, allow_nan=False))
