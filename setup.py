@@ -1,39 +1,79 @@
 """Package metadata; tools are configured in pyproject.toml."""
 
+import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
-VERSION = next(
-    line.split('"')[1] for line in (HERE / "mnp_plugin/__init__.py").read_text().splitlines() if line.startswith("__version__")
-)
-CONFIGS = [str(p.relative_to(HERE)) for p in sorted(HERE.glob("benchmark_configs/*.yaml"))]
+NAME = "mnp_plugin"
+
+
+def version() -> str:
+    """The version that the package states."""
+    found = re.search(r'^__version__ = "(.+)"$', (HERE / NAME / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def description() -> str:
+    """The README; its links into the repository lead nowhere from an index of packages, so their targets stand beside them."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)]+)\)", r"\1 (`\2` in the source distribution)", text)
+
+
+class BuildWithSuites(build_py):
+    """The suites lie at the top of the repository, and in an installed package inside it."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(HERE / "benchmark_configs", Path(self.build_lib) / NAME / "benchmark_configs", dirs_exist_ok=True)
+
 
 setup(
-    name="mnp_plugin",
-    version=VERSION,
+    name=NAME,
+    version=version(),
     description="Backdoor attacks, defenses and detectors behind a registry, and a benchmark that compares them honestly",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=description(),
     long_description_content_type="text/markdown",
+    author="the mnp_plugin authors",
     license="MIT",
-    python_requires=">=3.10",
-    packages=find_packages(include=["mnp_plugin", "mnp_plugin.*"]),
-    package_data={"mnp_plugin": ["py.typed"]},
-    data_files=[("share/mnp_plugin/benchmark_configs", CONFIGS)],
+    license_files=["LICENSE"],
+    keywords=["backdoor attack", "backdoor defense", "data poisoning", "neuron pruning", "BackdoorBench", "benchmark", "pytorch"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Security",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_dir={"": "."},  # an editable installation is then a path, which type checkers follow, and no import hook
+    package_data={NAME: ["entry_points.txt", "py.typed"]},
+    cmdclass={"build_py": BuildWithSuites},
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.6",
+        "torchvision>=0.21",
         "filelock>=3.12",
         "numpy>=1.26",
         "pandas>=2.1",
-        "pyyaml>=6.0",
+        "pyyaml>=6.0.1",
         "pillow>=10.0",
         "platformdirs>=4.0",
         "psutil>=5.9",
         "rich>=13.0",
         "safetensors>=0.4.3",
         "scikit-learn>=1.3",
+        "shtab>=1.6",
         "torchmetrics>=1.4",
     ],
     extras_require={
@@ -52,5 +92,5 @@ setup(
             "types-psutil",
         ],
     },
-    entry_points={"console_scripts": ["mnp-bench = mnp_plugin.cli.app:main"]},
+    entry_points=(HERE / NAME / "entry_points.txt").read_text(encoding="utf-8"),
 )
