@@ -125,11 +125,11 @@ class Registry(Generic[T]):
         if not entry.attribute:
             raise RegistryError(f"{culprit}: write {entry.name} = module:Class")
         other = self._declared.get(entry.name)
+        if other is not None and other.value != entry.value:
+            raise RegistryError(f"{culprit}: the name is taken by {other.value} of {other.origin}; choose another")
         loaded = self._classes.get(entry.name)
         if loaded is not None and f"{loaded.__module__}:{loaded.__qualname__}" != entry.value:
             raise RegistryError(f"{culprit}: the name is taken by {where_defined(loaded)}; choose another")
-        if other is not None and other.value != entry.value:
-            raise RegistryError(f"{culprit}: the name is taken by {other.value} of {other.origin}; choose another")
         self._declared[entry.name] = entry
 
     def get(self, name: str) -> type[T]:

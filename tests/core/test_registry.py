@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ import pytest
 from mnp_plugin import contracts
 from mnp_plugin.cli import app as cli
 from mnp_plugin.core import registry
+from mnp_plugin.core.declared import Declared, declared
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.registry import Registry, RegistryError
+
+DECORATED = re.compile(r'^@(?P<registry>\w+)\.register\("(?P<name>[\w-]+)"\)\n(?:@.*\n)*class (?P<cls>\w+)', re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +48,12 @@ class Crank(Gadget):
 @pytest.fixture(autouse=True)
 def restore() -> Iterator[None]:
     contracts.attacks.names()
-    kept = [(r, dict(r._classes), dict(r._origins)) for r in Registry.all]
+    kept = [(r, dict(r._classes), dict(r._origins), dict(r._declared)) for r in Registry.all]
     everything = list(Registry.all)
     yield
     Registry.all[:] = everything
-    for known, classes, origins in kept:
-        known._classes, known._origins = classes, origins
+    for known, classes, origins, promised in kept:
+        known._classes, known._origins, known._declared = classes, origins, promised
 
 
 @pytest.fixture
@@ -185,6 +189,29 @@ def test_unknown_name_offers_the_nearest(gadgets: Registry[Gadget]) -> None:
         gadgets.origin("zzz")
 
 
+def test_every_class_that_a_decorator_names_here_is_declared_and_the_other_way_round() -> None:
+    """A new method needs its line in mnp_plugin/entry_points.txt; without it, nobody finds it."""
+    package = Path(contracts.__file__).parent
+    decorated = set()
+    for file in package.rglob("*.py"):
+        module = ".".join(file.relative_to(package.parent).with_suffix("").parts)
+        for found in DECORATED.finditer(file.read_text()):
+            decorated.add((found["registry"], found["name"], f"{module}:{found['cls']}"))
+    stated = {
+        (entry.group.removeprefix("mnp_plugin."), entry.name, entry.value) for entry in declared() if entry.origin == "mnp_plugin"
+    }
+    assert stated == decorated
+    for known in contracts.all_registries:
+        for name in known.names():
+            doc = known.get(name).__doc__ or ""
+            assert (
+                Declared(
+                    group=known.group, name=name, value=f"{known.get(name).__module__}:{known.get(name).__qualname__}", origin=""
+                ).summary()
+                == doc.strip().partition("\n")[0]
+            )
+
+
 def test_the_package_brings_what_the_issue_lists() -> None:
     assert {"clean", "badnets", "blended", "sig", "trojan", "wanet"} <= set(contracts.attacks.names())
     assert {"none", "ft", "fp", "nad", "anp", "mnp"} <= set(contracts.defenses.names())
@@ -194,7 +221,7 @@ def test_the_package_brings_what_the_issue_lists() -> None:
 
 def test_origin_of_a_built_in_does_not_depend_on_who_imports_it_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for known in (contracts.defenses._classes, contracts.defenses._origins):
-        del known["none"]
+        known.pop("none", None)
     monkeypatch.delitem(sys.modules, "mnp_plugin.defenses.none", raising=False)
     monkeypatch.setattr(registry, "_loaded", False)
     importlib.import_module("mnp_plugin.defenses.none")
@@ -215,14 +242,14 @@ class Sample(Defense):
         return Purified(model=view.model)
 """
 
-Install = Callable[[str, str, str], None]
+Install = Callable[..., None]
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
     modules: list[str] = []
 
-    def put(module: str, source: str, point: str) -> None:
+    def put(module: str, source: str, point: str, group: str = "mnp_plugin") -> None:
         # One folder each, searched in front of the ones before: the last plugin installed is the first one loaded.
         site = tmp_path / module
         site.mkdir()
@@ -231,7 +258,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         info = site / f"{module}-1.5.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[mnp_plugin]\n{point} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{point if '=' in point else f'{point} = {module}'}\n")
         monkeypatch.syspath_prepend(str(site))
         monkeypatch.setattr(registry, "_loaded", False)
 
@@ -306,3 +333,79 @@ def test_a_broken_plugin_does_not_take_a_sound_one_that_it_imports_with_it(insta
     assert "sample-sound" in contracts.defenses.names()
     assert list(registry.BROKEN) == ["aa-user"]
     assert contracts.defenses.origin("sample-sound") == "sample_sound 1.5"
+
+
+def test_a_class_named_by_an_entry_point_is_imported_when_it_is_asked_for(install: Install) -> None:
+    install("sample_lazy", GOOD.format(name="sample-lazy"), "sample-lazy = sample_lazy:Sample", "mnp_plugin.defenses")
+    assert "sample-lazy" in contracts.defenses.names()
+    assert contracts.defenses.origin("sample-lazy") == "sample_lazy 1.5"
+    assert contracts.defenses.summary("sample-lazy") == ""
+    assert "sample_lazy" not in sys.modules
+    assert contracts.defenses.get("sample-lazy").__module__ == "sample_lazy"
+    assert contracts.defenses.origin("sample-lazy") == "sample_lazy 1.5"
+    assert registry.BROKEN == {}
+
+
+def test_the_class_of_an_entry_point_needs_no_decorator(install: Install) -> None:
+    source = GOOD.replace('@defenses.register("{name}")\n', "").replace(
+        "class Sample(Defense):", 'class Sample(Defense):\n    "Says so."'
+    )
+    install("sample_bare", source, "sample-bare = sample_bare:Sample", "mnp_plugin.defenses")
+    assert contracts.defenses.summary("sample-bare") == "Says so."
+    found = contracts.defenses.get("sample-bare")
+    assert found.name == "sample-bare"
+    assert found().name == "sample-bare"
+
+
+@pytest.mark.parametrize(
+    ("source", "point", "reason"),
+    [
+        ("import there_is_no_such_module_anywhere\n", "sample-ill = sample_ill:Sample", "ModuleNotFoundError"),
+        ("x = 1\n", "sample-ill = sample_ill:Sample", "AttributeError"),
+        ("class Sample: pass\n", "sample-ill = sample_ill:Sample", "must extend mnp_plugin.core.defense.Defense"),
+        ("raise RuntimeError('no licence')\n", "sample-ill = sample_ill:Sample", "RuntimeError: no licence"),
+    ],
+    ids=["import", "no class", "wrong base", "raises"],
+)
+def test_a_class_that_cannot_be_imported_is_told_when_it_is_asked_for(
+    install: Install, source: str, point: str, reason: str
+) -> None:
+    install("sample_ill", source, point, "mnp_plugin.defenses")
+    assert "ft" in contracts.defenses.names()
+    with pytest.raises(UserError) as caught:
+        contracts.defenses.get("sample-ill")
+    assert "defense 'sample-ill' cannot be loaded: sample_ill 1.5, class 'sample_ill:Sample': " in str(caught.value)
+    assert reason in str(caught.value)
+    assert reason in registry.BROKEN["sample-ill"]
+    assert "sample-ill" not in contracts.defenses.names()
+    with pytest.raises(UserError, match="Plugin 'sample-ill' is broken"):
+        contracts.defenses.get("sample-ill")
+
+
+@pytest.mark.parametrize(
+    ("point", "group", "reason"),
+    [
+        ("ft = sample_ill:Sample", "mnp_plugin.defenses", "the name is taken by mnp_plugin.defenses.ft:FineTuning of mnp_plugin"),
+        ("ft2 = sample_ill", "mnp_plugin.defenses", "write ft2 = module:Class"),
+        ("Ft = sample_ill:Sample", "mnp_plugin.defenses", "a name is lower-case"),
+        (
+            "x = sample_ill:Sample",
+            "mnp_plugin.defences",
+            "no group is called 'mnp_plugin.defences'. Did you mean 'mnp_plugin.defenses'",
+        ),
+    ],
+)
+def test_an_entry_point_that_cannot_be_right_is_listed_unseen(install: Install, point: str, group: str, reason: str) -> None:
+    install("sample_ill", GOOD.format(name="x"), point, group)
+    assert "ft" in contracts.defenses.names()
+    assert [reason in text for text in registry.BROKEN.values()] == [True]
+    assert "sample_ill" not in sys.modules
+    assert contracts.defenses.get("ft").__module__ == "mnp_plugin.defenses.ft"
+
+
+def test_a_broken_plugin_leaves_the_methods_of_the_package_as_they_are(install: Install) -> None:
+    before = contracts.defenses.get("ft")
+    install("sample_borrower", "import mnp_plugin.defenses.nad\nraise RuntimeError('mine')\n", "borrower")
+    assert contracts.defenses.get("nad") is sys.modules["mnp_plugin.defenses.nad"].NAD
+    assert contracts.defenses.get("ft") is before
+    assert contracts.defenses.origin("nad") == "mnp_plugin"
