@@ -81,8 +81,8 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     run = start(tmp_path, 2)
     out, err = run.communicate()
     assert run.returncode == 0, out + err
-    assert "6 cells run, 0 done before, 0 failed" in out
-    assert out.count("seed 0: training") == 3  # the clean net, which TrojanNN needs too, was trained once
+    assert "6 cells run, 0 done before, 0 failed" in err
+    assert err.count("seed 0: training") == 3  # the clean net, which TrojanNN needs too, was trained once
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     alone = Store(tmp_path / "store of one", tmp_path / "results of one")
