@@ -19,7 +19,7 @@ from mnp_plugin.core.registry import Registry
 from mnp_plugin.data.folder import STATISTICS, class_names, decode, list_images
 from mnp_plugin.data.statistics import channel_statistics
 from mnp_plugin.io.safe import read_tensors, weights_into
-from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets import normalise_inside
 
 T = TypeVar("T", bound=Component)
 NORMALISE = "none, measured, a name (cifar10, imagenet), or six numbers: mean and std of R, G and B on pixels in [0, 1]"
@@ -103,7 +103,7 @@ def load(
     if mean is not None and std is not None:
         if min(std) <= 0:
             raise UserError(f"the images of {data} have a channel that never varies; give --normalise in numbers")
-        model = with_normalisation(model, mean, std)
+        model = normalise_inside(model, mean, std)
     return OwnModel(model=model.to(device).eval(), images=images.to(device), classes=classes, mean=mean, std=std)
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mnp_plugin.nets.normalise import Normalise, build_net, with_normalisation
+from mnp_plugin.nets.normalise import Normalise, build_net, normalise_inside, with_normalisation
 
-__all__ = ["Normalise", "build_net", "with_normalisation"]
+__all__ = ["Normalise", "build_net", "normalise_inside", "with_normalisation"]

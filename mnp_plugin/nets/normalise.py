@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import ImageData, Net
+from mnp_plugin.core.errors import UserError
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Normalise:
@@ -29,12 +34,38 @@ class Normalise:
         return ((x - self.mean) / self.std, *args[1:])
 
 
-def with_normalisation(model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
-    """Make ``model`` accept pixels in [0, 1]: it subtracts ``mean`` and divides by ``std`` (per channel) itself."""
-    model.register_forward_pre_hook(Normalise(mean, std))
+def with_normalisation(model: M, mean: Sequence[float], std: Sequence[float]) -> M:
+    """A copy of ``model`` that accepts pixels in [0, 1]: it subtracts ``mean`` and divides by ``std`` itself.
+
+    The given net stays as it is, also where a pipeline normalises outside of it. The copy has the same class and the same
+    ``state_dict`` keys.
+
+    Args:
+        model: takes normalised float32 [N, C, H, W].
+        mean: one number per channel, on pixels in [0, 1].
+        std: likewise, all above 0.
+
+    Raises:
+        UserError: the net normalises already, ``mean`` and ``std`` differ in length, or a ``std`` is not above 0.
+    """
+    if normalises(model):
+        raise UserError("this net normalises its input already; call with_normalisation once, on the bare net")
+    if len(mean) != len(std) or not len(mean) or min(std) <= 0:
+        raise UserError(f"give one mean and one std above 0 per channel, not mean={list(mean)}, std={list(std)}")
+    return normalise_inside(copy.deepcopy(model), mean, std)
+
+
+def normalise_inside(model: M, mean: Sequence[float], std: Sequence[float]) -> M:
+    """As :func:`with_normalisation`, in place: for a net that nobody else holds."""
+    model.register_forward_pre_hook(Normalise(tuple(mean), tuple(std)))
     return model
+
+
+def normalises(model: nn.Module) -> bool:
+    """Whether ``model`` is a net of :func:`with_normalisation`."""
+    return any(isinstance(hook, Normalise) for hook in model._forward_pre_hooks.values())
 
 
 def build_net(net: Net, data: ImageData) -> nn.Module:
     """An untrained net for ``data`` that takes pixels in [0, 1]."""
-    return with_normalisation(net.build(len(data.classes), data.shape), data.mean, data.std)
+    return normalise_inside(net.build(len(data.classes), data.shape), data.mean, data.std)

@@ -69,6 +69,11 @@ def place(model: M, device: torch.device, example: Tensor | None = None) -> M:
     return model
 
 
+def in_default_layout(model: M) -> M:
+    """``model`` with its weights in the contiguous layout, in place: as nets are handed out and exported."""
+    return model.to(memory_format=torch.contiguous_format)
+
+
 def layout_of(model: nn.Module) -> torch.memory_format:
     """The layout :func:`place` chose for ``model``, read from its weights; contiguous for a net that was never placed."""
     for module in model.modules():

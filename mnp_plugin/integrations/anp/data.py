@@ -19,7 +19,7 @@ from mnp_plugin.data.folder import ImageFolder
 from mnp_plugin.data.torchvision_sets import Cifar10
 from mnp_plugin.integrations.anp.files import TriggerInfo, read_trigger
 from mnp_plugin.io.safe import read_tensors, weights_into
-from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets import normalise_inside
 from mnp_plugin.nets.resnet import ResNet18
 
 SIZE = 32
@@ -122,7 +122,7 @@ def build(arch: str, classes: int) -> nn.Module:
     """An untrained net of the recipe that takes pixels in [0, 1]; it normalises with ANP's constants."""
     if arch not in ARCHS:
         raise UserError(f"--arch {arch} is not provided here; known: {', '.join(ARCHS)}")
-    return with_normalisation(ARCHS[arch].build(classes, (3, SIZE, SIZE)), MEAN, STD)
+    return normalise_inside(ARCHS[arch].build(classes, (3, SIZE, SIZE)), MEAN, STD)
 
 
 def load_net(arch: str, classes: int, checkpoint: Path) -> nn.Module:

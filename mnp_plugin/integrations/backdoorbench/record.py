@@ -21,7 +21,7 @@ from mnp_plugin.contracts import Images, Triggered
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.integrations.backdoorbench.names import DataFacts, data_facts, net_builder
 from mnp_plugin.io.safe import inside, read_plain, weights_into
-from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets import normalise_inside
 
 FILE = "attack_result.pt"
 KEYS = ("model_name", "num_classes", "model", "data_path", "img_size", "clean_data", "bd_train", "bd_test")
@@ -82,7 +82,7 @@ class BackdoorBenchRecord:
     def fresh_net(self) -> nn.Module:
         """The architecture, untrained, taking pixels in [0, 1]."""
         facts = self.facts
-        return with_normalisation(net_builder(self.net, facts.classes, facts.shape)(), facts.mean, facts.std)
+        return normalise_inside(net_builder(self.net, facts.classes, facts.shape)(), facts.mean, facts.std)
 
     def model(self) -> nn.Module:
         """The victim, in eval mode, taking pixels in [0, 1].

@@ -29,7 +29,7 @@ from mnp_plugin.integrations.backdoorbench.record import KEYS, data_folder, pois
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.safe import read_plain, weights_into
 from mnp_plugin.io.torch_writer import plain_weights, write_torch
-from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets import normalise_inside
 
 
 def main(fixed: str | None = None, argv: Sequence[str] | None = None) -> int:
@@ -85,7 +85,7 @@ def _defend(options: Options, raw: dict[str, Any], record: Path, folder: Path, l
     weights_into(model, result["model"], record / "attack_result.pt")
     scale = data.get_dataset_normalization(options["dataset"])
     mean, std = ([float(v) for v in values] for values in (scale.mean, scale.std))
-    with_normalisation(model.to(device), tuple(mean), tuple(std))
+    normalise_inside(model.to(device), tuple(mean), tuple(std))
     start = time.perf_counter()
     repaired = _purify(model, x, y, options, seed)
     seconds = time.perf_counter() - start
