@@ -16,6 +16,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ DEMO = "results/demo/leaderboard.md"
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#]+)(#[^)]*)?\)")
 DIRECTIVE = re.compile(r"^<!-- (table|json|clauses): (\S+) ?(.*?) -->$", re.MULTILINE)
+ROLE = re.compile(r":(?:meth|class|func|mod|data|attr):(?=<code>|`)")
 SETTING = re.compile(r"^  (\w+) = (.*?)  \((.*?)\)  (.*)$")
 
 
@@ -53,6 +55,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put in the tables of results; name files of the repository that are no pages instead of linking to them."""
     return without_dead_links(with_results(markdown), page.file.src_uri)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Docstrings mark code with Sphinx's roles, which mkdocstrings shows as they are."""
+    return ROLE.sub("", html)
 
 
 # -- what they need
@@ -85,7 +92,7 @@ def without_dead_links(text: str, page: str) -> str:
 
 
 def with_results(text: str) -> str:
-    """``text`` with every ``<!-- table: ... -->``, ``<!-- json: ... -->`` and ``<!-- clauses: ... -->`` replaced by what it names."""
+    """``text`` with every comment of the three kinds (see the head of this file) replaced by what it names."""
 
     def there(found: re.Match[str]) -> str:
         content = (ROOT / found[2]).read_text(encoding="utf-8")
@@ -134,11 +141,13 @@ def command_line() -> str:
         "",
         f"`mnp-bench COMMAND`, or `python -m mnp_plugin COMMAND`. {parser.description}",
         "",
-        "Exit status: 0 done; 1 a cell or a method failed, and its record or message says why; 2 bad input, named in one sentence;",
-        "130 interrupted. Finished cells are kept: the same command continues where it stopped.",
+        "Exit status: 0 done; 1 a cell or a method failed, and its record or message says why; 2 bad input, named in one",
+        "sentence; 130 interrupted. Finished cells are kept: the same command continues where it stopped.",
     ]
     for name, verb in _verbs(parser):
-        lines += ["", f"## `{name}`", "", _sentence(verb.description or ""), "", "```", verb.format_usage().strip(), "```"]
+        verb.formatter_class = partial(argparse.HelpFormatter, width=100)  # or else as wide as the terminal
+        usage = verb.format_usage().removeprefix("usage: ").replace("\n       ", "\n")
+        lines += ["", f"## `{name}`", "", _sentence(verb.description or ""), "", "```", usage.strip(), "```"]
         rows = [_argument(action) for action in verb._actions if action.dest != "help"]
         if rows:
             lines += ["", "| argument | default | meaning |", "|---|---|---|", *rows]
@@ -196,7 +205,7 @@ def _method(page: str) -> Iterator[str]:
     about, _, facts = about.strip().partition("\npaper: ")
     yield f"## `{title.partition(' ')[0]}`"
     yield ""
-    yield re.sub(r":(?:meth|class|func|mod):`[~.]?([^`]+)`", r"`\1`", about).strip()
+    yield ROLE.sub("", about).strip()
     yield ""
     for fact in f"paper: {facts}".strip().splitlines():
         yield f"- **{fact.partition(':')[0].capitalize()}**:{fact.partition(':')[2]}"
