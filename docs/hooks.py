@@ -121,9 +121,9 @@ def clauses(code: str) -> str:
     for function in ast.parse(code).body:
         if not isinstance(function, ast.FunctionDef) or not function.name.startswith("_check_"):
             continue
-        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
-        demands = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "_demand"]
-        texts = [a.value for call in demands if isinstance(a := call.args[1], ast.Constant) and isinstance(a.value, str)]
+        calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
+        claims = [call for call in calls if ast.unparse(call.func) in ("_demand", "passed.append")]
+        texts = [a.value for call in claims for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
         if texts:
             name = {"component": "every method", "poison": "attack on data", "hook": "attack in training"}
             what = function.name.removeprefix("_check_")

@@ -3,7 +3,7 @@
     python experiments/make_cifar10_jpeg.py
 
 Writes ``data/cifar10-jpeg/<train|test>/<class>/NNNN.jpg`` from torchvision's CIFAR-10, at quality 95, in its order. The committed
-results used another encoding of the same images, in another order of files: their numbers will be close to yours and not equal.
+results used another encoding of the same images: your numbers will differ from them; by how much has not been measured.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from mnp_plugin.cli.app import main
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.folder import load_tree
 from mnp_plugin.nets.small import SmallNet
+from mnp_plugin.testing import check
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -145,6 +146,14 @@ def test_a_table_that_is_missing_or_ambiguous_stops_the_build(hooks: ModuleType)
     for first in ("b", "c"):
         with pytest.raises(ValueError, match="not one"):
             hooks.table(text, first)
+
+
+def test_the_clauses_of_the_contract_are_those_that_hold(hooks: ModuleType) -> None:
+    listed = hooks.with_results((DOCS / "extending" / "contract-test.md").read_text(encoding="utf-8"))
+    held = check("none") + check("badnets") + check("smallnet")
+    assert len(held) > 15
+    for clause in held:
+        assert f"\n- {clause}" in listed
 
 
 def test_the_command_line_page_holds_every_verb_and_option(hooks: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

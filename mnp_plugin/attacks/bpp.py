@@ -16,7 +16,7 @@ class Bpp(Attack):
     """x' = round(x (d - 1)) / (d - 1), per channel.
 
     Of every training batch the first ``poison_ratio`` share is quantised and relabelled; ``negative_ratio`` times as many
-    next ones get another image's quantisation residual and keep their label, so that the classifier learns an image's own quantisation only.
+    next ones get another image's quantisation residual and keep their label: only an image's own quantisation counts.
 
     Deviations: residuals come from the other images of the batch, not from a bank of five passes; no dithering (off in the
     released code, too); like that code, without the paper's contrastive adversarial training.
