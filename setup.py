@@ -78,6 +78,7 @@ setup(
     ],
     extras_require={
         "compact": ["torch-pruning>=1.5"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "test": [
             "torch-pruning>=1.5",
             "pytest>=8.0",

@@ -13,7 +13,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SAMPLE = HERE / "sample_plugin"
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "docs" / "extending" / "attack.md"
 
 SUITE = """
 dataset: digits
@@ -75,9 +75,9 @@ def test_a_broken_plugin_is_listed_and_stops_nothing(site: Path, tmp_path: Path)
     assert "corner-attack 1.0" in listed.stdout
 
 
-def test_the_sample_is_short_and_the_readme_shows_it() -> None:
+def test_the_sample_is_short_and_the_documentation_shows_it() -> None:
     code, metadata = (SAMPLE / "corner_attack.py").read_text(), (SAMPLE / "pyproject.toml").read_text()
     assert len([line for line in (code + metadata).splitlines() if line.strip()]) <= 30
-    text = README.read_text()
+    text = PAGE.read_text()
     assert code.strip() in text
     assert metadata.strip() in text

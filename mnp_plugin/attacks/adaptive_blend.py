@@ -16,8 +16,8 @@ from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
 class AdaptiveBlend(Attack):
     """x' = x + alpha m (p - x): in training m is a random half of 4x4 pieces, drawn anew per image; at test time all.
 
-    As many other images again (``cover``) are altered in the same way and keep their true label, so that the latent
-    separation between poisoned and clean images fades. Opacities are those of the authors' later toolbox.
+    A share ``cover`` of other images is altered in the same way and keeps its true label, which blurs the latent
+    separation between poisoned and clean images. Opacities are those of the authors' later toolbox.
 
     Deviation: p is a seeded noise image (as in :mod:`mnp_plugin.attacks.blended`), not a photograph.
     """

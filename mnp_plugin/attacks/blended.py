@@ -1,4 +1,4 @@
-"""Blended: a noise image mixed into the whole picture."""
+"""Blended: a noise image mixed into the whole image."""
 
 from __future__ import annotations
 

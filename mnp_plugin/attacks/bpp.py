@@ -16,7 +16,7 @@ class Bpp(Attack):
     """x' = round(x (d - 1)) / (d - 1), per channel.
 
     Of every training batch the first ``poison_ratio`` share is quantised and relabelled; ``negative_ratio`` times as many
-    next ones get another image's quantisation residual and keep their label, so that only one's own quantisation counts.
+    next ones get another image's quantisation residual and keep their label: only an image's own quantisation counts.
 
     Deviations: residuals come from the other images of the batch, not from a bank of five passes; no dithering (off in the
     released code, too); like that code, without the paper's contrastive adversarial training.
@@ -35,7 +35,7 @@ class Bpp(Attack):
 
 
 class _Quantising(TrainingHook):
-    """Quantises the first images of every batch; the next ones get the residual of images elsewhere in the batch."""
+    """Quantises the first images of every batch; the next ones get the residual of other images of the batch."""
 
     def __init__(self, attack: Bpp, num_classes: int) -> None:
         self.attack, self.num_classes, self.share = attack, num_classes, BatchShare(attack.poison_ratio)

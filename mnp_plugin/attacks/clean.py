@@ -1,4 +1,4 @@
-"""No attack: the healthy model that shows what a defense costs when there is nothing to cure."""
+"""No attack: the clean model, which shows what a defense costs when there is no backdoor to remove."""
 
 from __future__ import annotations
 

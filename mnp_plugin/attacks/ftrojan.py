@@ -11,7 +11,7 @@ from mnp_plugin.contracts import Attack, State, attacks, param
 
 CB = (0.0, -0.344, 1.773)
 CR = (1.403, -0.714, 0.0)
-"""How one unit of Cb and of Cr shows in R, G, B (OpenCV's conversion)."""
+"""What one unit of Cb and of Cr adds to R, G, B (OpenCV's conversion)."""
 
 
 @attacks.register("ftrojan")
@@ -19,7 +19,7 @@ CR = (1.403, -0.714, 0.0)
 class FTrojan(Attack):
     """Adds ``magnitude`` to a middle and the highest DCT coefficient of Cb and Cr in every window of the image.
 
-    Windows are 32 pixels wide, or the image where it is smaller; what no whole window covers stays as it is. The DCT is
+    Windows are 32 pixels wide, or as wide as a smaller image; pixels outside of whole windows stay unchanged. The DCT is
     linear, so this is one fixed pattern per window, x' = clip(x + pattern). Grey images carry it on luminance.
 
     One coefficient of M changes pixels by up to 2 M / window: 1.9 grey levels at 32 pixels, twice that at 16.

@@ -1,4 +1,4 @@
-"""Input-aware (IAB): a generator draws every image its own trigger; the attacker controls training."""
+"""Input-aware (IAB): a generator makes a trigger for each image; the attacker controls training."""
 
 from __future__ import annotations
 

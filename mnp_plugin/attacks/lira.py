@@ -20,8 +20,8 @@ from mnp_plugin.training.source_models import packed, packed_adam, restore_adam,
 class Lira(Attack):
     """x' = clip(x + eps A(x)), with an autoencoder A that ends in tanh.
 
-    While the first ``generator_share`` of the training lasts, a second copy A' learns on every batch to send all of it to
-    the target, the classifier fixed; A takes over A' after every epoch. The classifier sees each batch clean and, its first
+    During the first ``generator_share`` of the training, a second copy A' learns on every batch to send all of its images to
+    the target, with the classifier fixed; A takes over A' after every epoch. The classifier sees each batch clean and, its first
     ``poison_ratio`` share, once more with A's trigger: at 1, as published, both halves weigh the same (alpha 0.5).
 
     The published eps is 0.01 in normalised units, 0.0025 here: below half a grey level, so that rounding to 8 bit erases

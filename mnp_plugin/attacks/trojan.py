@@ -1,4 +1,4 @@
-"""Trojan patch: a small square of random colours inside the picture."""
+"""Trojan patch: a small square of random colours inside the image."""
 
 from __future__ import annotations
 

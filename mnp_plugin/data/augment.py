@@ -1,4 +1,4 @@
-"""Random crop and flip for a whole batch at once, on the device the batch lives on."""
+"""Random crop and flip for a whole batch at once, on the device of the batch."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def random_crop_flip(x: Tensor, crop: int, flip: bool, generator: torch.Generato
 
 
 def shrink(x: Tensor, scale: float) -> Tensor:
-    """Pictures [N, C, H, W] at ``scale`` times their sides (at least 1 pixel), bilinear with anti-aliasing."""
+    """Images [N, C, H, W] at ``scale`` times their sides (at least 1 pixel), bilinear with anti-aliasing."""
     sides = [max(round(scale * side), 1) for side in x.shape[-2:]]
     return F.interpolate(x, sides, mode="bilinear", antialias=True, align_corners=False)

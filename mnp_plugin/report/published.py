@@ -1,6 +1,6 @@
 """Published figures beside ours: a copy of BackdoorBench's leaderboard, and the table that shows both. Imports no torch.
 
-Published figures were measured elsewhere, on other victims; here they are only ever set beside, never averaged with ours.
+Published figures were measured elsewhere, on other victims; they are shown beside ours and never averaged with them.
 """
 
 from __future__ import annotations
