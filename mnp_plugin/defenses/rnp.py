@@ -14,8 +14,9 @@ from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.neurons.thresholds import Candidates, last_within, sweep, up_to
+from mnp_plugin.neurons.unlearning import ascend
 from mnp_plugin.training.device import autocast
-from mnp_plugin.training.passes import descend, finite, forward, one_pass
+from mnp_plugin.training.passes import descend, one_pass
 
 
 @defenses.register("rnp")
@@ -53,7 +54,17 @@ class RNP(Defense):
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         model = copy.deepcopy(view.model)
-        trace = self.unlearn(model, view, tools)
+        trace = ascend(
+            model,
+            view.clean,
+            tools,
+            lr=self.unlearning_lr,
+            factor=lambda epoch: 0.1 ** (epoch // 10),
+            weight_decay=5e-4,
+            epochs=self.unlearning_epochs,
+            batch_size=self.batch_size,
+            until=self.unlearned,
+        )
         masks = self.recover(model, neurons, view, tools)
 
         def candidates() -> Candidates:
@@ -70,27 +81,6 @@ class RNP(Defense):
             "unlearning": trace,
         }
         return Purified(model=view.model if chosen is None else chosen[1], report=report, candidates=candidates)
-
-    def unlearn(self, model: nn.Module, view: DefenderView, tools: Tools) -> list[float]:
-        """Ascend in place; training accuracy of each epoch."""
-        optimiser = torch.optim.SGD(model.parameters(), self.unlearning_lr, momentum=0.9, weight_decay=5e-4)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [10, 20])
-        trace: list[float] = []
-        model.train()
-        for epoch in range(self.unlearning_epochs):
-            right = seen = 0
-            for x, y in one_pass(model, view.clean, self.batch_size, tools):
-                out = forward(model, x, tools)
-                loss = -F.cross_entropy(out, y)
-                descend(loss, optimiser)
-                finite(loss, "unlearning")
-                right, seen = right + int((out.argmax(1) == y).sum()), seen + len(y)
-            schedule.step()
-            trace.append(right / seen)
-            tools.busy("unlearning", epoch + 1, self.unlearning_epochs)
-            if trace[-1] <= self.unlearned:
-                break
-        return trace
 
     def recover(self, model: nn.Module, neurons: Neurons, view: DefenderView, tools: Tools) -> Tensor:
         """Masks in [0, 1], [neurons], that bring the clean task back into the unlearned ``model``."""
