@@ -1,4 +1,4 @@
-"""The rival defenses on a BadNets victim: contract, effect, mechanism, and their formulas by hand."""
+"""The rival defenses on a BadNets victim: effect, mechanism, and their formulas by hand."""
 
 from __future__ import annotations
 
@@ -18,34 +18,25 @@ from mnp_plugin.defenses.ft_sam import FTSAM
 from mnp_plugin.defenses.i_bau import IBAU
 from mnp_plugin.defenses.ims import IMS
 from mnp_plugin.neurons.channels import Neurons
-from mnp_plugin.testing import check
 from mnp_plugin.training.source_models import head_of
 
-BRIEF: dict[str, dict[str, Any]] = {
-    "rnp": {"unlearning_epochs": 3, "recovering_epochs": 3, "batch_size": 20},
-    "clp": {},
-    "ft-sam": {"epochs": 3, "batch_size": 20},
-    "i-bau": {"rounds": 1, "batch_size": 20},
-    "sau": {"rounds": 2, "batch_size": 20},
-    "mcr": {"tuning_epochs": 2, "epochs": 2, "batch_size": 20},
-    "fst": {"epochs": 2, "batch_size": 20},
-    "ims": {"first_rounds": 2, "rounds": 2, "perturbation_steps": 2},
-    "nft": {"iterations": 10},
-    "npd": {"epochs": 2, "warm_epochs": 1},
-    "bnp": {},
-    "nc": {"inversion_epochs": 10, "epochs": 2, "outlier": 0.5},
-    "awm": {"outer": 1, "inner": 1, "batch_size": 20},
-    "tsbd": {"unlearning_epochs": 2, "shares": (0.1, 0.3), "epochs": 2, "batch_size": 20},
-    "ulrl": {"unlearning_epochs": 3, "epochs": 2, "batch_size": 20},
-    "d3": {"epochs": 3, "batch_size": 20},
+Brief = dict[str, dict[str, Any]]
+
+IMS_BRIEF = {
+    "first_rounds": 60,
+    "rounds": 60,
+    "perturbation_steps": 3,
+    "l1": 0.1,
+    "perturbation_lr": 0.02,
+    "lr": 0.04,
+    "batch_size": 24,
 }
-"""Settings for a run of a second or less."""
 
 EFFECTIVE: list[tuple[str, dict[str, Any], float, float]] = [
     ("ft-sam", {"epochs": 40, "batch_size": 32, "rho": 8.0}, 0.5, 0.9),
     ("i-bau", {"batch_size": 16}, 0.5, 0.8),
     ("sau", {"rounds": 20, "batch_size": 32, "lr": 0.003, "steps": 1}, 0.5, 0.85),
-    ("ims", {"first_rounds": 36, "rounds": 36, "perturbation_steps": 2, "l1": 0.1, "perturbation_lr": 0.02}, 0.5, 0.85),
+    ("ims", IMS_BRIEF, 0.5, 0.85),
     ("npd", {"batch_size": 24, "epochs": 30}, 0.9, 0.85),
     ("bnp", {}, 0.5, 0.8),
     ("tsbd", {"batch_size": 24, "unlearning_lr": 0.003, "shares": (0.15, 0.3), "epochs": 15}, 0.5, 0.9),
@@ -76,13 +67,6 @@ OFF: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 """Settings of a run, and those that switch its mechanism off."""
 
 
-@pytest.mark.parametrize("name", BRIEF)
-def test_contract(name: str) -> None:
-    clauses = check(name, BRIEF[name])
-    assert "the same seed repairs to the same weights" in clauses
-    assert "a plain net with the returned weights computes the same" in clauses
-
-
 @pytest.mark.parametrize(("name", "settings", "asr", "acc"), EFFECTIVE, ids=[row[0] for row in EFFECTIVE])
 def test_the_backdoor_weakens(patient: Callable[..., Any], name: str, settings: dict[str, Any], asr: float, acc: float) -> None:
     outcome = patient(name, **settings)
@@ -92,15 +76,15 @@ def test_the_backdoor_weakens(patient: Callable[..., Any], name: str, settings: 
     assert outcome.after.acc >= acc
 
 
-@pytest.mark.parametrize("name", BRIEF)
-def test_the_mechanism_is_what_acts(patient: Callable[..., Any], name: str) -> None:
+@pytest.mark.parametrize("name", OFF)
+def test_the_mechanism_is_what_acts(patient: Callable[..., Any], brief: Brief, name: str) -> None:
     on, off = OFF[name]
-    settings = {**BRIEF[name], **on}
+    settings = {**brief[name], **on}
     assert not torch.equal(patient(name, **settings).weights, patient(name, **{**settings, **off}).weights)
 
 
 def test_every_defense_is_tested_here_or_next_door() -> None:
-    assert set(defenses.names()) == {"none", "ft", "fp", "nad", "anp", "mnp", *BRIEF}
+    assert set(defenses.names()) == {"none", "ft", "fp", "nad", "anp", "mnp", *OFF}
 
 
 @pytest.mark.parametrize("name", ["rnp", "clp", "nft", "bnp"])
@@ -143,16 +127,16 @@ def test_neural_cleanse_names_the_target_and_unlearns_it(patient: Callable[..., 
     assert outcome.after.acc > 0.9
 
 
-def test_tsbd_zeroes_what_it_says(patient: Callable[..., Any]) -> None:
-    settings = {**BRIEF["tsbd"], "shares": (0.25,), "lr": 0.0, "drop": 100.0}
+def test_tsbd_zeroes_what_it_says(patient: Callable[..., Any], brief: Brief) -> None:
+    settings = {**brief["tsbd"], "shares": (0.25,), "lr": 0.0, "drop": 100.0}
     result = patient("tsbd", **settings).result
     zero = sum(int((m.weight == 0).sum()) for m in result.model.modules() if isinstance(m, nn.Conv2d))
     assert zero == result.report["zeroed"] > 0
 
 
 @pytest.mark.parametrize("name", ["fst", "d3"])
-def test_the_new_head_is_as_long_as_the_old(patient: Any, name: str) -> None:
-    new = head_of(patient(name, **BRIEF[name]).result.model).weight
+def test_the_new_head_is_as_long_as_the_old(patient: Any, brief: Brief, name: str) -> None:
+    new = head_of(patient(name, **brief[name]).result.model).weight
     old = head_of(patient.victim.model).weight
     assert torch.allclose(new.norm(), old.norm(), rtol=1e-4)
     assert not torch.allclose(new, old, atol=1e-2)
@@ -168,8 +152,8 @@ def test_nft_keeps_early_layers_near_one(patient: Any) -> None:
     assert float((layers[0][0].weight / layers[0][1].weight).detach().min()) < 0.99
 
 
-def test_mcr_starts_at_the_victim(patient: Any) -> None:
-    outcome = patient("mcr", t=0.0, **BRIEF["mcr"])
+def test_mcr_starts_at_the_victim(patient: Any, brief: Brief) -> None:
+    outcome = patient("mcr", t=0.0, **brief["mcr"])
     for new, old in zip(outcome.result.model.parameters(), patient.victim.model.parameters(), strict=True):
         assert torch.equal(new, old)
     assert outcome.after.acc > 0.9  # with statistics estimated anew
@@ -217,7 +201,7 @@ def test_clp_prunes_the_steep_channel_scale_and_bias() -> None:
     result = CLP(u=2.0).run(_view(net, _images(4)), _tools())
     pruned = result.model[1]
     assert pruned.weight.nonzero().flatten().tolist() == [0, 1, 2, 3, 4, 6, 7]
-    assert float(pruned.bias[5]) == 0
+    assert float(pruned.bias.detach()[5]) == 0
     bound = torch.stack([torch.linalg.matrix_norm(w.reshape(3, 9), 2) for w in conv.weight.detach()]) / (1 + bn.eps) ** 0.5
     expected = (bound - bound.mean()) / bound.std()
     assert torch.allclose(CLP().excess(net, Neurons(net, _images(1).pixels())), expected, atol=1e-4)
@@ -235,7 +219,7 @@ def test_bnp_prunes_the_channel_whose_statistics_differ_and_keeps_its_bias() -> 
         bn.bias += 0.5
     result = BNP(u=2.0).run(_view(net, images), _tools())
     assert (result.model[1].weight == 0).nonzero().flatten().tolist() == [2]
-    assert float(result.model[1].bias[2]) == 0.5
+    assert float(result.model[1].bias.detach()[2]) == 0.5
     # Only the shifted channel diverges, by 9/2: one of eight equal values deviates by 7 / 8 * sqrt(8) deviations.
     excess = BNP().excess(net, Neurons(net, images[:1].pixels()), images)
     assert float(excess[2]) == pytest.approx(7 / 8 * 8**0.5, rel=1e-3)
