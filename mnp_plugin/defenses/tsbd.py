@@ -34,7 +34,7 @@ class TSBD(Defense):
     paper = "Lin et al., Unveiling and Mitigating Backdoor Vulnerabilities, NeurIPS 2024, arXiv 2405.20291"
 
     unlearning_lr: float = param(1e-4, "learning rate of the ascent", low=0)
-    unlearning_epochs: int = param(20, "largest number of passes of the ascent", low=1)
+    unlearning_epochs: int = param(1000, "largest number of passes of the ascent", low=1)
     unlearned: float = param(0.1, "accuracy at which the clean task counts as unlearned", low=0, high=1)
     shares: tuple[float, ...] = param(
         (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), "n, shares of filters tried, rising", low=0, high=1
@@ -44,7 +44,7 @@ class TSBD(Defense):
     lr: float = param(0.01, "learning rate of fine-tuning", low=0)
     a: float = param(0.7, "weight of the gradient beside", low=0, high=1)
     r: float = param(0.05, "distance of that gradient, per tensor", low=0)
-    batch_size: int = param(128, "images per step", low=2)
+    batch_size: int = param(256, "images per step", low=2)
     drop: float = param(4.0, "points of accuracy on the clean budget that the blind choice may cost", low=0, high=100)
 
     def objection(self, model: nn.Module) -> str | None:

@@ -31,7 +31,7 @@ class Inversion:
     success: float = 0.98
     patience: int = 5
     stop_patience: int = 25
-    batch_size: int = 256
+    batch_size: int = 32
 
 
 def invert(model: nn.Module, images: Images, target: int, how: Inversion, tools: Tools) -> tuple[Tensor, Tensor]:
