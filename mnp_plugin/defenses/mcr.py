@@ -28,7 +28,7 @@ class MCR(Defense):
 
     Deviations: running statistics are re-estimated on the clean budget for every t, as the authors' code does and
     BackdoorBench does not (it mixes parameters alone). The learning rate of the curve is the authors' (0.01, cosine), not
-    BackdoorBench's 3e-5, which leaves w_mid where it starts. Momentum and weight decay are those of the suite's recipe.
+    BackdoorBench's 3e-5, which hardly moves w_mid. Momentum and weight decay are those of the suite's recipe.
     """
 
     paper = "Zhao et al., Bridging Mode Connectivity in Loss Landscapes and Adversarial Robustness, ICLR 2020, arXiv 2005.00060"
