@@ -2,5 +2,34 @@
 elsewhere make them many times slower."""
 
 import os
+from typing import Any
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+BRIEF: dict[str, dict[str, Any]] = {
+    "rnp": {"unlearning_epochs": 3, "recovering_epochs": 3, "batch_size": 20},
+    "clp": {},
+    "ft-sam": {"epochs": 3, "batch_size": 20},
+    "i-bau": {"rounds": 1, "batch_size": 20},
+    "sau": {"rounds": 2, "batch_size": 20},
+    "mcr": {"tuning_epochs": 2, "epochs": 2, "batch_size": 20},
+    "fst": {"epochs": 2, "batch_size": 20},
+    "ims": {"first_rounds": 2, "rounds": 2, "perturbation_steps": 2},
+    "nft": {"iterations": 10},
+    "npd": {"epochs": 2, "warm_epochs": 1},
+    "bnp": {},
+    "nc": {"inversion_epochs": 10, "epochs": 2, "outlier": 0.5},
+    "awm": {"outer": 1, "inner": 1, "batch_size": 20},
+    "tsbd": {"unlearning_epochs": 2, "shares": (0.1, 0.3), "epochs": 2, "batch_size": 20},
+    "ulrl": {"unlearning_epochs": 3, "epochs": 2, "batch_size": 20},
+    "d3": {"epochs": 3, "batch_size": 20},
+}
+"""Settings for a run of a second or less."""
+
+
+@pytest.fixture(scope="session")
+def brief() -> dict[str, dict[str, Any]]:
+    """Settings for a brief run of the slower defenses, by name."""
+    return BRIEF

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.neurons import channels as channel
-from mnp_plugin.neurons.channels import Neurons, prune
+from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.stopping import within
+from mnp_plugin.neurons.thresholds import last_within, sweep, up_to
 from mnp_plugin.training.device import autocast, in_layout_of
 
 
@@ -52,18 +53,16 @@ class ANP(Defense):
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         masks = self.optimise_masks(view, neurons, tools)
-        fine = within(view, self.drop)
-        threshold, best = None, view.model
-        for setting, candidate in self.sweep(view.model, neurons, masks):
-            if fine(candidate):
-                threshold, best = setting["threshold"], copy.deepcopy(candidate)
-        pruned = [] if threshold is None else _up_to(masks, threshold).tolist()
+        chosen = last_within(self.sweep(view.model, neurons, masks), within(view, self.drop))
+        threshold = None if chosen is None else chosen[0]["threshold"]
+        pruned = [] if threshold is None else up_to(masks, threshold).tolist()
         report = {
             "threshold": threshold,
             "pruned": len(pruned),
             "of": neurons.count,
             "layers": neurons.summary(pruned),
         }
+        best = view.model if chosen is None else chosen[1]
         return Purified(model=best, report=report, candidates=lambda: self.sweep(view.model, neurons, masks))
 
     def optimise_masks(
@@ -119,17 +118,4 @@ class ANP(Defense):
 
     def sweep(self, victim: nn.Module, neurons: Neurons, masks: Tensor) -> Iterator[tuple[Mapping[str, float], nn.Module]]:
         """(threshold, pruned net) for every threshold that prunes more than the one before; each net is reused."""
-        model = copy.deepcopy(victim)
-        before = -1
-        for i in range(round(self.pruning_max / self.pruning_step) + 1):
-            threshold = i * self.pruning_step
-            chosen = _up_to(masks, threshold)
-            if len(chosen) > before:
-                before = len(chosen)
-                prune(model, neurons, chosen, bias=False)
-                yield {"threshold": round(threshold, 6), "pruned": float(before)}, model
-
-
-def _up_to(masks: Tensor, threshold: float) -> Tensor:
-    """Neurons with a mask up to ``threshold``, to the four decimals that this method's files carry."""
-    return (masks.mul(1e4).round() <= threshold * 1e4 + 1e-3).nonzero().flatten()
+        return sweep(victim, neurons, masks, highest=self.pruning_max, step=self.pruning_step)

@@ -106,7 +106,7 @@ def test_pruned_channels_are_zero_in_the_returned_weights(scene: Scene) -> None:
     assert zero == result.report["pruned"]
 
 
-@pytest.mark.parametrize("name", defenses.names())
+@pytest.mark.parametrize("name", ["none", "ft", "fp", "nad", "anp", "mnp"])
 def test_no_defense_loses_the_clean_task(scene: Scene, name: str) -> None:
     quick = {"anp": {"iterations": 30}}.get(name, {})
     result = defenses.get(name)(**quick).run(scene.view(), scene.tools())

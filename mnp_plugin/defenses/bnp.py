@@ -1,0 +1,87 @@
+"""BNP: prune channels whose statistics on clean images differ from the running ones."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, defenses, param
+from mnp_plugin.evaluation.predict import logits
+from mnp_plugin.neurons import channels as channel
+from mnp_plugin.neurons.channels import Neurons, prune
+
+
+@defenses.register("bnp")
+@dataclass(frozen=True, kw_only=True)
+class BNP(Defense):
+    """KL divergence of the normal law of a channel's input on clean images (mu1, v1) from the running statistics (mu2, v2):
+    log(sqrt(v2 / v1)) + (v1 + (mu1 - mu2)^2) / (2 v2) - 1/2. A channel goes (scale to 0, bias kept) where it exceeds
+    mean + u * std of its layer. One batch of clean images, eval mode.
+
+    u is fixed as published; the values 0, 0.5, ..., 10 are the candidates of the separate oracle row. Useless against an
+    attacker who re-estimates running statistics on clean images.
+
+    Deviations: BackdoorBench leaves out the 1/2 before the logarithm's ratio of variances and overwrites the statistics of the
+    clean batch by those of a poisoned one; both are mended here. A variance of 0 counts as the net's own eps.
+    """
+
+    paper = "Zheng et al., Pre-activation Distributions Expose Backdoor Neurons, NeurIPS 2022, OpenReview vwgsqRorzz"
+
+    u: float = param(3.0, "standard deviations above the layer's mean", low=0)
+    images: int = param(500, "clean images at most", low=2)
+
+    def objection(self, model: nn.Module) -> str | None:
+        return channel.objection(model)
+
+    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        neurons = Neurons(view.model, view.clean[:1].pixels())
+        excess = self.excess(view.model, neurons, view.clean[: self.images])
+        chosen = (excess > self.u).nonzero().flatten()
+        model = copy.deepcopy(view.model)
+        prune(model, neurons, chosen, bias=False)
+        report = {
+            "u": self.u,
+            "pruned": len(chosen),
+            "of": neurons.count,
+            "layers": neurons.summary(chosen.tolist()),
+        }
+
+        def candidates() -> Iterator[tuple[Mapping[str, float], nn.Module]]:
+            trial = copy.deepcopy(view.model)
+            for step in range(20, -1, -1):
+                found = (excess > step / 2).nonzero().flatten()
+                prune(trial, neurons, found, bias=False)
+                yield {"u": step / 2, "pruned": float(len(found))}, trial
+
+        return Purified(model=model, report=report, candidates=candidates)
+
+    def excess(self, model: nn.Module, neurons: Neurons, images: Images) -> Tensor:
+        """Standard deviations by which each channel's divergence exceeds its layer's mean, [neurons]."""
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        with ExitStack() as stack:
+            for layer in neurons.layers:
+
+                def note(_m: nn.Module, args: tuple[Tensor, ...], name: str = layer.name) -> None:
+                    x = args[0].float()
+                    found[name] = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), unbiased=False)
+
+                stack.callback(model.get_submodule(layer.name).register_forward_pre_hook(note).remove)
+            logits(model, images.x, batch=len(images))
+        parts = []
+        for layer in neurons.layers:
+            bn = model.get_submodule(layer.name)
+            assert isinstance(bn, nn.BatchNorm2d)
+            assert bn.running_mean is not None
+            assert bn.running_var is not None
+            mean, variance = found[layer.name][0], found[layer.name][1].clamp(min=bn.eps)
+            running = bn.running_var.clamp(min=bn.eps)
+            ratio = (variance + (mean - bn.running_mean).square()) / (2 * running)
+            divergence = (running / variance).log() / 2 + ratio - 0.5
+            spread = divergence.std() if len(divergence) > 1 else divergence.new_zeros(())
+            parts.append((divergence - divergence.mean()) / spread.clamp(min=1e-12))
+        return torch.cat(parts)

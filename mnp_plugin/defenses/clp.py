@@ -1,0 +1,77 @@
+"""CLP: prune channels whose Lipschitz bound stands out of their layer; needs no data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.neurons import channels as channel
+from mnp_plugin.neurons.channels import Neurons, prune
+
+
+@defenses.register("clp")
+@dataclass(frozen=True, kw_only=True)
+class CLP(Defense):
+    """Upper bound of a channel's Lipschitz constant: |gamma| / sqrt(var + eps) * largest singular value of its filter, read as
+    a matrix [inputs, k * k]. A channel goes, scale and bias to 0, where the bound exceeds mean + u * std of its layer.
+
+    Data-free: one clean image only shows which convolution feeds which normalisation. u is fixed as published; the values
+    0, 0.5, ..., 10 that published curves show are the candidates of the separate oracle row.
+
+    Deviations: the released code pairs a normalisation with the convolution before it in module order, which is the wrong
+    one in pre-activation nets; here a normalisation that no convolution feeds stays whole. It also divides by sqrt(var)
+    without eps, so that dead channels come out as infinitely steep; here eps is the net's own.
+    """
+
+    paper = "Zheng et al., Data-free Backdoor Removal based on Channel Lipschitzness, ECCV 2022, arXiv 2208.03111"
+
+    u: float = param(3.0, "standard deviations above the layer's mean", low=0)
+
+    def objection(self, model: nn.Module) -> str | None:
+        return channel.objection(model)
+
+    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        neurons = Neurons(view.model, view.clean[:1].pixels())
+        excess = self.excess(view.model, neurons)
+        chosen = (excess > self.u).nonzero().flatten()
+        model = copy.deepcopy(view.model)
+        prune(model, neurons, chosen, bias=True)
+        report = {
+            "u": self.u,
+            "pruned": len(chosen),
+            "of": neurons.count,
+            "unpaired_layers": sum(layer.conv is None for layer in neurons.layers),
+            "layers": neurons.summary(chosen.tolist()),
+        }
+
+        def candidates() -> Iterator[tuple[Mapping[str, float], nn.Module]]:
+            trial = copy.deepcopy(view.model)
+            for step in range(20, -1, -1):
+                found = (excess > step / 2).nonzero().flatten()
+                prune(trial, neurons, found, bias=True)
+                yield {"u": step / 2, "pruned": float(len(found))}, trial
+
+        return Purified(model=model, report=report, candidates=candidates)
+
+    @torch.no_grad()
+    def excess(self, model: nn.Module, neurons: Neurons) -> Tensor:
+        """Standard deviations by which each channel's bound exceeds its layer's mean, [neurons]; unpaired ones -inf."""
+        parts = []
+        for layer in neurons.layers:
+            bn = model.get_submodule(layer.name)
+            assert isinstance(bn, nn.BatchNorm2d)
+            if layer.conv is None or bn.num_features < 2:
+                parts.append(torch.full((bn.num_features,), -torch.inf, device=neurons.device))
+                continue
+            conv = model.get_submodule(layer.conv)
+            assert isinstance(conv, nn.Conv2d)
+            assert bn.running_var is not None
+            steepest = torch.linalg.svdvals(conv.weight.float().flatten(2))[:, 0]
+            bound = steepest * bn.weight.abs() / (bn.running_var + bn.eps).sqrt()
+            parts.append((bound - bound.mean()) / bound.std().clamp(min=1e-12))
+        return torch.cat(parts)

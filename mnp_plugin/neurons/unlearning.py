@@ -1,0 +1,66 @@
+"""Clean unlearning: ascend the clean loss until the clean task is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mnp_plugin.contracts import Images, Tools
+from mnp_plugin.evaluation.predict import accuracy
+from mnp_plugin.training.passes import descend, finite, forward, one_pass
+
+
+def ascend(
+    model: nn.Module,
+    images: Images,
+    tools: Tools,
+    *,
+    lr: float,
+    factor: Callable[[int], float],
+    weight_decay: float,
+    epochs: int,
+    batch_size: int,
+    until: float,
+    evaluate: bool = False,
+) -> list[float]:
+    """Ascend cross entropy in place by SGD of momentum 0.9, train mode.
+
+    Args:
+        model: the net.
+        images: clean images, augmented as the recipe says.
+        tools: device, random stream, recipe.
+        lr: learning rate.
+        factor: epoch, from 0 -> factor of the learning rate.
+        weight_decay: L2 penalty.
+        epochs: largest number of passes.
+        batch_size: images per step.
+        until: accuracy of an epoch at or below which the ascent ends.
+        evaluate: take the accuracy after the epoch, in eval mode, instead of the one seen while training.
+
+    Returns:
+        The accuracy of each epoch.
+
+    Raises:
+        MethodError: the loss is not finite.
+    """
+    optimiser = torch.optim.SGD(model.parameters(), lr, momentum=0.9, weight_decay=weight_decay)
+    trace: list[float] = []
+    for epoch in range(epochs):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * factor(epoch)
+        model.train()
+        right = seen = 0
+        for x, y in one_pass(model, images, batch_size, tools):
+            out = forward(model, x, tools)
+            loss = -F.cross_entropy(out, y)
+            descend(loss, optimiser)
+            finite(loss, "unlearning")
+            right, seen = right + int((out.argmax(1) == y).sum()), seen + len(y)
+        trace.append(accuracy(model, images) if evaluate else right / seen)
+        tools.busy("unlearning", epoch + 1, epochs)
+        if trace[-1] <= until:
+            break
+    return trace

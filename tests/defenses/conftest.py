@@ -1,0 +1,72 @@
+"""A BadNets victim on digits, and one call that lets a defense treat and measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.contracts import DefenderView, Purified, defenses
+from mnp_plugin.data.digits import Digits
+from mnp_plugin.report.records import Scores
+
+SUITE = """
+dataset: digits
+net: {name: smallnet, width: 12}
+recipe: {epochs: 25, batch_size: 64, crop: 1, flip: false, precision: float32}
+clean_budget: {images: 120}
+seeds: [7]
+attacks: [{name: badnets, size: 3, poison_ratio: 0.03}]
+defenses: [none]
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A treatment: scores before and after, and what the defense gave back."""
+
+    before: Scores
+    after: Scores
+    result: Purified
+
+    @property
+    def weights(self) -> Tensor:
+        """All that the repaired net consists of, one vector."""
+        return torch.cat([value.flatten().double() for value in self.result.model.state_dict().values()])
+
+
+class Patient:
+    """The victim with its clean budget; ``patient(name, **settings)`` treats it."""
+
+    def __init__(self, cache: Any) -> None:
+        self.spec = parse_suite(SUITE, "test", "test").victims[0]
+        self.data = Digits().load(cache)
+        self.split = stages.split_of(self.spec, self.data)
+        self.victim = stages.train_victim(self.spec, self.data, self.split, self.tools())
+        self.triggered = stages.triggered_test(self.spec, self.victim.state, self.split, 10)
+        self.before = self.measure(self.victim.model)
+
+    def tools(self) -> Any:
+        return stages.tools_for("rival", self.spec, self.data, torch.device("cpu"))
+
+    def view(self, model: nn.Module | None = None) -> DefenderView:
+        split = self.split
+        return DefenderView(model=model or self.victim.model, clean=split.clean, validation=split.validation, num_classes=10)
+
+    def measure(self, model: nn.Module) -> Scores:
+        return stages.measure(model, self.split.test, self.triggered)
+
+    def __call__(self, name: str, *, on: nn.Module | None = None, **settings: Any) -> Outcome:
+        result = defenses.get(name)(**settings).run(self.view(on), self.tools())
+        return Outcome(self.before, self.measure(result.model), result)
+
+
+@pytest.fixture(scope="session")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outcome]:
+    return Patient(tmp_path_factory.mktemp("cache"))
