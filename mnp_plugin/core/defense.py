@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, Tools
@@ -25,11 +25,13 @@ class Purified:
         report: JSON-ready facts: what was pruned, where it stopped and why.
         candidates: lazily, every (setting, net) the defense chose among, from which the framework derives the separately
             named oracle row; None where there is no such choice.
+        details: what the defense knows of each neuron, by name: vectors [neurons] in one order.
     """
 
     model: nn.Module
     report: Mapping[str, Any] = field(default_factory=dict)
     candidates: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
+    details: Mapping[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

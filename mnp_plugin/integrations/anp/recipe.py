@@ -229,7 +229,7 @@ def optimise_masks(
         masks = method.optimise_masks(view, neurons, tools, told)
     else:
         masks = method.optimise_masks(view, neurons, tools)
-        report(method.levels * method.level_steps, method.lr, masks)
+        report(method.steps, method.lr, masks)
     return [MaskRow(*neurons.locate(i), value) for i, value in enumerate(masks.cpu().tolist())]
 
 
