@@ -26,7 +26,8 @@ class MNP(Defense):
     """Three magnitude-guided objectives expose, eliminate and protect; the strength of the second grows, stopped blind.
 
     The three objectives are the paper's; their exact form here is a reconstruction, since only the abstract and summaries
-    of the paper were at hand. Neurons are BN channels; magnitude is BN-folded (see :meth:`Neurons.magnitude`).
+    of the paper were at hand. Neurons are BN channels, their magnitude BN-folded; in a net without BatchNorm2d
+    they are hidden channels and attention heads (:mod:`mnp_plugin.neurons.units`).
 
     1. *Clean suppression* exposes: gradient ascent on the clean loss with weight decay mu gives weights that forget the
        clean task. Masks that recover it from there, m_R, fall where a channel serves the backdoor.

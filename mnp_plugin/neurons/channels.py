@@ -18,7 +18,7 @@ from torch.func import functional_call
 from mnp_plugin.contracts import Images
 from mnp_plugin.neurons.units import Layer, Norm, batch_norm_objection, find, is_batch_norm, objection
 
-__all__ = ["Layer", "Neurons", "batch_norm_objection", "objection", "prune", "robust_z", "scale"]
+__all__ = ["Layer", "Neurons", "batch_norm_objection", "is_batch_norm", "objection", "prune", "robust_z", "scale"]
 
 
 class Neurons:
