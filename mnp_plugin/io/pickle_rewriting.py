@@ -83,7 +83,7 @@ class _Rewriter:
 
     def run(self) -> tuple[bytes, int]:
         raw, place, memo = self.raw, self.start, dict[int, int]()
-        opened = -1  # where the tuple on top of the stack was begun, while a persistent id may follow
+        tuple_at, of_inert = -1, False  # the tuple on top of the stack, while a persistent id may follow
         for _ in range(MAX_STEPS):
             at, code = place, raw[place : place + 1]
             place += 1
@@ -91,7 +91,7 @@ class _Rewriter:
                 place += _PUTS[code]
                 memo[int.from_bytes(raw[at + 1 : place], "little")] = self.stack[-1]
                 continue
-            begun, opened = opened, -1
+            begun, tuple_at = tuple_at, -1
             if code in _PUSHES:
                 place += _PUSHES[code]
                 self.stack.append(1)
@@ -111,7 +111,8 @@ class _Rewriter:
                 self.marks.append((self.stack, at))
                 self.stack = []
             elif code == pickle.TUPLE:
-                items, opened = self._since_mark()
+                items, tuple_at = self._since_mark()
+                of_inert = items[1:2] == [0]  # a module of an unknown class, or a storage of one
                 self.stack.append(_tuple(items))
             elif code in _TUPLES:
                 count = _TUPLES[code]
@@ -125,7 +126,7 @@ class _Rewriter:
                 self._insert(begun, begun, _name(STORAGE))
                 self._insert(at, place, pickle.REDUCE)
                 self._count("calls")
-                self.stack[-1] = 1
+                self.stack[-1] = 0 if of_inert else 1
             elif code == pickle.STOP:
                 need(place <= len(raw), "its pickle is cut short")
                 return self._joined(place), place

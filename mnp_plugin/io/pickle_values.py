@@ -28,14 +28,15 @@ class Token:
 class Inert(Token):
     """Stands for any object whose class is not read. It keeps the name and forgets whatever the file does to it."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, reason: str | None = None) -> None:
         self.path = path
+        self.reason = reason or f"it asks for {shown(path)}, which plain values do not need"
 
     def __setstate__(self, state: Any) -> None:
         """Forget ``state``: attributes, items, arguments of a call."""
 
     def settled(self) -> Any:
-        raise RefusedError(f"it asks for {shown(self.path)}, which plain values do not need")
+        raise RefusedError(self.reason)
 
 
 class Dtype(Token):
@@ -62,7 +63,7 @@ class Array(Token):
     """A NumPy array; empty until the file hands its contents over. The class itself stands for ``numpy.ndarray``."""
 
     budget: Budget
-    value: npt.NDArray[Any] | None = None
+    value: npt.NDArray[Any] | Inert | None = None
 
     def __setstate__(self, state: Any) -> None:
         """Take the contents that a pickled array keeps in its state."""
@@ -72,7 +73,9 @@ class Array(Token):
         self.value = _filled(state[2], _array_shape(state[1]), state[4], "F" if state[3] else "C", self.budget)
 
     def settled(self) -> Any:
-        return super().settled() if self.value is None else self.value
+        if self.value is None:
+            return super().settled()
+        return self.value.settled() if isinstance(self.value, Inert) else self.value
 
     def __str__(self) -> str:
         return "a NumPy array without contents"
@@ -81,15 +84,17 @@ class Array(Token):
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU][0-9]{1,6})")
 
 
-def _dtype(spec: Any, align: Any = False, copy: Any = True) -> Dtype:
-    readable = type(spec) is str and _DTYPE.fullmatch(spec) is not None
-    need(readable, f"it holds an array of dtype {shown(spec)}; only numbers and text are read")
+def _dtype(spec: Any, align: Any = False, copy: Any = True) -> Dtype | Inert:
+    if type(spec) is not str or _DTYPE.fullmatch(spec) is None:
+        return Inert("numpy.dtype", f"it holds an array of dtype {shown(spec)}; only numbers and text are read")
     made = Dtype()
     made.dtype = np.dtype(spec)
     return made
 
 
-def _filled(dtype: Any, shape: tuple[int, ...], raw: Any, order: Any, budget: Budget) -> npt.NDArray[Any]:
+def _filled(dtype: Any, shape: tuple[int, ...], raw: Any, order: Any, budget: Budget) -> npt.NDArray[Any] | Inert:
+    if type(dtype) is Inert:
+        return dtype
     need(type(dtype) is Dtype, "an array has no dtype")
     need(type(raw) is bytes, "it holds an array of Python objects; only numbers and text are read")
     kind: np.dtype[Any] = dtype.dtype
@@ -136,8 +141,9 @@ def builders(budget: Budget) -> dict[str, Any]:
         return made
 
     def scalar(dtype: Any, raw: Any) -> Any:
-        need(type(dtype) is Dtype and dtype.dtype.kind != "c", "it holds a complex number outside an array")
-        return _filled(dtype, (), raw, "C", budget)[()]
+        need(type(dtype) is not Dtype or dtype.dtype.kind != "c", "it holds a complex number outside an array")
+        made = _filled(dtype, (), raw, "C", budget)
+        return made if isinstance(made, Inert) else made[()]
 
     def items(make: Callable[[Any], Any]) -> Callable[..., Any]:
         def made(values: Any = ()) -> Any:

@@ -126,7 +126,9 @@ class PickleReader:
         except (AttributeError, IndexError, KeyError, TypeError, UnicodeError):
             raise RefusedError("its pickle is damaged, or calls a function in an odd way") from None
 
-    def _storage(self, *identity: Any) -> Storage:
+    def _storage(self, *identity: Any) -> Storage | Inert:
+        if type(identity[1]) is Inert:  # also what the legacy format stores of the class of a whole model
+            return identity[1]
         fits = len(identity) == 5 or (len(identity) == 6 and identity[5] is None)
         need(fits and type(identity[0]) is str and identity[0] == "storage", "it refers to what is no torch storage of its own")
         kind, key = identity[1:3]
