@@ -118,7 +118,7 @@ class Graph:
 
             node.register_prehook(see)
         if attentions:
-            torch.autograd.grad(self._logits.sum(), self._image, allow_unused=True)
+            torch.autograd.grad(self._logits, self._image, torch.ones_like(self._logits), allow_unused=True)
         return found
 
     def _values(self, node: Node) -> Node | None:

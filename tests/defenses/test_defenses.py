@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
-from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Purified, Recipe, Tools, defenses
+from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Net, Purified, Recipe, Tools, defenses
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
@@ -23,8 +23,11 @@ from mnp_plugin.defenses.fp import FinePruning
 from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.defenses.nad import NAD, tap_names
 from mnp_plugin.evaluation.predict import accuracy, logits
-from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets import build_net, with_normalisation
+from mnp_plugin.nets.convnext import SmallConvNeXt
 from mnp_plugin.nets.resnet import ResNet18
+from mnp_plugin.nets.small import SmallNet
+from mnp_plugin.nets.vit import SmallViT
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.report.records import Scores
@@ -188,10 +191,42 @@ def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
 
 def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    view = replace(scene.view(), model=net)
-    for defense in (ANP(iterations=1), MNP()):
-        with pytest.raises(UserError, match="BatchNorm2d"):
-            defense.run(view, scene.tools())
+    for name in ("anp", "bnp", "clp", "nft", "rnp"):
+        with pytest.raises(UserError, match=f"defense '{name}' cannot treat this net: it has no BatchNorm2d"):
+            defenses.get(name)().run(replace(scene.view(), model=net), scene.tools())
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+    with pytest.raises(UserError, match="defense 'mnp' cannot treat this net: it has nothing to mask"):
+        MNP().run(replace(scene.view(), model=linear), scene.tools())
+
+
+@pytest.mark.parametrize(
+    "net", [SmallConvNeXt(width=8, depth=1), SmallViT(width=16, depth=1), SmallNet(width=2)], ids=lambda net: net.name
+)
+def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Scene, net: Net) -> None:
+    torch.manual_seed(0)
+    model = build_net(net, scene.data)
+    head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    nn.init.normal_(head.weight)
+    result = FinePruning(epochs=1, drop=100).run(replace(scene.view(), model=model), scene.tools())
+    columns = [m for m in result.model.modules() if isinstance(m, nn.Linear)][-1].weight.abs().sum(0)
+    assert int((columns == 0).sum()) == result.report["pruned"] > 0
+    assert result.report["of"] == head.in_features
+
+
+def test_mnp_repairs_a_net_without_batch_normalisation(scene: Scene) -> None:
+    """A small ConvNeXt trained on the same poisoned digits loses its backdoor and keeps the task."""
+    spec = replace(scene.spec, net=Entry("convnext", SmallConvNeXt(width=8, depth=1)))
+    victim = stages.train_victim(spec, scene.data, scene.split, stages.tools_for("test", spec, scene.data, CPU))
+    before = scene.measure(victim.model)
+    assert before.acc > 0.9
+    assert before.asr is not None
+    assert before.asr > 0.9
+    result = MNP().run(replace(scene.view(), model=victim.model), scene.tools())
+    after = scene.measure(result.model)
+    assert after.asr is not None
+    assert after.asr < before.asr / 2
+    assert after.acc > before.acc - 0.08
+    assert 0 < result.report["pruned"] < result.report["of"] == 8 * 4 * 7
 
 
 def test_a_defense_may_not_give_the_victim_back() -> None:
