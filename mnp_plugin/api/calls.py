@@ -12,12 +12,12 @@ from mnp_plugin.contracts import (
     Component,
     DefenderView,
     Defense,
+    DefenseContext,
     Detector,
     Images,
     ModelDetector,
     Purified,
     Recipe,
-    Tools,
     Verdict,
     defenses,
     detectors,
@@ -116,7 +116,7 @@ def _method(registry: Registry[K], given: str | K, settings: Mapping[str, Any] |
 
 def _prepared(
     model: nn.Module, x: Tensor, y: Tensor, validation: float, recipe: Recipe | None, seed: int, who: str
-) -> tuple[DefenderView, Tools]:
+) -> tuple[DefenderView, DefenseContext]:
     """What a method is given, from images and labels that were checked against the model."""
     if x.is_floating_point():
         if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):  # true of NaN too
@@ -140,7 +140,7 @@ def _prepared(
     torch.manual_seed(seed)
     part = validation_part(images.y, validation)
     view = DefenderView(model=model, clean=images[~part], validation=images[part], num_classes=int(out.shape[1]))
-    tools = Tools(
+    tools = DefenseContext(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
         recipe=recipe,
