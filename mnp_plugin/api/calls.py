@@ -16,12 +16,12 @@ from mnp_plugin.contracts import (
     Component,
     DefenderView,
     Defense,
+    DefenseContext,
     Detector,
     Images,
     ModelDetector,
     Purified,
     Recipe,
-    Tools,
     Verdict,
     defenses,
     detectors,
@@ -186,8 +186,8 @@ def _missing(images: Images, classes: int) -> list[int]:
     return sorted(set(range(classes)) - set(images.y.tolist()))
 
 
-def _tools(device: torch.device, recipe: Recipe, seed: int, who: str, progress: Progress | None) -> Tools:
-    return Tools(
+def _tools(device: torch.device, recipe: Recipe, seed: int, who: str, progress: Progress | None) -> DefenseContext:
+    return DefenseContext(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
         recipe=recipe,

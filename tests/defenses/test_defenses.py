@@ -13,7 +13,18 @@ from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
-from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Net, Purified, Recipe, Tools, defenses
+from mnp_plugin.contracts import (
+    AttackContext,
+    DefenderView,
+    DefenseContext,
+    ImageData,
+    Images,
+    MethodError,
+    Net,
+    Purified,
+    Recipe,
+    defenses,
+)
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
@@ -61,8 +72,8 @@ class Scene:
     def view(self) -> DefenderView:
         return DefenderView(model=self.victim.model, clean=self.split.clean, validation=self.split.validation, num_classes=10)
 
-    def tools(self) -> Tools:
-        return stages.tools_for("test", self.spec, self.data, CPU)
+    def tools(self) -> AttackContext:
+        return stages.attack_context("test", self.spec, self.data, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -171,22 +182,20 @@ def test_the_stopping_rule_looks_at_both_parts(scene: Scene) -> None:
 
 
 def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
-    seen: list[Tools] = []
+    seen: list[DefenseContext] = []
 
     @dataclass(frozen=True, kw_only=True)
     class Curious(ANP):
         """Looks at its tools."""
 
-        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
             seen.append(tools)
             return Purified(model=view.model)
 
     stages.defend(Cell(victim=scene.spec, defense=Entry("curious", Curious())), scene.victim, scene.data, scene.split, CPU)
     assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes", "extras"}
-    assert {f.name for f in fields(Tools)} == {"device", "generator", "recipe", "fresh_net", "clean_net", "asset", "busy"}
-    assert seen[0].asset is None
-    with pytest.raises(MethodError, match="only an attack in a benchmark"):
-        seen[0].clean_net()
+    assert [type(context) for context in seen] == [DefenseContext]
+    assert {f.name for f in fields(DefenseContext)} == {"device", "generator", "recipe", "fresh_net", "busy"}
 
 
 def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
@@ -233,14 +242,14 @@ def test_a_defense_may_not_give_the_victim_back() -> None:
     class Thief(ANP):
         victim: nn.Module
 
-        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
             return Purified(model=Thief.victim)
 
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     Thief.victim = model
     images = Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
     view = DefenderView(model=model, clean=images, validation=images, num_classes=2)
-    tools = Tools(device=CPU, generator=torch.Generator(), recipe=Recipe(), fresh_net=lambda: model)
+    tools = DefenseContext(device=CPU, generator=torch.Generator(), recipe=Recipe(), fresh_net=lambda: model)
     with pytest.raises(MethodError, match="victim itself"):
         Thief().run(view, tools)
 
@@ -318,7 +327,7 @@ def test_anp_equals_an_independent_writing_of_it() -> None:
     anp = ANP(iterations=6, batch_size=16, steps=2, lr=0.5)
     expected = reference_masks(model, anp, clean, torch.Generator().manual_seed(5))
     recipe = Recipe(crop=0, flip=False, precision="float32")  # of the reference; auto is bfloat16 on some processors
-    tools = Tools(device=CPU, generator=torch.Generator().manual_seed(5), recipe=recipe, fresh_net=lambda: model)
+    tools = DefenseContext(device=CPU, generator=torch.Generator().manual_seed(5), recipe=recipe, fresh_net=lambda: model)
     view = DefenderView(model=model, clean=clean, validation=clean, num_classes=4)
     found = anp.optimise_masks(view, Neurons(model, clean[:1].pixels()), tools)
     assert float(expected.min()) < 0.95  # the masks moved, so there is something to compare
