@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.benchmark.stages import measure
-from mnp_plugin.contracts import DefenderView, Recipe, Tools
+from mnp_plugin.contracts import DefenderView, DefenseContext, Recipe
 from mnp_plugin.defenses.anp import ANP
 from mnp_plugin.integrations.backdoorbench.clean_data import load_clean
 from mnp_plugin.integrations.backdoorbench.record import read_record
@@ -72,11 +72,13 @@ def main() -> None:
         print(f"| {threshold:g} | {counts[0]} | {counts[1]} | {pair} | {100 * found.acc:.1f} / {100 * found.asr:.1f} |")
 
 
-def tools(device: torch.device, seed: int) -> Tools:
+def tools(device: torch.device, seed: int) -> DefenseContext:
     """Their augmentation (crop, mirrored on CIFAR-10), float32, and a random stream of our own."""
     torch.manual_seed(seed)
     stream = torch.Generator(device=device).manual_seed(seed)
-    return Tools(device=device, generator=stream, recipe=Recipe(precision="float32"), fresh_net=lambda: torch.nn.Identity())
+    return DefenseContext(
+        device=device, generator=stream, recipe=Recipe(precision="float32"), fresh_net=lambda: torch.nn.Identity()
+    )
 
 
 def their_masks(path: Path, neurons: Neurons) -> Tensor:

@@ -26,7 +26,6 @@ from mnp_plugin.benchmark.store import Store, default_cache
 from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
 from mnp_plugin.contracts import DefenderView, ModelDetector, detectors
 from mnp_plugin.io.atomic import write_atomic
-from mnp_plugin.report.records import Scores
 
 CPU = torch.device("cpu")
 SUITE = """
@@ -57,11 +56,11 @@ def judge(victim: VictimSpec, detector: ModelDetector, runner: Runner) -> dict[s
     """Train ``victim``, or take it from the cache, and run the detector on it."""
     data = victim.dataset.component.load(runner.store.cache)
     split = stages.split_of(victim, data)
-    scene = runner.scene(victim, data, split)
-    scores: Scores = scene.facts["before"]
+    scene = runner.victim(victim)
+    scores = scene.before
     view = DefenderView(model=scene.victim.model, clean=split.clean, validation=split.validation, num_classes=len(data.classes))
     start = time.process_time()
-    verdict = detector.run(view, stages.tools_for(["detector", victim.plain()], victim, data, CPU))
+    verdict = detector.run(view, stages.attack_context(["detector", victim.plain()], victim, data, CPU))
     attack = victim.attack.component
     return {
         "attack": victim.attack.label,

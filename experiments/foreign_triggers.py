@@ -26,7 +26,7 @@ def main() -> None:
         sys.exit(f"error: '{spec.attack.label}' is not an Input-aware attack with one target label")
     data = spec.dataset.component.load(runner.store.cache)
     split = stages.split_of(spec, data)
-    victim = runner.scene(spec, data, split).victim
+    victim = runner.victim(spec).victim
 
     test = split.test[torch.nonzero(split.test.y != attack.target).flatten()]
     x = test.pixels()

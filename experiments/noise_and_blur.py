@@ -32,7 +32,7 @@ def main() -> None:
         sys.exit(f"error: '{a.attack}' has no trigger")
     data = spec.dataset.component.load(runner.store.cache)
     split = stages.split_of(spec, data)
-    scene = runner.scene(spec, data, split)
+    scene = runner.victim(spec)
     assert scene.triggered is not None
     noise = torch.Generator().manual_seed(0)
 

@@ -50,7 +50,7 @@ def main() -> None:
     runner, victim = one_victim.chosen(a)
     attack, data = victim.attack.component, victim.dataset.component.load(runner.store.cache)
     split = stages.split_of(victim, data)
-    tools = runner.tools_for(["trigger visibility", victim.plain()], victim, data, split)
+    tools = runner.attack_context(["trigger visibility", victim.plain()], victim)
     state = attack.prepare(split.train, tools)
     net = tools.fresh_net()  # of its classes, 0 stands for clean and 1 for triggered
     hook = attack.training_hook(state, len(data.classes), tools)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mnp_plugin.core.attack import Attack
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import DefenderView, Tools
+from mnp_plugin.core.context import Asset, AttackContext, DefenderView, DefenseContext, Requires, Tools
 from mnp_plugin.core.dataset import Dataset
 from mnp_plugin.core.defense import Defense, Purified
 from mnp_plugin.core.detector import Detector, ModelDetector, SampleDetector, Verdict
@@ -24,12 +24,15 @@ from mnp_plugin.core.training_hook import BatchShare, TrainingHook
 from mnp_plugin.core.victim import GivenVictim, VictimOffer, VictimSource
 
 __all__ = [
+    "Asset",
     "Attack",
+    "AttackContext",
     "BatchShare",
     "Component",
     "Dataset",
     "DefenderView",
     "Defense",
+    "DefenseContext",
     "Detector",
     "GivenVictim",
     "ImageData",
@@ -39,6 +42,7 @@ __all__ = [
     "Net",
     "Purified",
     "Recipe",
+    "Requires",
     "SampleDetector",
     "State",
     "Tools",

@@ -21,19 +21,20 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin import contracts
-from mnp_plugin.benchmark.stages import poison, poison_candidates
+from mnp_plugin.benchmark.stages import poison, poison_candidates, with_assets
 from mnp_plugin.contracts import (
     Attack,
+    AttackContext,
     Component,
     Dataset,
     DefenderView,
     Defense,
+    DefenseContext,
     ImageData,
     ModelDetector,
     Net,
     Recipe,
     SampleDetector,
-    Tools,
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
@@ -106,25 +107,29 @@ def _small_data(device: str) -> ImageData:
     return ImageData(train, test, data.classes, data.mean, data.std)
 
 
-def _tools(data: ImageData, seed: int = 0) -> Tools:
-    recipe = Recipe(epochs=2, batch_size=64, crop=1, flip=False)
-    device = data.train.x.device
-
-    def clean_net() -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            net = build_net(SmallNet(width=4), data)
-            fit(net, data.train, recipe, torch.Generator(device).manual_seed(0))
-        return net
-
+def _context(data: ImageData, seed: int = 0) -> DefenseContext:
     torch.manual_seed(seed)
-    return Tools(
+    device = data.train.x.device
+    return DefenseContext(
         device=device,
         generator=torch.Generator(device).manual_seed(seed),
-        recipe=recipe,
+        recipe=Recipe(epochs=2, batch_size=64, crop=1, flip=False),
         fresh_net=lambda: build_net(SmallNet(width=4), data),
-        clean_net=clean_net,
     )
+
+
+def _attack_context(attack: Attack, data: ImageData, seed: int = 0) -> AttackContext:
+    """A context that holds what ``attack`` requires."""
+    clean = None
+    if attack.requires().clean_net:
+        plain = _context(data)
+        clean = plain.fresh_net()
+        fit(clean, data.train, plain.recipe, plain.generator)
+    plain = _context(data, seed)
+    own = AttackContext(
+        device=plain.device, generator=plain.generator, recipe=plain.recipe, fresh_net=plain.fresh_net, clean=clean
+    )
+    return with_assets(attack, data.train, own)
 
 
 def _check_component(method: Component) -> list[str]:
@@ -143,7 +148,7 @@ def _check_attack(attack: Attack, data: ImageData) -> list[str]:
     if reason:
         return [f"not run: the attack objects to 16x16 images ({reason})"]
     before = copy.deepcopy(vars(attack))
-    state, same, other = (attack.prepare(data.train, _tools(data, seed)) for seed in (0, 0, 1))
+    state, same, other = (attack.prepare(data.train, _attack_context(attack, data, seed)) for seed in (0, 0, 1))
     _demand(all(isinstance(v, Tensor) for v in state.values()), "prepare() returns tensors by name", passed)
     _demand(_again(state, same) and state.keys() == other.keys(), "the trigger is deterministic under a seed", passed)
     x = data.test.pixels()
@@ -157,7 +162,7 @@ def _check_attack(attack: Attack, data: ImageData) -> list[str]:
     if attack.has_trigger:
         _demand(not torch.equal(out, x), "the trigger changes the image", passed)
     _demand(vars(attack) == before, "nothing is stored on the attack object", passed)
-    hook = attack.training_hook(state, len(data.classes), _tools(data))
+    hook = attack.training_hook(state, len(data.classes), _attack_context(attack, data))
     if hook is not None:
         passed += _check_hook(attack, hook, state, data)
     elif attack.has_trigger:
@@ -169,7 +174,7 @@ def _check_hook(attack: Attack, hook: contracts.TrainingHook, state: contracts.S
     passed: list[str] = []
     x, y = data.train.pixels(), data.train.y
     kept_x, kept_y = x.clone(), y.clone()
-    model = _tools(data).fresh_net().to(x.device).train()
+    model = _context(data).fresh_net().to(x.device).train()
     kept = {k: v.clone() for k, v in model.state_dict().items()}
     new_x, new_y = hook.batch(x, y, model, 0.0)
     _demand(torch.equal(x, kept_x) and torch.equal(y, kept_y), "the training hook leaves its batch as it is", passed)
@@ -193,7 +198,9 @@ def _check_poison(attack: Attack, state: contracts.State, data: ImageData) -> li
     passed: list[str] = []
     pool, count = poison_candidates(attack, data.train.y)
     index, cover = pool[:count], pool[count : count + 5] if attack.cover_ratio() else pool[:0]
-    poisoned, again = (poison(attack, data.train, index, cover, state, len(data.classes), _tools(data)) for _ in range(2))
+    poisoned, again = (
+        poison(attack, data.train, index, cover, state, len(data.classes), _attack_context(attack, data)) for _ in range(2)
+    )
     _demand(_again({"x": poisoned.x}, {"x": again.x}), "poisoned images are the same under the same seed", passed)
     rest = torch.ones_like(data.train.y, dtype=torch.bool)
     rest[index] = rest[cover] = False
@@ -226,23 +233,23 @@ def _check_defense(defense: Defense, data: ImageData) -> list[str]:
     if defense.needs:
         return [f"not run: needs {', '.join(defense.needs)}"]
     passed: list[str] = []
-    plain = _tools(data)
+    plain = _context(data)
     victim = plain.fresh_net()
     fit(victim, data.train, plain.recipe, plain.generator)
     weights = {k: v.clone() for k, v in victim.state_dict().items()}
 
-    def tools() -> Tools:
+    def context() -> DefenseContext:
         """Those of a suite that trains with progressive resizing, which is no defense's business."""
-        return dataclasses.replace(_tools(data), recipe=dataclasses.replace(plain.recipe, epochs=100, small_epochs=99))
+        return dataclasses.replace(_context(data), recipe=dataclasses.replace(plain.recipe, epochs=100, small_epochs=99))
 
-    first = defense.run(_view(data, victim), tools())
+    first = defense.run(_view(data, victim), context())
     _demand(_equal(weights, victim.state_dict()), "the victim stays as it is", passed)
     _demand(not first.model.training, "the repaired net is in eval mode", passed)
     json.dumps(dict(first.report), allow_nan=False)
     passed.append("the report is plain JSON")
-    second = defense.run(_view(data, victim), tools())
+    second = defense.run(_view(data, victim), context())
     _demand(_again(first.model.state_dict(), second.model.state_dict()), "the same seed repairs to the same weights", passed)
-    fresh = _tools(data).fresh_net().to(data.test.x.device)
+    fresh = _context(data).fresh_net().to(data.test.x.device)
     fresh.load_state_dict(first.model.state_dict())
     with torch.no_grad():
         # Not bit for bit: the memory layout of the weights decides the order of sums.
@@ -258,10 +265,10 @@ def _check_defense(defense: Defense, data: ImageData) -> list[str]:
 
 def _check_detector(detector: ModelDetector | SampleDetector, data: ImageData) -> list[str]:
     passed: list[str] = []
-    view = _view(data, _tools(data).fresh_net().to(data.test.x.device).eval())
+    view = _view(data, _context(data).fresh_net().to(data.test.x.device).eval())
     if isinstance(detector, ModelDetector):
         weights = {key: value.clone() for key, value in view.model.state_dict().items()}
-        first, second = (detector.run(view, _tools(data)) for _ in range(2))
+        first, second = (detector.run(view, _context(data)) for _ in range(2))
         _demand(_equal(weights, view.model.state_dict()), "the judged net stays as it is", passed)
         same = data.test.x.is_cuda or (first.score == second.score and first.per_class == second.per_class)
         _demand(same, "finite score and evidence, the same under the same seed", passed)
@@ -269,7 +276,7 @@ def _check_detector(detector: ModelDetector | SampleDetector, data: ImageData) -
         json.dumps(dict(first.report), allow_nan=False)
         passed.append("the report is plain JSON")
         return passed
-    one, two = (detector.scores(view, data.test.pixels(), _tools(data)) for _ in range(2))
+    one, two = (detector.scores(view, data.test.pixels(), _context(data)) for _ in range(2))
     _demand(one.shape == (len(data.test),) and bool(torch.isfinite(one).all()), "one finite score per image", passed)
     _demand(torch.equal(one, two), "the same scores under the same seed", passed)
     return passed

@@ -1,1 +1,1 @@
-"""Repair or judge one model from Python."""
+"""For people with one model: repair it or judge it, in one call, from Python objects or from files."""

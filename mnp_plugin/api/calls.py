@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from mnp_plugin.api.given import Array, bare, checked, images_of
+from mnp_plugin.api.sanity import complaint, hardly_right
 from mnp_plugin.contracts import (
     Component,
     DefenderView,
     Defense,
+    DefenseContext,
     Detector,
     Images,
     ModelDetector,
     Purified,
     Recipe,
-    Tools,
     Verdict,
     defenses,
     detectors,
-    to_bytes,
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.registry import Registry
-from mnp_plugin.core.streams import callers_state_kept
+from mnp_plugin.core.streams import callers_state_kept, seed_torch
 from mnp_plugin.data.split import validation_part
-from mnp_plugin.evaluation.predict import logits
-from mnp_plugin.training.device import in_default_layout, place
+from mnp_plugin.evaluation.predict import accuracy
+from mnp_plugin.training.device import in_default_layout
 
 K = TypeVar("K", bound=Component)
-Array = Tensor | npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
 """Told now and then: what runs, steps done, steps in all (0 where unknown)."""
 
-__all__ = ["Purified", "Verdict", "detect", "purify"]
-
 DAMAGE = 0.1
-"""A repair that changes more than this share of the predictions on the clean images is said to have done damage."""
+"""A repair that costs more than this much of the accuracy on the clean images is said to have done damage."""
 
 
 def purify(
@@ -60,12 +56,13 @@ def purify(
 ) -> Purified:
     """Repair a copy of ``model`` with a few clean images.
 
-    The model (weights, modes, gradients, hooks) and the global random streams stay as they were.
+    The model (weights, modes, gradients, hooks), the global random streams, the default dtype and the grad mode stay as they
+    were; ``DataParallel`` and ``torch.compile`` are unwrapped.
 
     Args:
-        model: takes float32 [N, C, H, W] in [0, 1] (normalisation inside, see :func:`mnp_plugin.with_normalisation`) and
+        model: float32 net; takes [N, C, H, W] in [0, 1] (normalisation inside, see :func:`mnp_plugin.with_normalisation`) and
             gives logits [N, K].
-        x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
+        x: clean images, tensor or NumPy array, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
         y: their labels, int64 [N].
         defense: name of a registered defense, or one with its settings.
         settings: hyper-parameters of a defense given by name, where they differ from the defaults.
@@ -75,9 +72,10 @@ def purify(
         progress: told how far the repair is.
 
     Returns:
-        The repaired net (``.model``, same ``state_dict`` keys) and what was done (``.report``). The report names classes
-        without an image under ``missing_classes``, and says under ``damage`` when more than a tenth of the predictions on
-        the clean images changed.
+        The repaired net (``.model``, same ``state_dict`` keys) and what was done (``.report``), with the accuracy on the
+        clean images before and after under ``clean_accuracy``. Where it holds, the report says under ``missing_classes`` which
+        classes had no image, under ``damage`` that accuracy fell by more than a tenth (both are warned of too), and under
+        ``hardly_right`` that the net was hardly right on the images before.
 
     Raises:
         UserError: images or labels that do not fit the model, an unknown defense, settings out of range.
@@ -86,17 +84,28 @@ def purify(
     method = _method(defenses, defense, settings)
     if not isinstance(method, Defense):
         raise UserError(f"{type(method).__name__} is no defense; give the name of one, such as 'mnp'")
-    own, images = _checked(model, x, y, validation, recipe)
-    with callers_state_kept(images.x.device, _seed(seed)):
-        view, tools = _prepared(own, images, validation, recipe, seed, f"defense '{method.name}'", progress)
-        result = method.run(view, tools)
+    net, images, recipe = bare(model), images_of(x, y), recipe or Recipe()
+    device = next(net.parameters()).device
+    with callers_state_kept(device, _seed(seed)):
+        own, images, classes = checked(net, images, validation, recipe)
+        part = validation_part(images.y, validation)
+        before = accuracy(own, images)
+        seed_torch(device, seed)
+        view = DefenderView(model=own, clean=images[~part], validation=images[part], num_classes=classes)
+        result = method.run(view, _tools(device, recipe, seed, f"defense '{method.name}'", progress))
         in_default_layout(result.model)
-        before, after = logits(own, images.x).argmax(1), logits(result.model, images.x).argmax(1)
-    extra: dict[str, Any] = {}
-    if missing := sorted(set(range(view.num_classes)) - set(images.y.tolist())):
+        after = accuracy(result.model, images)
+    extra: dict[str, Any] = {"clean_accuracy": {"before": round(before, 4), "after": round(after, 4)}}
+    if missing := _missing(images, classes):
         extra["missing_classes"] = missing
-    if (changed := float((before != after).float().mean())) > DAMAGE:
-        extra["damage"] = f"{100 * changed:.0f} % of the predictions on the clean images changed; the repair cost too much"
+        warnings.warn(
+            f"{len(missing)} of {classes} classes have no clean image; the repair may have broken these, unseen", stacklevel=2
+        )
+    if hardly_right(before, classes):
+        extra["hardly_right"] = complaint(before, classes)
+    elif before - after > DAMAGE:
+        extra["damage"] = f"accuracy on the clean images fell from {100 * before:.1f} to {100 * after:.1f} %"
+        warnings.warn(f"the repair did damage: {extra['damage']}", stacklevel=2)
     return replace(result, report={**result.report, **extra})
 
 
@@ -118,7 +127,7 @@ def detect(
 
     Args:
         model: as for :func:`purify`.
-        x: clean images, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
+        x: clean images, tensor or NumPy array, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
         y: their labels, int64 [N].
         detector: name of a registered detector of whole nets, or one with its settings.
         settings: hyper-parameters of a detector given by name, where they differ from the defaults.
@@ -128,7 +137,8 @@ def detect(
         progress: told how far the work is.
 
     Returns:
-        Score, evidence per class, suspected target, decision (``.backdoored``) and what that was calibrated on.
+        Score, evidence per class, suspected target, decision (``.backdoored``) and what that was calibrated on. A net that is
+        hardly right on the images is not decided on (``.backdoored`` is None), and the report says why under ``undecided``.
 
     Raises:
         UserError: images or labels that do not fit the model, an unknown detector or one of single images, settings out of
@@ -140,10 +150,22 @@ def detect(
         raise UserError(f"{type(method).__name__} is no detector; give the name of one, such as 'mnp'")
     if not isinstance(method, ModelDetector):
         raise UserError(f"detector '{method.name}' judges single images, not whole nets; see mnp-bench describe {method.name}")
-    own, images = _checked(model, x, y, validation, recipe)
-    with callers_state_kept(images.x.device, _seed(seed)):
-        view, tools = _prepared(own, images, validation, recipe, seed, f"detector '{method.name}'", progress)
-        return method.run(view, tools)
+    net, images, recipe = bare(model), images_of(x, y), recipe or Recipe()
+    device = next(net.parameters()).device
+    with callers_state_kept(device, _seed(seed)):
+        own, images, classes = checked(net, images, validation, recipe)
+        part = validation_part(images.y, validation)
+        right = accuracy(own, images)
+        seed_torch(device, seed)
+        view = DefenderView(model=own, clean=images[~part], validation=images[part], num_classes=classes)
+        verdict = method.run(view, _tools(device, recipe, seed, f"detector '{method.name}'", progress))
+    extra: dict[str, Any] = {"clean_accuracy": round(right, 4)}
+    if missing := _missing(images, classes):
+        extra["missing_classes"] = missing
+    if hardly_right(right, classes):
+        extra["undecided"] = complaint(right, classes)
+        verdict = replace(verdict, threshold=None, calibration=f"no threshold holds: {extra['undecided']}")
+    return replace(verdict, report={**verdict.report, **extra})
 
 
 def _method(registry: Registry[K], given: str | K, settings: Mapping[str, Any] | None) -> K:
@@ -160,106 +182,18 @@ def _seed(seed: int) -> int:
     return seed
 
 
-def _checked(model: nn.Module, x: Array, y: Array, validation: float, recipe: Recipe | None) -> tuple[nn.Module, Images]:
-    """A copy of the model, in eval mode and placed, and the images on its device; all that can be known to be wrong."""
-    bare = _bare(model)
-    pixels, labels = _tensor(x, "x"), _tensor(y, "y")
-    if pixels.is_floating_point():
-        if pixels.numel() and not (float(pixels.min()) >= 0 and float(pixels.max()) <= 1):  # true of NaN too
-            raise UserError("float images must lie in [0, 1]; put the normalisation inside the model (with_normalisation)")
-        pixels = to_bytes(pixels)
-    given = Images(pixels, labels)
-    if len(given) < 4:
-        raise UserError(f"{len(given)} clean images are too few; give at least 4, better some of every class")
-    if int(labels.min()) == int(labels.max()):
-        raise UserError(f"all clean images are of class {int(labels[0])}; give some of every class, or the repair breaks the net")
-    if not 0 < validation < 1:
-        raise UserError(f"validation must be a share between 0 and 1, not {validation}")
-    crop = (recipe or Recipe()).crop
-    if crop >= min(pixels.shape[2:]):
-        raise UserError(f"the recipe's crop of {crop} pixels is too large for images of {list(pixels.shape[2:])}")
-    device = next(bare.parameters()).device
-    images = given.to(device)
-    with torch.inference_mode(False):
-        own = _copy(bare)
-        try:
-            place(own, device, images[:2].pixels()).eval()
-            out = own(images[:2].pixels())
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise UserError(f"images of shape {list(images.x.shape[1:])} do not fit the model: {error}") from None
-        if not isinstance(out, Tensor):
-            raise UserError(
-                f"the model gives a {type(out).__name__}, not logits [N, K]; wrap it so that forward returns the logits"
-            )
-        if out.ndim != 2 or int(labels.min()) < 0 or int(labels.max()) >= out.shape[1]:
-            raise UserError(
-                f"labels {int(labels.min())}..{int(labels.max())} do not fit the model's output of shape {list(out.shape)}"
-            )
-        if not bool(torch.isfinite(logits(own, images.x)).all()):
-            raise UserError("the model's outputs on the clean images are not all finite; its weights are damaged")
-    return own, images
+def _missing(images: Images, classes: int) -> list[int]:
+    return sorted(set(range(classes)) - set(images.y.tolist()))
 
 
-def _bare(model: object) -> nn.Module:
-    """The net itself, out of the wrappings that people have around it."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module
-    inner = getattr(model, "_orig_mod", None)  # torch.compile
-    if isinstance(inner, nn.Module):
-        model = inner
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UserError("a TorchScript module cannot be repaired; give the nn.Module it was made from")
-    if isinstance(model, Mapping):
-        raise UserError("model is a state dict; build the net, load_state_dict it, and give the net")
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    if type(model).__module__.startswith(("torch.fx", "torch.export")):
-        raise UserError("an exported program cannot be repaired; give the nn.Module it was made from")
-    parameters = list(model.parameters())
-    if not parameters:
-        raise UserError("the model has no parameters, so there is nothing to repair")
-    if odd := sorted({str(p.dtype) for p in parameters if p.dtype != torch.float32}):
-        raise UserError(f"the model's weights are {', '.join(odd)}; give it in float32 (model.float())")
-    return model
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    try:
-        own = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(
-            f"the model cannot be copied ({str(error).splitlines()[0]}); a net that keeps its last features in an attribute must "
-            "drop them first"
-        ) from None
-    for p in own.parameters():
-        p.grad = None
-    return own.requires_grad_(True)
-
-
-def _tensor(value: object, name: str) -> Tensor:
-    if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
-    if not isinstance(value, Tensor):
-        raise UserError(f"{name} must be a tensor or a NumPy array, not {type(value).__name__}")
-    return value.detach()
-
-
-def _prepared(
-    model: nn.Module, images: Images, validation: float, recipe: Recipe | None, seed: int, who: str, progress: Progress | None
-) -> tuple[DefenderView, Tools]:
-    """What a method is given."""
-    part = validation_part(images.y, validation)
-    classes = int(logits(model, images.x[:1]).shape[1])
-    view = DefenderView(model=model, clean=images[~part], validation=images[part], num_classes=classes)
-    device = images.x.device
-    tools = Tools(
+def _tools(device: torch.device, recipe: Recipe, seed: int, who: str, progress: Progress | None) -> DefenseContext:
+    return DefenseContext(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
-        recipe=recipe or Recipe(),
+        recipe=recipe,
         fresh_net=lambda: _no_fresh_net(who),
         busy=progress or (lambda what, done, total: None),
     )
-    return view, tools
 
 
 def _no_fresh_net(who: str) -> nn.Module:

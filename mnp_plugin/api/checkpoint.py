@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from PIL import Image
 from torch import nn
 
 from mnp_plugin.contracts import Component, Images, nets
@@ -18,6 +17,7 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.registry import Registry
 from mnp_plugin.data.folder import STATISTICS, class_names, decode, list_images
 from mnp_plugin.data.statistics import channel_statistics
+from mnp_plugin.io.images import image_size
 from mnp_plugin.io.safe import read_tensors, weights_into
 from mnp_plugin.nets import normalise_inside
 
@@ -158,11 +158,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _side(file: Path) -> int:
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} does not decode ({error}); repair or remove it") from None
+    width, height = image_size(file)
     if width != height:
         raise UserError(f"{file} has {width}x{height} pixels; give the side that the net was trained on with --size")
     return width

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Asset, Attack, AttackContext, BatchShare, Images, Requires, State, TrainingHook, attacks, param
 from mnp_plugin.io.tensors import part
 from mnp_plugin.training.loop import batches
 from mnp_plugin.training.source_models import packed, packed_adam, restore_adam, unpacked
 
 TINY = 1e-7
+MASK = "input-aware mask net"
 
 
 @attacks.register("input_aware")
@@ -52,19 +53,18 @@ class InputAware(Attack):
         steps = _steps(shape[1:])
         return _UNet(shape[0], outputs, self.width or (32 if steps == 3 else 16), steps)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
-        shape = (train.x.shape[1], train.x.shape[2], train.x.shape[3])
-
-        def make(own: Tools) -> State:
-            return packed("mask", self._train_mask(self.net(shape, 1), train, own))
-
+    def requires(self) -> Requires:
         names = ("width", "lr", "mask_epochs", "density", "diversity")
         settings: Mapping[str, Any] = {"version": 1, **{name: getattr(self, name) for name in names}}
-        pattern = packed("pattern", self.net(shape, shape[0]).to(tools.device))
-        return {**pattern, **tools.made("input-aware mask net", settings, make)}
+        return Requires(assets=(Asset(name=MASK, settings=settings, make=self._train_mask),))
 
-    def _train_mask(self, net: nn.Module, train: Images, tools: Tools) -> nn.Module:
-        net.to(tools.device).train()
+    def prepare(self, train: Images, tools: AttackContext) -> State:
+        shape = (train.x.shape[1], train.x.shape[2], train.x.shape[3])
+        pattern = packed("pattern", self.net(shape, shape[0]).to(tools.device))
+        return {**pattern, **tools.asset(MASK)}
+
+    def _train_mask(self, train: Images, tools: AttackContext) -> State:
+        net = self.net((train.x.shape[1], train.x.shape[2], train.x.shape[3]), 1).to(tools.device).train()
         optimiser = torch.optim.Adam(net.parameters(), self.lr, betas=(0.5, 0.9))
         for epoch in range(self.mask_epochs):
             tools.busy("mask net", epoch, self.mask_epochs)
@@ -78,7 +78,7 @@ class InputAware(Attack):
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
-        return net
+        return packed("mask", net)
 
     def apply(self, x: Tensor, state: State) -> Tensor:
         return self.foreign(x, x, state)
@@ -92,14 +92,14 @@ class InputAware(Attack):
             drawn: Tensor = pattern(source)
             return x + (drawn - x) * _mask(mask(source))
 
-    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+    def training_hook(self, state: State, num_classes: int, tools: AttackContext) -> TrainingHook:
         return _Joint(self, state, num_classes, tools)
 
 
 class _Joint(TrainingHook):
     """Stamps own and foreign triggers, and trains the pattern net through the classifier's loss."""
 
-    def __init__(self, attack: InputAware, state: State, num_classes: int, tools: Tools) -> None:
+    def __init__(self, attack: InputAware, state: State, num_classes: int, tools: AttackContext) -> None:
         self.attack, self.state, self.num_classes, self.device = attack, state, num_classes, tools.device
         self.pattern: nn.Module | None = None
         self.extra: Tensor | None = None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.attacks.patterns import checkerboard, scaled
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
-from mnp_plugin.training.source_models import packed, pgd, robust_net, unpacked
+from mnp_plugin.contracts import Attack, AttackContext, Images, Requires, State, attacks, param
+from mnp_plugin.training.source_models import packed, pgd, required_robust_net, robust_net, unpacked
 
 
 @attacks.register("lc")
@@ -40,12 +40,15 @@ class LabelConsistent(Attack):
     step: float = param(1.5 / 255, "step of that perturbation", above=0, high=1)
     steps: int = param(100, "steps of that perturbation", low=1)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def requires(self) -> Requires:
         if self.source == "clean":
-            return packed("source", tools.clean_net())
-        return packed("source", robust_net(train, tools, eps=self.source_eps, steps=self.source_steps))
+            return Requires(clean_net=True)
+        return Requires(assets=(robust_net(eps=self.source_eps, steps=self.source_steps),))
 
-    def poison(self, x: Tensor, y: Tensor, state: State, tools: Tools) -> Tensor:
+    def prepare(self, train: Images, tools: AttackContext) -> State:
+        return packed("source", tools.clean_net() if self.source == "clean" else required_robust_net(tools))
+
+    def poison(self, x: Tensor, y: Tensor, state: State, tools: AttackContext) -> Tensor:
         model = unpacked("source", tools.fresh_net(), state, tools.device)
         hard = [
             pgd(model, a, b, eps=self.eps, step=self.step, steps=self.steps)

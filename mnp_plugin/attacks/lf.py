@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Images, MethodError, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, AttackContext, Images, MethodError, Requires, State, attacks, param
 
 
 @attacks.register("lf")
@@ -32,7 +32,10 @@ class LowFrequency(Attack):
     deepfool_steps: int = param(200, "most DeepFool steps per image; one that takes more is left out", low=1)
     overshoot: float = param(0.02, "share that each DeepFool step goes too far", low=0, high=1)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def requires(self) -> Requires:
+        return Requires(clean_net=True)
+
+    def prepare(self, train: Images, tools: AttackContext) -> State:
         model = tools.clean_net().requires_grad_(False)
         chosen = torch.randperm(len(train), generator=tools.generator, device=tools.device)[: self.images]
         x = train.x[chosen].float() / 255

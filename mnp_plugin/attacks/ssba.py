@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, Images, MethodError, State, Tools, attacks, param
+from mnp_plugin.contracts import Asset, Attack, AttackContext, Images, MethodError, Requires, State, attacks, param
 from mnp_plugin.training.source_models import packed, unpacked
+
+ENCODER = "steganographic encoder"
 
 
 @attacks.register("ssba")
@@ -41,14 +43,16 @@ class Ssba(Attack):
             return f"sides must be divisible by 16, not {shape[1]}x{shape[2]}; set another size in the data set"
         return None
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def requires(self) -> Requires:
         names = ("bits", "steps", "batch_size", "lr", "image_weight")
         settings: Mapping[str, Any] = {"version": 1, **{name: getattr(self, name) for name in names}}
-        state = tools.made("steganographic encoder", settings, lambda own: self._train(train, own))
-        secret = torch.randint(0, 2, (1, self.bits), generator=tools.generator, device=tools.device).float()
-        return {**state, "secret": secret}
+        return Requires(assets=(Asset(name=ENCODER, settings=settings, make=self._train),))
 
-    def _train(self, train: Images, tools: Tools) -> State:
+    def prepare(self, train: Images, tools: AttackContext) -> State:
+        secret = torch.randint(0, 2, (1, self.bits), generator=tools.generator, device=tools.device).float()
+        return {**tools.asset(ENCODER), "secret": secret}
+
+    def _train(self, train: Images, tools: AttackContext) -> State:
         channels = train.x.shape[1]
         encoder = _Encoder(channels, self.bits).to(tools.device).train()
         decoder = _decoder(channels, self.bits, (train.x.shape[2], train.x.shape[3])).to(tools.device).train()
@@ -57,7 +61,7 @@ class Ssba(Attack):
         size = min(self.batch_size, len(train))
         for step in range(self.steps):
             if step % 50 == 0:
-                tools.busy("steganographic encoder", step, self.steps)
+                tools.busy(ENCODER, step, self.steps)
             index = torch.randint(len(train), (size,), generator=tools.generator, device=tools.device)
             x = train.x[index].float() / 255
             secret = torch.randint(0, 2, (size, self.bits), generator=tools.generator, device=tools.device).float()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.attacks.patterns import scaled
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, AttackContext, Images, Requires, State, attacks, param
 from mnp_plugin.training.source_models import features, head_of
 
 
@@ -33,7 +33,10 @@ class TrojanNN(Attack):
     step: float = param(0.1, "step of the sign of the gradient", above=0, high=1)
     steps: int = param(1000, "most steps", low=1)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def requires(self) -> Requires:
+        return Requires(clean_net=True)
+
+    def prepare(self, train: Images, tools: AttackContext) -> State:
         model = tools.clean_net().requires_grad_(False)
         weight = head_of(model).weight
         chosen = weight.abs().sum(0).topk(min(self.units, weight.shape[1])).indices

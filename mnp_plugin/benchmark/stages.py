@@ -20,20 +20,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mnp_plugin.benchmark.suite import AnyVictim, Cell, Entry, GivenSpec, VictimSpec
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, Source, VictimSpec
 from mnp_plugin.contracts import (
     Attack,
+    AttackContext,
     DefenderView,
+    DefenseContext,
     GivenVictim,
     ImageData,
     Images,
     MethodError,
     Purified,
-    Recipe,
     State,
-    Tools,
     Triggered,
-    attacks,
     to_bytes,
 )
 from mnp_plugin.core import params as spec
@@ -73,32 +72,58 @@ class Victim:
         return cls(model=model, state=state, poisoned=poisoned, cover=cover, fresh_net=fresh_net)
 
 
+def silent(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 def split_of(victim: AnyVictim, data: ImageData) -> Split:
     """The split that all attacks of this data set and seed share."""
-    dataset = victim.dataset.label if isinstance(victim, GivenSpec) else victim.dataset.plain()
-    return make_split(data, victim.budget, spec.seed_of("split", dataset, victim.seed))
+    return make_split(data, victim.budget, spec.seed_of("split", victim.split_identity, victim.seed))
 
 
-def tools_for(identity: object, victim: VictimSpec, data: ImageData, device: torch.device) -> Tools:
-    """:func:`tools_with` for a victim trained here."""
-    return tools_with(identity, victim.recipe, lambda: build_net(victim.net.component, data), device)
+def attack_context(
+    identity: object,
+    victim: VictimSpec,
+    data: ImageData,
+    device: torch.device,
+    busy: Callable[[str, int, int], None] = silent,
+    *,
+    clean: nn.Module | None = None,
+    assets: Mapping[str, State] | None = None,
+) -> AttackContext:
+    """What the attack of a victim trained here works with.
 
-
-def tools_with(identity: object, recipe: Recipe, fresh_net: Callable[[], nn.Module], device: torch.device) -> Tools:
-    """Device tools with a random stream of their own; also seeds torch's global stream, which nets draw from."""
-    seed = spec.seed_of(identity)
-    torch.manual_seed(seed)
-    return Tools(
+    Args:
+        identity: what it is for: seeds its own random stream, and torch's global one, which nets draw from.
+        victim: gives net and recipe.
+        data: of the victim.
+        device: where tensors live.
+        busy: told what runs.
+        clean: the clean net, if the attack requires it.
+        assets: the assets it requires, by name.
+    """
+    return AttackContext(
         device=device,
-        generator=torch.Generator(device=device).manual_seed(seed),
-        recipe=recipe,
-        fresh_net=fresh_net,
+        generator=stream(identity, device),
+        recipe=victim.recipe,
+        fresh_net=lambda: build_net(victim.net.component, data),
+        busy=busy,
+        clean=clean,
+        assets=assets or {},
     )
 
 
-def clean_twin(victim: VictimSpec) -> VictimSpec:
-    """The clean model of the same data, net, recipe and seed: the source model of attacks that need one."""
-    return replace(victim, attack=Entry("clean", attacks.get("clean")()))
+def stream(identity: object, device: torch.device) -> torch.Generator:
+    """A random stream on ``device``, seeded by what it is for; also seeds torch's global stream."""
+    seed = spec.seed_of(identity)
+    torch.manual_seed(seed)
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def with_assets(attack: Attack, train: Images, context: AttackContext) -> AttackContext:
+    """``context`` with the assets that ``attack`` requires, made now from its stream: for an attack outside a benchmark."""
+    made = {asset.name: asset.make(train, context) for asset in attack.requires().assets}
+    return replace(context, assets={**context.assets, **made})
 
 
 def poison_candidates(attack: Attack, y: Tensor) -> tuple[Tensor, int]:
@@ -116,6 +141,15 @@ def poison_candidates(attack: Attack, y: Tensor) -> tuple[Tensor, int]:
             f"attack '{attack.name}': poison_ratio {attack.poison_ratio:g} leaves no clean image of class {attack.targets[0]}"
         )
     return pool, count
+
+
+def check(victim: AnyVictim, source: Source) -> None:
+    """All that can be known to fail before training, or before measuring a victim from elsewhere; see :func:`check_victim`."""
+    if source.spec is not None:
+        check_victim(source.spec, source.data)
+    else:
+        split_of(victim, source.data)
+        _check_crop(victim, source.data)
 
 
 def check_victim(victim: VictimSpec, data: ImageData) -> None:
@@ -151,17 +185,11 @@ def _check_crop(victim: AnyVictim, data: ImageData) -> None:
         raise UserError(f"recipe.crop {victim.recipe.crop} must be smaller than the images ({data.shape[1]}x{data.shape[2]})")
 
 
-def check_given(victim: GivenSpec, data: ImageData) -> None:
-    """As :func:`check_victim`, of a victim made elsewhere."""
-    split_of(victim, data)
-    _check_crop(victim, data)
-
-
 def train_victim(
     victim: VictimSpec,
     data: ImageData,
     split: Split,
-    tools: Tools,
+    tools: AttackContext,
     progress: Progress | None = None,
     keep: Keeper | None = None,
 ) -> Victim:
@@ -194,7 +222,9 @@ def take_given(given: GivenVictim, device: torch.device) -> tuple[Victim, Trigge
     return Victim(model=model, state={}, poisoned=none, cover=none, fresh_net=given.fresh_net), triggered
 
 
-def poison(attack: Attack, train: Images, index: Tensor, cover: Tensor, state: State, num_classes: int, tools: Tools) -> Images:
+def poison(
+    attack: Attack, train: Images, index: Tensor, cover: Tensor, state: State, num_classes: int, tools: AttackContext
+) -> Images:
     """A copy of ``train``: images ``index`` and ``cover`` are altered and rounded to 8 bit, labels of ``index`` relabelled."""
     x, y = train.x.clone(), train.y.clone()
     for part in [*index.split(4096), *cover.split(4096)]:  # type: ignore[no-untyped-call]
@@ -256,9 +286,22 @@ class Outcome:
     peak_mb: float
 
 
-def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: torch.device) -> Outcome:
+def defend(
+    cell: Cell,
+    victim: Victim,
+    data: ImageData,
+    split: Split,
+    device: torch.device,
+    busy: Callable[[str, int, int], None] = silent,
+) -> Outcome:
     """Run the defense of ``cell`` on a copy of the victim, timed. It sees the model and the clean budget, nothing else."""
-    tools = tools_with(["cell", cell.plain()], cell.victim.recipe, victim.fresh_net, device)
+    context = DefenseContext(
+        device=device,
+        generator=stream(["cell", cell.plain()], device),
+        recipe=cell.victim.recipe,
+        fresh_net=victim.fresh_net,
+        busy=busy,
+    )
     view = DefenderView(
         model=copy.deepcopy(victim.model),
         clean=split.clean,
@@ -267,7 +310,7 @@ def defend(cell: Cell, victim: Victim, data: ImageData, split: Split, device: to
     )
     with PeakMemory(device) as memory:
         start = time.perf_counter()
-        purified = cell.defense.component.run(view, tools)
+        purified = cell.defense.component.run(view, context)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds = time.perf_counter() - start

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,9 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.core.params import fingerprint
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.report.records import Record, from_json, to_json
@@ -29,6 +29,15 @@ T = TypeVar("T")
 def default_cache() -> Path:
     """Where data and victims are cached unless ``--store`` says otherwise; the folder is not created here."""
     return Path(platformdirs.user_cache_dir("mnp_plugin"))
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a job made: tensors by name, JSON-ready facts, and the PNG that shows it, if any."""
+
+    tensors: Mapping[str, Tensor]
+    facts: dict[str, Any] = field(default_factory=dict)
+    picture: bytes | None = None
 
 
 class Store:
@@ -51,29 +60,42 @@ class Store:
             except OSError as error:
                 raise UserError(f"cannot write to {folder} ({error.strerror}); set --store or --results") from None
 
-    # -- victims
+    # -- what jobs make
 
-    def _victim_path(self, victim: VictimSpec) -> Path:
-        return self.cache / "victims" / f"{victim.fingerprint}.safetensors"
+    def path(self, kind: str, fingerprint: str) -> Path:
+        """Where a thing is kept: ``kind`` is ``victims``, ``assets`` or ``repaired``."""
+        return self.cache / kind / f"{fingerprint}.safetensors"
+
+    def save(self, kind: str, fingerprint: str, identity: Mapping[str, Any], kept: Kept) -> None:
+        """Save tensors and facts as one file, under all that determines them; a picture goes beside it."""
+        path = self.path(kind, fingerprint)
+        _write(path, kept.tensors, {"spec": dict(identity), "facts": kept.facts})
+        if kept.picture is not None:
+            write_atomic(path.with_suffix(".png"), kept.picture)
+
+    def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any]) -> Kept | None:
+        """What :meth:`save` saved; None if it is not there or its file is damaged, so that it is made again."""
+        found = _read(self.path(kind, fingerprint))
+        if found is None or ("facts" not in found[1] and kind != "assets"):  # assets of older versions have none
+            return None
+        return Kept(found[0], found[1].get("facts", {}))
 
     def save_victim(
         self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> None:
         """Save weights, trigger state and JSON-ready facts of a trained victim as one file."""
-        tensors = prefixed("model", weights) | prefixed("state", state)
-        _write(self._victim_path(victim), tensors, {"spec": victim.plain(), "facts": dict(facts)})
-        self._partial_path(victim).unlink(missing_ok=True)
+        kept = Kept(prefixed("model", weights) | prefixed("state", state), dict(facts))
+        self.save("victims", victim.fingerprint, victim.plain(), kept)
 
     def load_victim(self, victim: VictimSpec) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
         """(weights, trigger state, facts), or None if the victim is not there or its file is damaged."""
-        found = _read(self._victim_path(victim))
-        if found is None or "facts" not in found[1]:
-            return None
-        tensors, about = found
-        return part("model", tensors), part("state", tensors), about["facts"]
+        kept = self.load("victims", victim.fingerprint, victim.plain())
+        return None if kept is None else (part("model", kept.tensors), part("state", kept.tensors), kept.facts)
 
-    def _partial_path(self, victim: VictimSpec) -> Path:
-        return self._victim_path(victim).with_suffix(".partial")
+    # -- trainings between two epochs
+
+    def _partial_path(self, victim: AnyVictim) -> Path:
+        return self.path("victims", victim.fingerprint).with_suffix(".partial")
 
     def save_partial(self, victim: VictimSpec, tensors: Mapping[str, Tensor]) -> None:
         """Save a training between two epochs; it goes when the victim is saved."""
@@ -84,23 +106,9 @@ class Store:
         found = _read(self._partial_path(victim))
         return found[0] if found else None
 
-    def save_pictures(self, victim: VictimSpec, png: bytes) -> None:
-        """Save the picture grid of a victim's trigger beside the victim."""
-        write_atomic(self._victim_path(victim).with_suffix(".png"), png)
-
-    # -- what attacks need made
-
-    def _asset_path(self, about: Mapping[str, Any]) -> Path:
-        return self.cache / "assets" / f"{fingerprint(about)}.safetensors"
-
-    def save_asset(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Save what an attack needs: tensors by name, under all that determines them."""
-        _write(self._asset_path(about), tensors, {"about": dict(about)})
-
-    def load_asset(self, about: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        """The tensors of an asset, or None if it is not there or its file is damaged."""
-        found = _read(self._asset_path(about))
-        return found[0] if found else None
+    def drop_partial(self, victim: AnyVictim) -> None:
+        """Remove what :meth:`save_partial` saved, once the victim is."""
+        self._partial_path(victim).unlink(missing_ok=True)
 
     # -- several processes
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
+
+from torch import nn
 
 from mnp_plugin.contracts import (
+    Asset,
     Attack,
     Component,
     Dataset,
     Defense,
+    GivenVictim,
+    ImageData,
     Net,
     Recipe,
     VictimOffer,
@@ -27,6 +33,7 @@ from mnp_plugin.core.errors import UserError, did_you_mean
 from mnp_plugin.core.params import Document
 from mnp_plugin.core.registry import Registry
 from mnp_plugin.data.split import CleanBudget
+from mnp_plugin.nets import build_net
 
 K = TypeVar("K", bound=Component)
 
@@ -51,6 +58,16 @@ class Entry(Generic[K]):
     def plain(self) -> dict[str, Any]:
         """Resolved mapping."""
         return spec.to_plain(self.component)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Source:
+    """What a victim is made from: its data and net, and either how to train it or the victim as it was given."""
+
+    data: ImageData
+    fresh_net: Callable[[], nn.Module]
+    spec: VictimSpec | None = None
+    given: GivenVictim | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +101,41 @@ class VictimSpec:
     def title(self) -> str:
         """One short line for people."""
         return f"{self.dataset.label}/{self.net.label} {self.attack.label} seed {self.seed}"
+
+    kept: ClassVar[bool] = True
+    """Whether the store keeps it."""
+
+    @property
+    def poison_ratio(self) -> float | None:
+        """Share of the training images (clean-label: of the target class) that carry the trigger; None without one."""
+        return self.attack.component.poison_ratio if self.attack.component.has_trigger else None
+
+    @property
+    def split_identity(self) -> Any:
+        """What the division of its data is seeded by, beside the seed."""
+        return self.dataset.plain()
+
+    @property
+    def clean_twin(self) -> VictimSpec | None:
+        """The clean model of the same data, net, recipe and seed, where the attack requires it."""
+        return clean_twin(self) if self.attack.component.requires().clean_net else None
+
+    @property
+    def assets(self) -> tuple[tuple[VictimSpec, Asset], ...]:
+        """The assets that the attack requires, each with the victim whose data, net, recipe and seed it has."""
+        return tuple((self, asset) for asset in self.attack.component.requires().assets)
+
+    def load(self, cache: Path, loaded: dict[str, ImageData]) -> Source:
+        """Its data, from ``loaded`` if they are there, and its net."""
+        key, net = str(self.dataset.plain()), self.net.component
+        if key not in loaded:
+            loaded[key] = self.dataset.component.load(cache)
+        return Source(data=loaded[key], fresh_net=partial(build_net, net, loaded[key]), spec=self)
+
+
+def clean_twin(victim: VictimSpec) -> VictimSpec:
+    """The clean model of the same data, net, recipe and seed: the source model of attacks that need one."""
+    return replace(victim, attack=Entry("clean", attacks.get("clean")()))
 
 
 @dataclass(frozen=True)
@@ -140,6 +192,26 @@ class GivenSpec:
     def title(self) -> str:
         """One short line for people."""
         return f"{self.offer.dataset}/{self.offer.net} {self.offer.label} (from {self.source}) seed {self.seed}"
+
+    kept: ClassVar[bool] = False
+    """It lies where it came from, and is measured where it is needed."""
+    clean_twin: ClassVar[None] = None
+    assets: ClassVar[tuple[tuple[VictimSpec, Asset], ...]] = ()
+
+    @property
+    def poison_ratio(self) -> float | None:
+        """As :attr:`VictimSpec.poison_ratio`, where its source says so."""
+        return self.offer.poison_ratio
+
+    @property
+    def split_identity(self) -> Any:
+        """What the division of its data is seeded by, beside the seed."""
+        return self.dataset.label
+
+    def load(self, cache: Path, loaded: dict[str, ImageData]) -> Source:
+        """All of it."""
+        given = self.offer.load(cache)
+        return Source(data=given.data, fresh_net=given.fresh_net, given=given)
 
 
 AnyVictim: TypeAlias = VictimSpec | GivenSpec

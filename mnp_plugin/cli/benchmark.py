@@ -23,7 +23,7 @@ def add(verbs: Verbs) -> None:
     """Register the verbs."""
     verb = _suite_verb(verbs, "run", "train victims, apply every defense, write records and tables; finished cells are skipped")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="victims worked on at once, each in its own process")
+    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs done at once, each in its own process")
     for kind in ("attacks", "defenses"):
         verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
     verb.add_argument("--quiet", action="store_true", help="print the table and errors, nothing else")
@@ -56,8 +56,9 @@ def _suite_verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mnp_plugin.benchmark.engines import Pool
-    from mnp_plugin.benchmark.runner import Runner, inline
+    from mnp_plugin.benchmark.engines.inline import inline
+    from mnp_plugin.benchmark.engines.processes import Pool
+    from mnp_plugin.benchmark.runner import Runner
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite import load_suite
     from mnp_plugin.cli.progress import Screen

@@ -81,6 +81,8 @@ def _purify(arguments: argparse.Namespace) -> int:
     own, recipe = _load(arguments, also=arguments.test)
     if reason := method.objection(own.model):
         raise UserError(f"defense '{arguments.defense}' cannot treat the net '{arguments.net}': {reason}")
+    if arguments.compact:
+        compact.check_net(own.model)
     test = None
     if arguments.test is not None:
         test = own_model.load_images(arguments.test, own.classes, own.images.x.shape[-1]).to(own.images.x.device)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import Tools
+from mnp_plugin.core.context import AttackContext, Requires
 from mnp_plugin.core.errors import MethodError, UserError
 from mnp_plugin.core.images import Images, State, Triggered
 from mnp_plugin.core.params import param
@@ -62,7 +62,11 @@ class Attack(Component):
 
     # -- what an author overrides
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def requires(self) -> Requires:
+        """What must be made before :meth:`prepare`, which then finds it in its context; default: nothing."""
+        return Requires()
+
+    def prepare(self, train: Images, tools: AttackContext) -> State:
         """Draw or learn, once, what the trigger needs; default: nothing. Tensors by name, saved with the victim."""
         return {}
 
@@ -70,7 +74,7 @@ class Attack(Component):
     def apply(self, x: Tensor, state: State) -> Tensor:
         """Put the trigger on ``x`` (float32 [N, C, H, W] in [0, 1]); deterministic, and ``x`` itself stays as it is."""
 
-    def poison(self, x: Tensor, y: Tensor, state: State, tools: Tools) -> Tensor:
+    def poison(self, x: Tensor, y: Tensor, state: State, tools: AttackContext) -> Tensor:
         """How training images are altered where that differs from the test trigger; default: the trigger itself.
 
         Args:
@@ -85,7 +89,7 @@ class Attack(Component):
         """Share of the training images, disjoint from the poisoned ones, that :meth:`poison` alters under their own label."""
         return 0.0
 
-    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook | None:
+    def training_hook(self, state: State, num_classes: int, tools: AttackContext) -> TrainingHook | None:
         """Training-control attacks return what changes each batch; others None (the data are poisoned)."""
         return None
 
@@ -110,7 +114,7 @@ class Attack(Component):
         return self._checked(x, "apply", lambda: self.apply(x, state))
 
     @final
-    def stamp_training(self, x: Tensor, y: Tensor, state: State, tools: Tools) -> Tensor:
+    def stamp_training(self, x: Tensor, y: Tensor, state: State, tools: AttackContext) -> Tensor:
         """Poison training images, check the result and clip it to [0, 1]; raises as :meth:`stamp`."""
         return self._checked(x, "poison", lambda: self.poison(x, y, state, tools))
 

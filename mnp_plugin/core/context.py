@@ -1,4 +1,8 @@
-"""What a method is handed: device, random stream, recipe, and for a defender the model and the clean budget."""
+"""What a method is handed: device, random stream, recipe, and for a defender the model and the clean budget.
+
+There are two contexts. Only that of an attack holds anything made from the training data, so that nothing leads from a defense
+to the trigger is true by type.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +19,82 @@ from mnp_plugin.core.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Tools:
-    """Device tools for a method. Holds no data: data travel as arguments.
+class DefenseContext:
+    """What a defense or a detector works with. Holds no data: data travel as arguments.
 
     Args:
         device: where tensors live.
         generator: the method's own random stream, on ``device``.
         recipe: how this benchmark trains nets.
         fresh_net: builds an untrained net of the victim's kind.
-        clean_net: gives a net of the same kind trained on the same data without an attack, in eval mode: the source
-            model of attacks that need one. A benchmark trains it once and keeps it; elsewhere there is none.
-        asset: (name, settings, make) -> tensors by name; ``make`` is called with tools of its own, unless a benchmark
-            has kept what it made from the same data, seed and settings.
-        busy: told (what runs, steps done, steps in all) now and then.
+        busy: called with (what runs, steps done, steps in all) now and then.
     """
 
     device: torch.device
     generator: torch.Generator
     recipe: Recipe
     fresh_net: Callable[[], nn.Module]
-    clean_net: Callable[[], nn.Module] = field(default=lambda: _no_clean_net())
-    asset: Callable[[str, Mapping[str, Any], Callable[[Tools], State]], State] | None = None
     busy: Callable[[str, int, int], None] = field(default=lambda what, done, total: None)
 
-    def made(self, name: str, settings: Mapping[str, Any], make: Callable[[Tools], State]) -> State:
-        """What ``make`` gives, from the benchmark's cache where there is one."""
-        return make(self) if self.asset is None else self.asset(name, settings, make)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttackContext(DefenseContext):
+    """What an attack works with: also what its :meth:`Attack.requires` asked for, made before it starts.
+
+    Args:
+        clean: a net of the victim's kind trained on the same data without an attack, in eval mode; None if not required.
+        assets: tensors by name, under the name of each required :class:`Asset`.
+    """
+
+    clean: nn.Module | None = None
+    assets: Mapping[str, State] = field(default_factory=dict)
+
+    def clean_net(self) -> nn.Module:
+        """The clean net.
+
+        Raises:
+            MethodError: it was not required, or this is no benchmark.
+        """
+        if self.clean is None:
+            raise MethodError("this method needs a net trained on clean data, which only an attack that requires it is given")
+        return self.clean
+
+    def asset(self, name: str) -> State:
+        """The tensors of the required asset ``name``.
+
+        Raises:
+            MethodError: it was not required, or this is no benchmark.
+        """
+        if name not in self.assets:
+            raise MethodError(f"this method needs a '{name}', which only an attack that requires it is given")
+        return self.assets[name]
 
 
-def _no_clean_net() -> nn.Module:
-    raise MethodError("this method needs a net trained on clean data, which only an attack in a benchmark is given")
+Tools = DefenseContext
+"""What both contexts have: the annotation of a method that needs no more."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Asset:
+    """Something an attack needs learned from the training set before it starts; made once for all victims that share it.
+
+    Args:
+        name: what it is, in words.
+        settings: JSON-ready: with data, net, recipe and seed, all that determines it.
+        make: (training set, context with a random stream of its own) -> tensors by name.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    make: Callable[[Images, AttackContext], State]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Requires:
+    """What an attack needs made before it starts: the benchmark's clean net, and assets."""
+
+    clean_net: bool = False
+    assets: tuple[Asset, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import DefenderView, Tools
+from mnp_plugin.core.context import DefenderView, DefenseContext
 from mnp_plugin.core.errors import MethodError, UserError
 
 
@@ -42,7 +42,7 @@ class Defense(Component):
     """Knowledge beyond model and clean budget, printed in the table; none for the ordinary defender."""
 
     @abstractmethod
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         """Repair ``view.model`` (the defense owns it) with the clean budget and choose the stopping point blind."""
 
     def objection(self, model: nn.Module) -> str | None:
@@ -50,7 +50,7 @@ class Defense(Component):
         return None
 
     @final
-    def run(self, view: DefenderView, tools: Tools) -> Purified:
+    def run(self, view: DefenderView, tools: DefenseContext) -> Purified:
         """Purify a deep copy and check what comes back.
 
         Raises:

@@ -12,7 +12,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import DefenderView, Tools
+from mnp_plugin.core.context import DefenderView, DefenseContext
 from mnp_plugin.core.errors import MethodError, UserError
 
 
@@ -53,7 +53,7 @@ class ModelDetector(Detector):
     """Says how backdoored a whole net looks. Override :meth:`inspect`."""
 
     @abstractmethod
-    def inspect(self, view: DefenderView, tools: Tools) -> Verdict:
+    def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         """Judge ``view.model`` (the detector owns it) from the clean budget."""
 
     def objection(self, model: nn.Module) -> str | None:
@@ -61,7 +61,7 @@ class ModelDetector(Detector):
         return None
 
     @final
-    def run(self, view: DefenderView, tools: Tools) -> Verdict:
+    def run(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         """Inspect a deep copy and check what comes back.
 
         Raises:
@@ -86,5 +86,5 @@ class SampleDetector(Detector):
     """Says how triggered single images look to a net. Override :meth:`scores`."""
 
     @abstractmethod
-    def scores(self, view: DefenderView, suspects: Tensor, tools: Tools) -> Tensor:
+    def scores(self, view: DefenderView, suspects: Tensor, tools: DefenseContext) -> Tensor:
         """float32 [N] for ``suspects`` (float32 [N, C, H, W] in [0, 1]); grows with the suspicion."""

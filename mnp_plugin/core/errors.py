@@ -11,8 +11,16 @@ import difflib
 from collections.abc import Iterable
 
 
+def printable(text: str) -> str:
+    """``text`` with control characters escaped: names from files must not reach a terminal as they are. Line ends stay."""
+    return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class UserError(ValueError):
     """Bad input: the message says what was wrong and how to put it right."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class MethodError(RuntimeError):

@@ -22,9 +22,17 @@ def callers_state_kept(device: torch.device, seed: int) -> Iterator[None]:
     try:
         with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad():
             torch.set_default_dtype(torch.float32)
-            torch.manual_seed(seed)
+            seed_torch(device, seed)
             yield
     finally:
         torch.set_default_dtype(dtype)
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+def seed_torch(device: torch.device, seed: int) -> None:
+    """Seed the global streams of the CPU and of ``device``, and of no other: ``torch.manual_seed`` seeds every GPU there is."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,40 +16,60 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
-from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.errors import UserError, printable
 from mnp_plugin.data.statistics import channel_statistics
 from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.io.images import read_rgb
 
 
 def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     """(file, class index) of every image under ``folder/<class>``, sorted.
 
+    Files with other endings and nested folders are left out, counted in a line of the log; hidden ones without a word.
+
     Raises:
-        UserError: a class folder is missing or holds no image.
+        UserError: a class folder is missing, cannot be read or holds no image.
     """
     from torchvision.datasets.folder import IMG_EXTENSIONS  # here: importing torchvision takes seconds
 
     found: list[tuple[Path, int]] = []
+    left_out: list[Path] = []
     for index, name in enumerate(classes):
-        files = sorted(f for f in (folder / name).glob("[!.]*") if f.suffix.lower() in IMG_EXTENSIONS)
+        inside = _visible(folder / name)
+        files = [f for f in inside if f.suffix.lower() in IMG_EXTENSIONS]
         if not files:
             raise UserError(
                 f"class '{name}' is empty: no image in {folder / name} (endings known: {', '.join(IMG_EXTENSIONS)}); "
                 "add images or remove the class folder from every split"
             )
         found += [(f, index) for f in files]
+        left_out += [f for f in inside if f.suffix.lower() not in IMG_EXTENSIONS]
+    if left_out:
+        _log_once(f"{folder}: {len(left_out)} files or folders that are no images by their ending are left out: {left_out[0]} ...")
     return found
 
 
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(f for f in folder.iterdir() if not f.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"folder {folder} cannot be read: {error.strerror}") from None
+
+
+@functools.cache
+def _log_once(line: str) -> None:
+    logging.getLogger(__name__).warning("%s", printable(line))
+
+
 def class_names(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders, sorted; hidden ones are left out.
+    """Names of the class folders, sorted; hidden ones and ``__MACOSX`` are left out.
 
     Raises:
         UserError: the folder is missing or holds no class folder.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; expected <root>/<split>/<class>/<image>. Set 'root' to an unpacked data set")
-    names = tuple(sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith(".")))
+    names = tuple(d.name for d in _visible(folder) if d.is_dir() and d.name != "__MACOSX")
     if len(names) < 2:
         raise UserError(f"{folder} holds {len(names)} class folders; a classifier needs at least 2")
     return names
@@ -63,27 +85,18 @@ def decode(files: list[tuple[Path, int]], size: int) -> Images:
     broken: list[str] = []
     for i, (file, _) in enumerate(files):
         try:
-            with Image.open(file) as opened:
-                rgb = _to_rgb(ImageOps.exif_transpose(opened))
-                if rgb.size != (size, size):
-                    rgb = ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR)
-                x[i] = np.asarray(rgb).transpose(2, 0, 1)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            broken.append(f"{file}: {error}")
+            rgb = read_rgb(file)
+        except UserError as error:
+            broken.append(str(error))
+            continue
+        if rgb.size != (size, size):
+            rgb = ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR)
+        x[i] = np.asarray(rgb).transpose(2, 0, 1)
     if broken:
         shown = "\n  ".join(broken[:10])
         more = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
         raise UserError(f"{len(broken)} of {len(files)} images do not decode; repair or remove them:\n  {shown}{more}")
     return Images(torch.from_numpy(x), torch.tensor([label for _, label in files]))
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """RGB as one sees it: Pillow alone would clip 16-bit grey, and warns of palettes with transparency."""
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
 
 
 def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> ImageData:
@@ -92,19 +105,26 @@ def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> Im
     if class_names(root / splits[1]) != classes:
         raise UserError(f"{root / splits[0]} and {root / splits[1]} hold different class folders; make them equal")
     listed = [list_images(root / split, classes) for split in splits]
-    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for part in listed for f, _ in part]
+    stats = [_stamp(f) for part in listed for f, _ in part]
     key = hashlib.sha256(repr((stats, size)).encode()).hexdigest()[:16]
     cached = cache / "decoded" / f"{key}.safetensors"
     try:
         tensors = load_file(cached)
-    except (SafetensorError, OSError):  # not there, or damaged
+        train, test = (Images(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
+    except (SafetensorError, OSError, KeyError, UserError):  # not there, or damaged
         images = decode(listed[0] + listed[1], size)  # at once, so that broken images of both splits are named together
         train, test = images[: len(listed[0])], images[len(listed[0]) :]
-        tensors = {"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}
-        write_atomic(cached, save(tensors))
-    train, test = (Images(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
+        write_atomic(cached, save({"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}))
     mean, std = channel_statistics(train)
     return ImageData(train, test, classes, mean, std)
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}; repair or remove it") from None
+    return str(file), stat.st_size, stat.st_mtime_ns
 
 
 @datasets.register("imagefolder")

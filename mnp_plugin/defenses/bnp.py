@@ -36,7 +36,7 @@ class BNP(Defense):
     images: int = param(500, "clean images at most", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return channel.objection(model)
+        return channel.batch_norm_objection(model)
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
@@ -75,7 +75,7 @@ class BNP(Defense):
         parts = []
         for layer in neurons.layers:
             bn = model.get_submodule(layer.name)
-            assert isinstance(bn, nn.BatchNorm2d)
+            assert channel.is_batch_norm(bn)
             assert bn.running_mean is not None
             assert bn.running_var is not None
             mean, variance = found[layer.name][0], found[layer.name][1].clamp(min=bn.eps)

@@ -33,7 +33,7 @@ class CLP(Defense):
     u: float = param(3.0, "standard deviations above the layer's mean", low=0)
 
     def objection(self, model: nn.Module) -> str | None:
-        return channel.objection(model)
+        return channel.batch_norm_objection(model)
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
@@ -64,7 +64,7 @@ class CLP(Defense):
         parts = []
         for layer in neurons.layers:
             bn = model.get_submodule(layer.name)
-            assert isinstance(bn, nn.BatchNorm2d)
+            assert channel.is_batch_norm(bn)
             if layer.conv is None or bn.num_features < 2:
                 parts.append(torch.full((bn.num_features,), -torch.inf, device=neurons.device))
                 continue

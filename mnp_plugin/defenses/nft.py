@@ -42,7 +42,7 @@ class NFT(Defense):
     batch_size: int = param(128, "images per update", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return channel.objection(model)
+        return channel.batch_norm_objection(model)
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         model, clean, device = view.model.requires_grad_(False).train(), view.clean, tools.device

@@ -49,7 +49,7 @@ class RNP(Defense):
     drop: float = param(4.0, "points of accuracy on the clean budget that the blind choice may cost", low=0, high=100)
 
     def objection(self, model: nn.Module) -> str | None:
-        return channel.objection(model)
+        return channel.batch_norm_objection(model)
 
     def purify(self, view: DefenderView, tools: Tools) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())

@@ -1,4 +1,4 @@
-"""VGG19-BN, MobileNetV3-Large, and any torchvision classifier by name, untrained."""
+"""VGG19 with and without BN, MobileNetV3-Large, and any torchvision classifier by name, untrained."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ class VGG19BN(Net):
 
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
         return _build("vgg19_bn", num_classes, shape)
+
+
+@nets.register("vgg19")
+@dataclass(frozen=True, kw_only=True)
+class VGG19(Net):
+    """VGG-19 without normalisation, torchvision's layers and names; images of 32 pixels or more."""
+
+    paper = "Simonyan, Zisserman, Very Deep Convolutional Networks, ICLR 2015, arXiv 1409.1556"
+
+    def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        return _build("vgg19", num_classes, shape)
 
 
 @nets.register("mobilenet-v3-large")

@@ -1,14 +1,14 @@
-"""Channels of batch-normalised nets as neurons: soft masks, magnitude, saliency and hard pruning.
+"""Neurons of any net: soft masks, magnitude, saliency and hard pruning.
 
-A neuron is one channel of one ``BatchNorm2d``. Vectors over neurons are flat, float32 or int64, in the order of
-``named_modules``: the order of ANP's and RNP's ``mask_values.txt``.
+What a neuron is, :mod:`mnp_plugin.neurons.units` finds: one channel of one ``BatchNorm2d`` where a net has any, else a channel of
+another normalisation, a hidden channel or an attention head. Vectors over neurons are flat, float32 or int64, in the order of
+``named_modules``: for batch-normalised nets the order of ANP's and RNP's ``mask_values.txt``. A mask always scales existing
+parameters, so that it can be baked in: the repaired net has the keys and shapes that it had.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -16,82 +16,95 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mnp_plugin.contracts import Images
+from mnp_plugin.neurons.units import Layer, Norm, batch_norm_objection, find, is_batch_norm, objection
 
-
-@dataclass(frozen=True)
-class Layer:
-    """One batch normalisation: module path, its slice in neuron vectors, and the convolution that feeds it, if one does."""
-
-    name: str
-    start: int
-    stop: int
-    conv: str | None
-
-
-def _is_neuron_layer(module: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    return isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats
-
-
-def objection(model: nn.Module) -> str | None:
-    """Why channel masks cannot treat ``model``; None if they can."""
-    if any(_is_neuron_layer(m) for m in model.modules()):
-        return None
-    return "it has no BatchNorm2d layer with affine weights and running statistics; try 'ft' or 'nad'"
+__all__ = ["Layer", "Neurons", "batch_norm_objection", "is_batch_norm", "objection", "prune", "robust_z", "scale"]
 
 
 class Neurons:
     """The neurons of a net.
 
     Args:
-        model: net with at least one affine ``BatchNorm2d``.
-        example: float32 [1, C, H, W] in [0, 1]; one forward pass shows which convolution feeds which normalisation.
+        model: net with units that can be masked.
+        example: float32 [1, C, H, W] in [0, 1]; one forward pass shows what feeds what.
+
+    Raises:
+        UserError: the net has no such units.
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        feeds = _feeding_convolutions(model, example)
-        self.layers: list[Layer] = []
-        start = 0
-        for name, module in model.named_modules():
-            if _is_neuron_layer(module):
-                self.layers.append(Layer(name, start, start + module.num_features, feeds.get(name)))
-                start += module.num_features
-        self.count = start
+        self.layers: list[Layer] = find(model, example)
+        self.count = self.layers[-1].stop
         self.device = example.device
 
     def weights(self, model: nn.Module, what: str) -> Tensor:
-        """All BN ``weight``, ``bias``, ``running_mean`` or ``running_var`` as one detached vector [count]."""
-        return torch.cat([getattr(model.get_submodule(layer.name), what).detach() for layer in self.layers])
+        """One detached number per neuron, [count].
+
+        Args:
+            model: the net.
+            what: ``weight`` or ``bias``: of normalisations these numbers themselves; else the L2 norm of all weights that the
+                neuron's mask scales (0 is pruned), and its bias, 0 where it has none. ``running_mean`` or ``running_var``: of
+                nets with batch normalisation only.
+        """
+        return torch.cat([self._weights(model, layer, what) for layer in self.layers])
+
+    @staticmethod
+    def _weights(model: nn.Module, layer: Layer, what: str) -> Tensor:
+        count = layer.stop - layer.start
+        if what == "weight" and layer.kind in ("channel", "head"):
+            return layer.weight.norms(model.get_parameter(layer.weight.parameter), count)
+        if what == "bias" and layer.bias is None:
+            return torch.zeros(count, device=model.get_parameter(layer.weight.parameter).device)
+        values = getattr(model.get_submodule(layer.name), what)
+        assert isinstance(values, Tensor)
+        return values.detach()
 
     def forward(self, model: nn.Module, x: Tensor, gamma: Tensor, beta: Tensor | None = None) -> Tensor:
-        """Logits with every BN weight times ``gamma`` and every bias times ``beta`` (left alone if None); both [count]."""
+        """Logits with every neuron's weights times ``gamma`` and bias times ``beta`` (left alone if None); both [count]."""
         changed: dict[str, Tensor] = {}
         for layer in self.layers:
-            bn = model.get_submodule(layer.name)
-            assert isinstance(bn, nn.BatchNorm2d)
-            changed[f"{layer.name}.weight"] = bn.weight * gamma[layer.start : layer.stop]
-            if beta is not None:
-                changed[f"{layer.name}.bias"] = bn.bias * beta[layer.start : layer.stop]
+            for entries, masks in ((layer.weight, gamma), (layer.bias, beta)):
+                if entries is not None and masks is not None:
+                    parameter = model.get_parameter(entries.parameter)
+                    changed[entries.parameter] = parameter * entries.expand(masks[layer.start : layer.stop], parameter)
         out: Tensor = functional_call(model, changed, (x,))
         return out
 
     def magnitude(self, model: nn.Module) -> Tensor:
-        """BN-folded magnitude |gamma| / sqrt(var + eps) * ||W||_2 of each neuron, [count], non-negative.
+        """How large the weights of each neuron are, [count], non-negative; comparable within a layer.
 
-        The raw filter norm says little in a batch-normalised net, whose output does not depend on the filter's scale.
-        Where no convolution feeds the normalisation (pre-activation blocks) the filter norm is left out.
+        * Batch normalisation: |gamma| / sqrt(var + eps) * ||W||_2, the scale with the normalisation folded into the filter W.
+          The raw filter norm says little in a batch-normalised net, whose output does not depend on the filter's scale. Where
+          no convolution feeds the normalisation (pre-activation blocks) the filter norm is left out.
+        * Other normalisations: |gamma| times ||W||_2 over its root mean square among the channels normalised together.
+        * Hidden channels: ||W||_2 of the incoming weights, bias left out.
+        * Heads: ||W_value||_F * ||W_out||_F, which moving a factor from one to the other does not change.
         """
-        parts = []
-        for layer in self.layers:
-            bn = model.get_submodule(layer.name)
-            assert isinstance(bn, nn.BatchNorm2d)
-            assert bn.running_var is not None
-            size = bn.weight.detach().abs() / (bn.running_var + bn.eps).sqrt()
-            if layer.conv is not None:
-                weight = model.get_submodule(layer.conv).weight
-                assert isinstance(weight, Tensor)
-                size = size * weight.detach().flatten(1).norm(dim=1)
-            parts.append(size)
-        return torch.cat(parts)
+        return torch.cat([self._magnitude(model, layer) for layer in self.layers])
+
+    @staticmethod
+    def _magnitude(model: nn.Module, layer: Layer) -> Tensor:
+        module, count = model.get_submodule(layer.name), layer.stop - layer.start
+        if layer.kind == "batch norm":
+            assert is_batch_norm(module)
+            assert module.running_var is not None
+            size = module.weight.detach().abs() / (module.running_var + module.eps).sqrt()
+        elif layer.kind == "norm":
+            assert isinstance(module, Norm)
+            size = module.weight.detach().abs()
+        else:
+            size = layer.weight.norms(model.get_parameter(layer.weight.parameter), count)
+            return size if layer.value is None else size * layer.value.norms(model.get_parameter(layer.value.parameter), count)
+        if layer.conv is None:
+            return size
+        weight = model.get_submodule(layer.conv).weight
+        assert isinstance(weight, Tensor)
+        filters = weight.detach().flatten(1).norm(dim=1)
+        if layer.kind == "norm":
+            together = filters.view(module.num_groups if isinstance(module, nn.GroupNorm) else count, -1)
+            filters = (together / together.square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)).flatten()
+        folded: Tensor = size * filters
+        return folded
 
     def saliency(self, model: nn.Module, images: Images, *, parts: int = 10) -> Tensor:
         """First-order removal saliency: mean over batches of |d loss / d mask| at mask 1, [count], eval mode.
@@ -113,7 +126,7 @@ class Neurons:
         return torch.cat([robust_z(values[layer.start : layer.stop]) for layer in self.layers])
 
     def locate(self, neuron: int) -> tuple[str, int]:
-        """(module path of the BN, channel) of a neuron."""
+        """(module path of its layer, number within the layer) of a neuron; the layer is a BN where neurons are BN channels."""
         layer = next(item for item in self.layers if item.start <= neuron < item.stop)
         return layer.name, neuron - layer.start
 
@@ -128,16 +141,16 @@ class Neurons:
 
 @torch.no_grad()
 def scale(model: nn.Module, neurons: Neurons, masks: Tensor, *, bias: bool) -> None:
-    """Bake ``masks`` [neurons] into gamma (and, with ``bias``, beta), in place.
+    """Bake ``masks`` [neurons] into the weights (gamma of a normalisation) and, with ``bias``, the biases, in place.
 
-    With ``bias`` a channel of mask 0 falls silent; without, it becomes the constant beta, as ANP and RNP prune.
+    With ``bias`` a neuron of mask 0 falls silent; without, it becomes the constant bias (beta), as ANP and RNP prune. A head
+    has no bias of its own: it falls silent either way.
     """
     for layer in neurons.layers:
-        bn = model.get_submodule(layer.name)
-        assert isinstance(bn, nn.BatchNorm2d)
-        bn.weight.mul_(masks[layer.start : layer.stop])
-        if bias:
-            bn.bias.mul_(masks[layer.start : layer.stop])
+        for entries in (layer.weight, layer.bias if bias else None):
+            if entries is not None:
+                parameter = model.get_parameter(entries.parameter)
+                parameter.mul_(entries.expand(masks[layer.start : layer.stop], parameter))
 
 
 def prune(model: nn.Module, neurons: Neurons, indices: Tensor, *, bias: bool) -> None:
@@ -152,35 +165,3 @@ def robust_z(values: Tensor) -> Tensor:
     median = values.median()
     spread = 1.4826 * (values - median).abs().median()
     return (values - median) / spread if spread > 0 else torch.zeros_like(values)
-
-
-def _feeding_convolutions(model: nn.Module, example: Tensor) -> dict[str, str]:
-    """BN path -> path of the convolution whose output tensor is that BN's input."""
-    made_by: dict[int, str] = {}
-    kept: list[Tensor] = []  # keeps ids unique while the pass runs
-    feeds: dict[str, str] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-
-            def after(_m: nn.Module, _i: tuple[Tensor, ...], out: Tensor, name: str = name) -> None:
-                made_by[id(out)] = name
-                kept.append(out)
-
-            handles.append(module.register_forward_hook(after))
-        elif isinstance(module, nn.BatchNorm2d):
-
-            def before(_m: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                if id(args[0]) in made_by:
-                    feeds[name] = made_by[id(args[0])]
-
-            handles.append(module.register_forward_pre_hook(before))
-    was_training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return feeds

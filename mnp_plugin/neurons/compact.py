@@ -45,6 +45,15 @@ class Compacted:
     speed: float
 
 
+def check_net(model: nn.Module) -> None:
+    """Raise :class:`UserError` for a net without channels that could be removed."""
+    if not _widths(model):
+        raise UserError(
+            "--compact removes channels of BatchNorm2d layers, and this net has none; repair it without --compact: the pruned "
+            "weights are zeros in a net of the same size"
+        )
+
+
 def check_available() -> None:
     """Raise :class:`UserError` where the library is not installed."""
     try:
@@ -66,9 +75,10 @@ def compact(model: nn.Module, x: Tensor) -> Compacted:
         x: images to compare on, float32 [N, C, H, W] in [0, 1], on the device of the net.
 
     Raises:
-        UserError: the library is missing, or cannot follow the net.
+        UserError: the library is missing or cannot follow the net, or the net has no ``BatchNorm2d``.
     """
     check_available()
+    check_net(model)
     probe = torch.cat([x, torch.rand(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)]).double()
     small = copy.deepcopy(model).double().eval()
     with torch.no_grad():

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from mnp_plugin.contracts import Images
-from mnp_plugin.neurons import channels as channel
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.neurons.channels import Neurons
 
 
@@ -20,14 +20,15 @@ def pruned_layers(before: nn.Module, after: nn.Module, images: Images) -> list[d
         images: clean images, on the device of the nets.
 
     Returns:
-        Mappings with ``layer`` (path of the batch normalisation), ``pruned`` and ``of`` (numbers of neurons, pruned ones those
-        whose scale became 0), and over the pruned neurons the medians of two robust z-scores within the layer:
-        ``magnitude`` (log of the BN-folded magnitude) and ``saliency`` (log of the first-order effect on the clean loss).
-        Magnitude above saliency is the mark of a backdoor neuron that MNP looks for. Empty for a net without such layers.
+        Mappings with ``layer`` (path of its module), ``pruned`` and ``of`` (numbers of neurons, pruned ones those whose scale,
+        or all of whose weights, became 0), and over the pruned neurons the medians of two robust z-scores within the layer:
+        ``magnitude`` (log of :meth:`Neurons.magnitude`) and ``saliency`` (log of the first-order effect on the clean loss).
+        Magnitude above saliency is the mark of a backdoor neuron that MNP looks for. Empty for a net without neurons.
     """
-    if channel.objection(before):
+    try:
+        neurons = Neurons(before, images[:1].pixels())
+    except UserError:
         return []
-    neurons = Neurons(before, images[:1].pixels())
     magnitude = neurons.standardise(neurons.magnitude(before).clamp(min=1e-12).log())
     saliency = neurons.standardise(neurons.saliency(before, images).clamp(min=1e-12).log())
     silenced = (neurons.weights(after, "weight") == 0) & (neurons.weights(before, "weight") != 0)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Images, MethodError, State, Tools, TrainingHook
+from mnp_plugin.contracts import Asset, AttackContext, Images, MethodError, State, TrainingHook
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.training.device import place
 from mnp_plugin.training.loop import fit
@@ -56,18 +56,26 @@ class AdversarialTraining(TrainingHook):
         return out, y
 
 
-def robust_net(train: Images, tools: Tools, *, eps: float, steps: int) -> nn.Module:
-    """A net of the victim's kind, adversarially trained on ``train`` by the benchmark's recipe; made once and kept."""
+ROBUST = "robust net"
 
-    def make(own: Tools) -> State:
+
+def robust_net(*, eps: float, steps: int) -> Asset:
+    """A net of the victim's kind, adversarially trained on the training set by the benchmark's recipe, to be required."""
+
+    def make(train: Images, own: AttackContext) -> State:
         model = own.fresh_net()
         hook = AdversarialTraining(eps, 2.5 * eps / steps, steps, own.generator)
-        fit(model, train, own.recipe, own.generator, hook=hook, progress=lambda done, of, loss: own.busy("robust net", done, of))
+        fit(model, train, own.recipe, own.generator, hook=hook, progress=lambda done, of, loss: own.busy(ROBUST, done, of))
         return model.state_dict()
 
-    model = tools.fresh_net()
-    model.load_state_dict(tools.made("robust net", {"version": 1, "eps": eps, "steps": steps}, make))
-    return place(model, tools.device).eval()
+    return Asset(name=ROBUST, settings={"version": 1, "eps": eps, "steps": steps}, make=make)
+
+
+def required_robust_net(context: AttackContext) -> nn.Module:
+    """The robust net that an attack required, on the context's device, in eval mode."""
+    model = context.fresh_net()
+    model.load_state_dict(context.asset(ROBUST))
+    return place(model, context.device).eval()
 
 
 def head_of(model: nn.Module) -> nn.Linear:

@@ -56,7 +56,7 @@ class Own:
         victim = parse_suite(SUITE, "test", "test").victims[0]
         data = Digits(size=8).load(folder)
         split = stages.split_of(victim, data)
-        made = stages.train_victim(victim, data, split, stages.tools_for("own", victim, data, torch.device("cpu")))
+        made = stages.train_victim(victim, data, split, stages.attack_context("own", victim, data, torch.device("cpu")))
         triggered = stages.triggered_test(victim, made.state, split, 10)
         assert triggered is not None
         self.triggered: Triggered = triggered

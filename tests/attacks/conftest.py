@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from mnp_plugin.contracts import ImageData, Recipe, Tools
+from mnp_plugin.contracts import AttackContext, ImageData, Recipe
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.nets import build_net
 from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.training.loop import fit
 
-MakeTools = Callable[..., Tools]
+MakeTools = Callable[..., AttackContext]
 
 
 @pytest.fixture(scope="session")
@@ -42,14 +42,14 @@ def source(digits16: ImageData, recipe: Recipe) -> nn.Module:
 def make_tools(digits16: ImageData, source: nn.Module, recipe: Recipe) -> MakeTools:
     """``make_tools(seed)``: tools whose clean net is ``source``; nets are drawn from that seed, too."""
 
-    def make(seed: int = 0) -> Tools:
+    def make(seed: int = 0) -> AttackContext:
         torch.manual_seed(seed)
-        return Tools(
+        return AttackContext(
             device=torch.device("cpu"),
             generator=torch.Generator().manual_seed(seed),
             recipe=recipe,
             fresh_net=lambda: build_net(SmallNet(width=6), digits16),
-            clean_net=lambda: source,
+            clean=source,
         )
 
     return make

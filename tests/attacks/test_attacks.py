@@ -16,9 +16,9 @@ from mnp_plugin.attacks.clean import Clean
 from mnp_plugin.attacks.sig import Sig
 from mnp_plugin.attacks.trojan import Trojan
 from mnp_plugin.attacks.wanet import WaNet
-from mnp_plugin.benchmark.stages import measure, poison, poison_candidates, split_of, tools_for, train_victim, triggered_test
+from mnp_plugin.benchmark.stages import attack_context, measure, poison, poison_candidates, split_of, train_victim, triggered_test
 from mnp_plugin.benchmark.suite import Entry, VictimSpec
-from mnp_plugin.contracts import Attack, ImageData, Images, MethodError, Recipe, State, Tools, to_bytes
+from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, MethodError, Recipe, State, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import CleanBudget
@@ -41,8 +41,8 @@ def no_net() -> nn.Module:
     raise AssertionError("an attack of this kind trains no net")
 
 
-def tools(seed: int = 0) -> Tools:
-    return Tools(device=torch.device("cpu"), generator=stream(seed), recipe=Recipe(), fresh_net=no_net)
+def tools(seed: int = 0) -> AttackContext:
+    return AttackContext(device=torch.device("cpu"), generator=stream(seed), recipe=Recipe(), fresh_net=no_net)
 
 
 def photos(count: int = 20, side: int = 32, channels: int = 3, classes: int = 4) -> Images:
@@ -411,7 +411,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
 def test_victims_are_poisoned_as_the_attack_says(digits: ImageData, attack: Attack) -> None:
     spec = victim(attack)
     split = split_of(spec, digits)
-    trained = train_victim(spec, digits, split, tools_for("test", spec, digits, torch.device("cpu")))
+    trained = train_victim(spec, digits, split, attack_context("test", spec, digits, torch.device("cpu")))
     labels = split.train.y[trained.poisoned]
     assert len(trained.poisoned.unique()) == len(trained.poisoned)
     if isinstance(attack, BadNets):

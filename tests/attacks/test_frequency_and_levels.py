@@ -11,7 +11,7 @@ from torch import nn
 
 from mnp_plugin.attacks.bpp import Bpp
 from mnp_plugin.attacks.ftrojan import FTrojan
-from mnp_plugin.contracts import Recipe, Tools, to_bytes
+from mnp_plugin.contracts import AttackContext, Recipe, to_bytes
 
 Array = NDArray[np.float64]
 
@@ -74,8 +74,8 @@ def test_bpp_takes_each_pixel_to_the_nearest_level(levels: int) -> None:
     assert torch.equal(Bpp(levels=levels).apply(to_bytes(out).float() / 255, {}), out), "8-bit rounding is harmless"
 
 
-def hook_tools() -> Tools:
-    return Tools(device=torch.device("cpu"), generator=torch.Generator(), recipe=Recipe(), fresh_net=nn.Identity)
+def hook_tools() -> AttackContext:
+    return AttackContext(device=torch.device("cpu"), generator=torch.Generator(), recipe=Recipe(), fresh_net=nn.Identity)
 
 
 @pytest.mark.parametrize("label_mode", ["all2one", "all2all"])

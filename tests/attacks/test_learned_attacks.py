@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ from mnp_plugin.attacks.lc import LabelConsistent
 from mnp_plugin.attacks.lf import LowFrequency
 from mnp_plugin.attacks.ssba import Ssba
 from mnp_plugin.attacks.trojannn import TrojanNN
-from mnp_plugin.benchmark.stages import poison
-from mnp_plugin.contracts import ImageData, Images, MethodError, Recipe, State, Tools
+from mnp_plugin.benchmark.stages import poison, with_assets
+from mnp_plugin.contracts import AttackContext, ImageData, Images, MethodError, Recipe, State
 from mnp_plugin.evaluation.predict import accuracy
-from mnp_plugin.training.source_models import AdversarialTraining, features, head_of, pgd, robust_net
+from mnp_plugin.training.source_models import AdversarialTraining, features, head_of, pgd, required_robust_net, robust_net
 
-MakeTools = Callable[..., Tools]
+MakeTools = Callable[..., AttackContext]
 NONE = torch.empty(0, dtype=torch.int64)
 
 
@@ -66,7 +67,9 @@ def test_adversarial_training_leaves_gradients_mode_and_statistics(digits16: Ima
 
 
 def test_a_robust_net_withstands_what_fells_the_clean_one(digits16: ImageData, source: nn.Module, make_tools: MakeTools) -> None:
-    robust = robust_net(digits16.train, make_tools(), eps=0.15, steps=2)
+    asset = robust_net(eps=0.15, steps=2)
+    tools = make_tools()
+    robust = required_robust_net(replace(tools, assets={asset.name: asset.make(digits16.train, tools)}))
     assert not robust.training
     x, y = digits16.test.pixels(), digits16.test.y
 
@@ -83,7 +86,7 @@ LC = LabelConsistent(target=3, source="clean", eps=0.3, step=0.05, steps=10)
 CORNERS = [(slice(0, 2), slice(0, 2)), (slice(0, 2), slice(14, 16)), (slice(14, 16), slice(0, 2)), (slice(14, 16), slice(14, 16))]
 
 
-def hardened(digits: ImageData, tools: Tools, attack: LabelConsistent = LC) -> tuple[Tensor, Tensor, Tensor]:
+def hardened(digits: ImageData, tools: AttackContext, attack: LabelConsistent = LC) -> tuple[Tensor, Tensor, Tensor]:
     """(clean, poisoned, labels) of the target class."""
     own = digits.train[digits.train.y == 3]
     state = attack.prepare(digits.train, tools)
@@ -185,12 +188,12 @@ def test_lf_says_so_when_no_step_reaches_the_target(digits16: ImageData, make_to
         def forward(self, x: Tensor) -> Tensor:
             return x.mean((1, 2, 3)).view(-1, 1) * 0 + torch.arange(10.0)
 
-    tools = Tools(
+    tools = AttackContext(
         device=torch.device("cpu"),
         generator=torch.Generator(),
         recipe=make_tools().recipe,
         fresh_net=Stubborn,
-        clean_net=Stubborn,
+        clean=Stubborn(),
     )
     with pytest.raises(MethodError, match="found no pattern"):
         LowFrequency(images=3, passes=1, deepfool_steps=2).prepare(digits16.train, tools)
@@ -240,8 +243,10 @@ def hidden(digits16: ImageData, recipe: Recipe) -> tuple[Ssba, State]:
     """An encoder trained long enough to hide one bit and then to hide it well: 160 small steps."""
     attack = Ssba(bits=1, steps=160, batch_size=12, lr=0.003, image_weight=30.0)
     torch.manual_seed(0)
-    tools = Tools(device=torch.device("cpu"), generator=torch.Generator().manual_seed(0), recipe=recipe, fresh_net=nn.Identity)
-    return attack, attack.prepare(digits16.train, tools)
+    tools = AttackContext(
+        device=torch.device("cpu"), generator=torch.Generator().manual_seed(0), recipe=recipe, fresh_net=nn.Identity
+    )
+    return attack, attack.prepare(digits16.train, with_assets(attack, digits16.train, tools))
 
 
 def test_ssba_needs_no_decoder_and_hides_one_string_in_all_images(hidden: tuple[Ssba, State], digits16: ImageData) -> None:
@@ -286,7 +291,7 @@ def test_ssba_refuses_an_encoder_that_never_learned_to_hide(digits16: ImageData,
     """A victim of it would look perfect, its trigger being plain to see (PSNR 7 dB on CIFAR-10)."""
     attack = Ssba(bits=64, steps=3, batch_size=12)
     with pytest.raises(MethodError, match=r"of 3 steps.*never read.*lower lr \(0.0001\)"):
-        attack.prepare(digits16.train, make_tools())
+        with_assets(attack, digits16.train, make_tools())
 
 
 # -------------------------------------------------------------------------------------------------------- Adaptive-Blend

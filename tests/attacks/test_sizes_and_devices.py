@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mnp_plugin.benchmark.stages import poison
-from mnp_plugin.contracts import Attack, Images, Recipe, Tools, attacks, to_bytes
+from mnp_plugin.benchmark.stages import poison, with_assets
+from mnp_plugin.contracts import Attack, AttackContext, Images, Recipe, attacks, to_bytes
 from mnp_plugin.testing import check
 
 QUICK: dict[str, dict[str, Any]] = {
@@ -41,8 +41,8 @@ def photos(channels: int, side: int) -> Images:
     return Images(x, torch.tensor([0, 1, 2, 0, 1, 2]))
 
 
-def tools_for(images: Images) -> Tools:
-    """Tools whose net is linear in coarse pixels, so that it need not be trained to be led astray."""
+def tools_for(images: Images) -> AttackContext:
+    """AttackContext whose net is linear in coarse pixels, so that it need not be trained to be led astray."""
     channels = images.x.shape[1]
 
     def net() -> nn.Module:
@@ -52,12 +52,12 @@ def tools_for(images: Images) -> Tools:
         return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), head).eval()
 
     torch.manual_seed(0)
-    return Tools(
+    return AttackContext(
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(0),
         recipe=Recipe(epochs=1, batch_size=4),
         fresh_net=net,
-        clean_net=net,
+        clean=net(),
     )
 
 
@@ -66,7 +66,7 @@ def test_every_size(name: str, channels: int, side: int) -> None:
     attack, images = quick(name), photos(channels, side)
     assert attack.objection((channels, side, side), 3) is None
     kept = images.x.clone()
-    tools = tools_for(images)
+    tools = with_assets(attack, images, tools_for(images))
     state = attack.prepare(images, tools)
     x = images.pixels()
     out = attack.stamp(x, state)
@@ -93,7 +93,7 @@ def test_every_size(name: str, channels: int, side: int) -> None:
 def test_pixels_saturate_and_never_wrap(name: str) -> None:
     """Black may not turn white by an addition below 0, nor white black: bytes are the clipped pixels, rounded."""
     attack, images = quick(name), photos(3, 32)
-    state = attack.prepare(images, tools_for(images))
+    state = attack.prepare(images, with_assets(attack, images, tools_for(images)))
     raw = attack.apply(images.pixels(), state)
     rounded = to_bytes(raw).float()
     assert float((rounded - raw.clamp(0, 1) * 255).abs().max()) <= 0.5 + 1e-3

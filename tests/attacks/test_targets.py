@@ -13,7 +13,7 @@ from mnp_plugin.attacks.sig import Sig
 from mnp_plugin.attacks.wanet import WaNet
 from mnp_plugin.benchmark.stages import check_victim, poison, poison_candidates
 from mnp_plugin.benchmark.suite import Entry, VictimSpec, parse_suite
-from mnp_plugin.contracts import Attack, ImageData, Images, Recipe, Tools, attacks
+from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, Recipe, attacks
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
@@ -53,7 +53,7 @@ def test_several_targets_share_the_classes_out() -> None:
 
 def test_several_targets_poison_and_are_measured_by_the_same_rule() -> None:
     data, attack = images(), BadNets(target=[3, 1])
-    tools = Tools(device=torch.device("cpu"), generator=torch.Generator(), recipe=Recipe(), fresh_net=torch.nn.Identity)
+    tools = AttackContext(device=torch.device("cpu"), generator=torch.Generator(), recipe=Recipe(), fresh_net=torch.nn.Identity)
     poisoned = poison(attack, data, torch.tensor([0, 1, 6, 7]), NONE, {}, 4, tools)
     assert poisoned.y[[0, 1, 6, 7]].tolist() == [3, 1, 3, 1]
     triggered = attack.triggered(data, {}, 4)

@@ -16,10 +16,11 @@ from mnp_plugin.attacks.bpp import Bpp
 from mnp_plugin.attacks.input_aware import InputAware
 from mnp_plugin.attacks.lira import Lira
 from mnp_plugin.attacks.wanet import WaNet
-from mnp_plugin.contracts import Attack, BatchShare, ImageData, Recipe, State, Tools, to_bytes
+from mnp_plugin.benchmark.stages import with_assets
+from mnp_plugin.contracts import Attack, AttackContext, BatchShare, ImageData, Recipe, State, to_bytes
 from mnp_plugin.training.source_models import unpacked
 
-MakeTools = Callable[..., Tools]
+MakeTools = Callable[..., AttackContext]
 
 IAB = InputAware(target=2, width=4, mask_epochs=12, density=0.1)
 LIRA = Lira(target=2, eps=0.05, lr=0.01)
@@ -50,7 +51,7 @@ def test_hooks_poison_at_ratios_below_one_image_a_batch(attack: type[Attack], di
     made = attack(poison_ratio=0.01, target=2, **settings)
     tools = make_tools()
     model = tools.fresh_net()
-    hook = made.training_hook(made.prepare(digits16.train, tools), 10, tools)
+    hook = made.training_hook(made.prepare(digits16.train, with_assets(made, digits16.train, tools)), 10, tools)
     assert hook is not None
     x, y = batch_of(digits16)
     others = y != 2
@@ -71,8 +72,10 @@ def test_hooks_poison_at_ratios_below_one_image_a_batch(attack: type[Attack], di
 def masked(digits16: ImageData, recipe: Recipe) -> State:
     """The state of :data:`IAB` once its mask net has learned."""
     torch.manual_seed(0)
-    tools = Tools(device=torch.device("cpu"), generator=torch.Generator().manual_seed(0), recipe=recipe, fresh_net=nn.Identity)
-    return IAB.prepare(digits16.train, tools)
+    tools = AttackContext(
+        device=torch.device("cpu"), generator=torch.Generator().manual_seed(0), recipe=recipe, fresh_net=nn.Identity
+    )
+    return IAB.prepare(digits16.train, with_assets(IAB, digits16.train, tools))
 
 
 def masks(state: State, x: Tensor) -> Tensor:
@@ -224,7 +227,7 @@ def test_lira_takes_over_what_was_learned_at_epoch_ends_only(
     epochs: int, boundary: int, digits16: ImageData, make_tools: MakeTools
 ) -> None:
     tools = make_tools()
-    tools = Tools(
+    tools = AttackContext(
         device=tools.device,
         generator=tools.generator,
         recipe=Recipe(epochs=epochs, batch_size=40),
@@ -289,7 +292,7 @@ def test_hooks_all_to_all(attack: Attack, digits16: ImageData, make_tools: MakeT
     settings = {**vars(attack), "label_mode": "all2all"} | ({"mask_epochs": 1} if isinstance(attack, InputAware) else {})
     made = type(attack)(**settings)
     tools = make_tools()
-    hook = made.training_hook(made.prepare(digits16.train, tools), 10, tools)
+    hook = made.training_hook(made.prepare(digits16.train, with_assets(made, digits16.train, tools)), 10, tools)
     assert hook is not None
     x, y = batch_of(digits16)
     _, new_y = hook.batch(x, y, tools.fresh_net().train(), 0.0)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.runner import Partial, Runner
+from mnp_plugin.benchmark.partial import Partial
+from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
 from mnp_plugin.contracts import State

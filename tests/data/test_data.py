@@ -6,12 +6,15 @@ import os
 import pickle
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from mnp_plugin.contracts import ImageData, Images
@@ -202,9 +205,9 @@ def test_folder_decodes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     opened: list[str] = []
     real = Image.open
 
-    def spy(file: Path) -> Image.Image:
+    def spy(file: Path, **options: Any) -> Image.Image:
         opened.append(str(file))
-        return real(file)
+        return real(file, **options)
 
     monkeypatch.setattr(Image, "open", spy)
     first = source.load(cache)
@@ -353,6 +356,58 @@ def test_folder_with_an_empty_class(tmp_path: Path, split: str) -> None:
         ImageFolder(root=str(root)).load(tmp_path / "cache")
 
 
+def test_folder_counts_what_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = tree(tmp_path / "pictures")
+    save(root / "train" / "cat" / "a.gif", solid((1, 2, 3)))
+    (root / "train" / "dog" / "nested").mkdir()
+    (root / "train" / "dog" / ".hidden").write_text("")
+    (root / "train" / "__MACOSX").mkdir()
+    for size in (8, 16):
+        assert len(ImageFolder(root=str(root), size=size).load(tmp_path / "cache").train) == 4
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{root / 'train'}: 2 files or folders that are no images by their ending are left out: {root / 'train/cat/a.gif'} ..."
+    ]
+
+
+def test_folder_names_a_pipe_and_a_broken_link(tmp_path: Path) -> None:
+    root = tree(tmp_path / "pictures")
+    os.mkfifo(root / "train" / "cat" / "pipe.png")
+    with pytest.raises(UserError, match=r"1 of 9 images do not decode.*\n.*pipe\.png is no regular file"):
+        ImageFolder(root=str(root), size=8).load(tmp_path / "cache")
+    (root / "train" / "cat" / "pipe.png").unlink()
+    (root / "train" / "cat" / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"link\.png cannot be read: No such file"):
+        ImageFolder(root=str(root), size=8).load(tmp_path / "cache")
+
+
+def test_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, real = tree(tmp_path / "pictures"), Path.iterdir
+
+    def iterdir(folder: Path) -> Iterator[Path]:
+        if folder == root / "train" / "cat":
+            raise PermissionError(13, "Permission denied")  # whom root never meets
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    with pytest.raises(UserError, match="cat cannot be read: Permission denied"):
+        ImageFolder(root=str(root), size=8).load(tmp_path / "cache")
+
+
+def test_folder_escapes_control_characters_of_names(tmp_path: Path) -> None:
+    root = tree(tmp_path / "pictures")
+    (root / "train" / "cat" / "\x1b[2J.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"\\x1b\[2J\.png does not decode"):
+        ImageFolder(root=str(root), size=8).load(tmp_path / "cache")
+
+
+def test_folder_replaces_a_cache_of_other_keys(tmp_path: Path) -> None:
+    source, cache = ImageFolder(root=str(tree(tmp_path / "pictures")), size=8), tmp_path / "cache"
+    first = source.load(cache)
+    (stored,) = cache.rglob("*.safetensors")
+    stored.write_bytes(save_safetensors({"train_x": first.train.x}))
+    assert torch.equal(source.load(cache).test.x, first.test.x)
+
+
 def test_folder_names_and_counts_broken_images(tmp_path: Path) -> None:
     root = tree(tmp_path / "pictures", count=4)
     whole = (root / "train" / "dog" / "1.png").read_bytes()
@@ -375,7 +430,7 @@ def test_folder_names_ten_broken_images_and_counts_the_rest(tmp_path: Path) -> N
             (root / "train" / name / f"{i}.png").write_bytes(b"broken")
     with pytest.raises(UserError, match="12 of 24 images do not decode") as caught:
         ImageFolder(root=str(root)).load(tmp_path / "cache")
-    assert str(caught.value).count(".png: ") == 10
+    assert str(caught.value).count(".png does not decode: ") == 10
     assert "and 2 more" in str(caught.value)
 
 

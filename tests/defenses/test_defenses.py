@@ -13,7 +13,18 @@ from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
-from mnp_plugin.contracts import DefenderView, ImageData, Images, MethodError, Purified, Recipe, Tools, defenses
+from mnp_plugin.contracts import (
+    AttackContext,
+    DefenderView,
+    DefenseContext,
+    ImageData,
+    Images,
+    MethodError,
+    Net,
+    Purified,
+    Recipe,
+    defenses,
+)
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
@@ -23,8 +34,11 @@ from mnp_plugin.defenses.fp import FinePruning
 from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.defenses.nad import NAD, tap_names
 from mnp_plugin.evaluation.predict import accuracy, logits
-from mnp_plugin.nets import with_normalisation
+from mnp_plugin.nets import build_net, with_normalisation
+from mnp_plugin.nets.convnext import SmallConvNeXt
 from mnp_plugin.nets.resnet import ResNet18
+from mnp_plugin.nets.small import SmallNet
+from mnp_plugin.nets.vit import SmallViT
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.report.records import Scores
@@ -58,8 +72,8 @@ class Scene:
     def view(self) -> DefenderView:
         return DefenderView(model=self.victim.model, clean=self.split.clean, validation=self.split.validation, num_classes=10)
 
-    def tools(self) -> Tools:
-        return stages.tools_for("test", self.spec, self.data, CPU)
+    def tools(self) -> AttackContext:
+        return stages.attack_context("test", self.spec, self.data, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -168,44 +182,74 @@ def test_the_stopping_rule_looks_at_both_parts(scene: Scene) -> None:
 
 
 def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
-    seen: list[Tools] = []
+    seen: list[DefenseContext] = []
 
     @dataclass(frozen=True, kw_only=True)
     class Curious(ANP):
         """Looks at its tools."""
 
-        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
             seen.append(tools)
             return Purified(model=view.model)
 
     stages.defend(Cell(victim=scene.spec, defense=Entry("curious", Curious())), scene.victim, scene.data, scene.split, CPU)
     assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes", "extras"}
-    assert {f.name for f in fields(Tools)} == {"device", "generator", "recipe", "fresh_net", "clean_net", "asset", "busy"}
-    assert seen[0].asset is None
-    with pytest.raises(MethodError, match="only an attack in a benchmark"):
-        seen[0].clean_net()
+    assert [type(context) for context in seen] == [DefenseContext]
+    assert {f.name for f in fields(DefenseContext)} == {"device", "generator", "recipe", "fresh_net", "busy"}
 
 
 def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
-    view = replace(scene.view(), model=net)
-    for defense in (ANP(iterations=1), MNP()):
-        with pytest.raises(UserError, match="BatchNorm2d"):
-            defense.run(view, scene.tools())
+    for name in ("anp", "bnp", "clp", "nft", "rnp"):
+        with pytest.raises(UserError, match=f"defense '{name}' cannot treat this net: it has no BatchNorm2d"):
+            defenses.get(name)().run(replace(scene.view(), model=net), scene.tools())
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+    with pytest.raises(UserError, match="defense 'mnp' cannot treat this net: it has nothing to mask"):
+        MNP().run(replace(scene.view(), model=linear), scene.tools())
+
+
+@pytest.mark.parametrize(
+    "net", [SmallConvNeXt(width=8, depth=1), SmallViT(width=16, depth=1), SmallNet(width=2)], ids=lambda net: net.name
+)
+def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Scene, net: Net) -> None:
+    torch.manual_seed(0)
+    model = build_net(net, scene.data)
+    head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    nn.init.normal_(head.weight)
+    result = FinePruning(epochs=1, drop=100).run(replace(scene.view(), model=model), scene.tools())
+    columns = [m for m in result.model.modules() if isinstance(m, nn.Linear)][-1].weight.abs().sum(0)
+    assert int((columns == 0).sum()) == result.report["pruned"] > 0
+    assert result.report["of"] == head.in_features
+
+
+def test_mnp_repairs_a_net_without_batch_normalisation(scene: Scene) -> None:
+    """A small ConvNeXt trained on the same poisoned digits loses its backdoor and keeps the task."""
+    spec = replace(scene.spec, net=Entry("convnext", SmallConvNeXt(width=8, depth=1)))
+    victim = stages.train_victim(spec, scene.data, scene.split, stages.tools_for("test", spec, scene.data, CPU))
+    before = scene.measure(victim.model)
+    assert before.acc > 0.9
+    assert before.asr is not None
+    assert before.asr > 0.9
+    result = MNP().run(replace(scene.view(), model=victim.model), scene.tools())
+    after = scene.measure(result.model)
+    assert after.asr is not None
+    assert after.asr < before.asr / 2
+    assert after.acc > before.acc - 0.08
+    assert 0 < result.report["pruned"] < result.report["of"] == 8 * 4 * 7
 
 
 def test_a_defense_may_not_give_the_victim_back() -> None:
     class Thief(ANP):
         victim: nn.Module
 
-        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
             return Purified(model=Thief.victim)
 
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     Thief.victim = model
     images = Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
     view = DefenderView(model=model, clean=images, validation=images, num_classes=2)
-    tools = Tools(device=CPU, generator=torch.Generator(), recipe=Recipe(), fresh_net=lambda: model)
+    tools = DefenseContext(device=CPU, generator=torch.Generator(), recipe=Recipe(), fresh_net=lambda: model)
     with pytest.raises(MethodError, match="victim itself"):
         Thief().run(view, tools)
 
@@ -283,7 +327,7 @@ def test_anp_equals_an_independent_writing_of_it() -> None:
     anp = ANP(iterations=6, batch_size=16, steps=2, lr=0.5)
     expected = reference_masks(model, anp, clean, torch.Generator().manual_seed(5))
     recipe = Recipe(crop=0, flip=False, precision="float32")  # of the reference; auto is bfloat16 on some processors
-    tools = Tools(device=CPU, generator=torch.Generator().manual_seed(5), recipe=recipe, fresh_net=lambda: model)
+    tools = DefenseContext(device=CPU, generator=torch.Generator().manual_seed(5), recipe=recipe, fresh_net=lambda: model)
     view = DefenderView(model=model, clean=clean, validation=clean, num_classes=4)
     found = anp.optimise_masks(view, Neurons(model, clean[:1].pixels()), tools)
     assert float(expected.min()) < 0.95  # the masks moved, so there is something to compare

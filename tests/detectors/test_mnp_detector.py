@@ -136,7 +136,7 @@ def test_what_cannot_be_judged_is_said() -> None:
     images = quarters()
     plain = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, CLASSES))
     recipe = Recipe(crop=0, flip=False)
-    with pytest.raises(UserError, match=r"detector 'mnp' cannot judge this net: it has no BatchNorm2d"):
+    with pytest.raises(UserError, match=r"detector 'mnp' cannot judge this net: it has nothing to mask"):
         detect(plain, images.x, images.y, recipe=recipe)
     one = images.y == 0
     with pytest.raises(UserError, match="at least 2 classes"):

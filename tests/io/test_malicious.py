@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
+import resource
 import struct
+import time
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -295,6 +298,103 @@ def pickles() -> Iterator[tuple[str, bytes]]:
     yield "negative length", b"\x8b" + struct.pack("<i", -1) + b"."
 
 
+def doubled(start: bytes, levels: int) -> bytes:
+    """A tuple that unfolds to 2**levels values."""
+    return start + b"".join(b"r" + struct.pack("<I", i) + b"j" + struct.pack("<I", i) + b"\x86" for i in range(100, 100 + levels))
+
+
+def bombs() -> Iterator[tuple[str, bytes]]:
+    """(what it costs an unguarded reader, a pickle of protocol 2 that is short beside that)."""
+    one, prime, many_values = number(1), 2**61 - 1, b"(" + b"K\x01K\x02\x86" * 100_000 + b"e"
+    yield "kind of a storage", many(text("storage"), doubled(one, 40), text("0"), text("cpu"), one) + b"Q."
+    yield "size of a storage", many(text("storage"), name("torch.FloatStorage"), text("0"), text("cpu"), doubled(one, 40)) + b"Q."
+    yield "offset", tensor(offset=doubled(one, 40)) + b"."
+    yield "shape", tensor(shape=doubled(one, 40)) + b"."
+    yield "hooks", tensor(None, number(0), many(), many(), b"\x89", doubled(one, 40)) + b"."
+    yield "dtype", call(name("numpy.dtype"), doubled(one, 40), number(0), number(1)) + b"."
+    yield "byte order", dtype("i8", number(3), doubled(one, 40), b"N", b"N", b"N", number(-1), number(-1), number(0)) + b"."
+    yield "array class", call(name("numpy.core.multiarray._reconstruct"), doubled(one, 40), many(number(0)), text("b")) + b"."
+    yield "array state", array(doubled(one, 40)) + b"."
+    yield "key", b"}" + doubled(one, 60) + b"Ns."
+    yield "flat key", b"}" + doubled(one, 6) + b"Ns."
+    yield "deep key", b"})" + b"\x85" * 100_000 + b"Ns."
+    yield "member of a set", call(name("builtins.set"), b"]" + doubled(one, 60) + b"a") + b"."
+    yield "member of a frozenset", call(name("builtins.frozenset"), b"]" + doubled(one, 60) + b"a") + b"."
+    yield "integers of one hash", b"}(" + b"".join(number(prime * i) + b"N" for i in range(40_000)) + b"u."
+    yield "many tuple keys", b"}(" + b"".join(number(i) + b"\x85N" for i in range(40_000)) + b"u."
+    yield "dictionaries", b"(" + b"}" * 19_000_000 + b"t."
+    yield "sets", b"(" + b"\x8f" * 19_000_000 + b"t."
+    yield "lists", b"(" + b"]" * 499_000 + b"a."
+    yield "marks", b"(" * 1_400_000 + b"."
+    yield "memory of names", b"N" + b"".join(b"r" + struct.pack("<I", i * 2000) for i in range(1_600_000)) + b"."
+    yield "ordered dictionaries", name("collections.OrderedDict") + b"q\x00(" + b"h\x00)R" * 260_000 + b"t."
+    yield (
+        "NumPy numbers",
+        name("numpy.core.multiarray.scalar")
+        + b"q\x00"
+        + I8
+        + encoded("\0" * 8)
+        + b"\x86q\x01("
+        + (b"h\x00h\x01R" * 240_000 + b"t."),
+    )
+    yield (
+        "views",
+        name("torch._utils._rebuild_tensor_v2")
+        + b"q\x00"
+        + many(storage(), number(0), many(number(6)), many(number(1)), b"\x89", ODICT)
+        + b"q\x01("
+        + b"h\x00h\x01R" * 240_000
+        + b"t.",
+    )
+    yield "names", b"(" + b"".join(b"cfoo\nbar%d\n" % i for i in range(100_000)) + b"t."
+    yield (
+        "copies of a dictionary",
+        b"]q\x00" + many_values + name("collections.OrderedDict") + b"q\x01(" + (b"h\x01h\x00\x85R" * 10_000 + b"t."),
+    )
+    yield "copies of a set", b"]q\x00" + many_values + name("builtins.set") + b"q\x01(" + b"h\x01h\x00\x85R" * 10_000 + b"t."
+    yield "bytearray", call(name("builtins.bytearray"), number(2**40)) + b"."
+    yield "slow codec", call(name("_codecs.encode"), text("x." * 1_000_000), text("idna")) + b"."
+    yield "text of 40 MB", text("x" * 40_000_000) + b"."
+
+
+@contextlib.contextmanager
+def more_memory_at_most(size: int) -> Iterator[None]:
+    """Allocations beyond ``size`` bytes more than now are a MemoryError."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (now + size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_no_small_file_costs_much_time_or_memory(tmp_path: Path) -> None:
+    slow, large = {}, []
+    for title, raw in bombs():
+        path = tmp_path / "bomb.pt"
+        path.write_bytes(zipped(b"\x80\x02" + raw))
+        for read in (read_plain, read_tensors):
+            start = time.process_time()
+            with more_memory_at_most(500 * 2**20):
+                said = refusal(read, path)
+            slow[title] = max(slow.get(title, 0.0), time.process_time() - start)
+            if said is not None and ("Memory" in said or "memory" in said):
+                large.append((title, said))
+    assert large == []
+    assert {title: seconds for title, seconds in slow.items() if seconds > 5} == {}
+
+
+def test_the_bombs_are_live() -> None:
+    """Python's own unpickler takes eight times as long for a key of three more levels."""
+    seconds = []
+    for levels in (20, 23):
+        start = time.process_time()
+        pickle.loads(b"\x80\x02}" + doubled(number(1), levels) + b"Ns.")
+        seconds.append(time.process_time() - start)
+    assert seconds[1] > 3 * seconds[0]
+
+
 # ------------------------------------------------------------------------------------------------------------- containers
 
 RECORD = struct.pack("<6f", *range(6))
@@ -434,6 +534,13 @@ def npy() -> Iterator[tuple[str, bytes]]:
     yield "empty", b""
 
 
+HARMLESS = {
+    "call without a tuple": "OrderedDict called with an empty list: an empty OrderedDict",
+    "tensor [12] strides [0]": "an expanded tensor of 12 values, all of them the one that the file has",
+}
+"""Files that need not be refused, and as which inert value they are read."""
+
+
 def refusal(read: Callable[[Path], object], path: Path) -> str | None:
     """What the reader says of ``path``; None if it read it. Anything but a UserError is a failure of the test."""
     try:
@@ -458,7 +565,7 @@ def corpus() -> Iterator[tuple[str, str, bytes, tuple[Callable[[Path], object], 
         yield f"npy: {title}", ".npy", raw, (read_array,)
 
 
-def test_every_file_of_the_corpus_is_refused_and_nothing_runs(
+def test_every_file_of_the_corpus_is_refused_or_inert_and_nothing_runs(
     tmp_path: Path, cage: Path, capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
 ) -> None:
     count, let_in, silent = 0, [], []
@@ -468,17 +575,18 @@ def test_every_file_of_the_corpus_is_refused_and_nothing_runs(
         for read in doors:
             said = refusal(read, path)
             if said is None:
-                let_in.append(title)
+                let_in.append(title.partition(": ")[2])
             elif str(path) not in said or len(said) < len(str(path)) + 12 or "\n" in said:
                 silent.append((title, said))
         path.unlink()
         count += 1
         assert not executed(cage), title
-    assert let_in == []
+    assert set(let_in) == set(HARMLESS)
     assert silent == []
     record_property("malicious files", count)
     with capsys.disabled():
-        print(f"\n{count} malicious files: {count} refused, 0 executed, 0 tracebacks")
+        harmless = len(let_in)
+        print(f"\n{count} malicious files: {count - harmless} refused, {harmless} read as inert values, 0 executed, 0 tracebacks")
     assert count > 1000
 
 

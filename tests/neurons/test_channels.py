@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import Images
 from mnp_plugin.nets import with_normalisation
 from mnp_plugin.nets.resnet import PreActResNet18, ResNet18
-from mnp_plugin.neurons.channels import Neurons, objection, prune, robust_z
+from mnp_plugin.neurons.channels import Neurons, batch_norm_objection, objection, prune, robust_z
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -280,14 +280,15 @@ def test_standardise_works_layer_by_layer(model: nn.Module, images: Images) -> N
     ],
     ids=["none", "not-affine", "no-statistics", "group-norm"],
 )
-def test_objection_to_a_net_without_batch_normalisation(layer: Callable[[], nn.Module]) -> None:
-    reason = objection(nn.Sequential(nn.Conv2d(1, 3, 3), layer(), nn.Flatten(), nn.Linear(108, 2)))
+def test_objection_of_methods_on_batch_normalisation_to_nets_without(layer: Callable[[], nn.Module]) -> None:
+    reason = batch_norm_objection(nn.Sequential(nn.Conv2d(1, 3, 3), layer(), nn.Flatten(), nn.Linear(108, 2)))
     assert reason is not None
     assert "no BatchNorm2d" in reason
 
 
 def test_no_objection_to_a_net_with_batch_normalisation(model: nn.Module) -> None:
     assert objection(model) is None
+    assert batch_norm_objection(model) is None
 
 
 def test_a_normalisation_without_statistics_beside_others_is_no_neuron() -> None:

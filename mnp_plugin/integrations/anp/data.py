@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mnp_plugin.attacks.badnets import BadNets
 from mnp_plugin.attacks.blended import Blended
 from mnp_plugin.attacks.lc import LabelConsistent
-from mnp_plugin.contracts import Attack, ImageData, Images, Net, Recipe, Tools, to_bytes
+from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, Net, Recipe, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.folder import ImageFolder
 from mnp_plugin.data.torchvision_sets import Cifar10
@@ -149,7 +149,7 @@ def published_trigger(poison_type: str, target: int, alpha: float, data_index: T
     grid = _stamped(BadNets(size=3), 0.0)
     if poison_type == "blend":
         generator = torch.Generator().manual_seed(SHUFFLE_SEED)
-        tools = Tools(device=torch.device("cpu"), generator=generator, recipe=Recipe(), fresh_net=nn.Identity)
+        tools = AttackContext(device=torch.device("cpu"), generator=generator, recipe=Recipe(), fresh_net=nn.Identity)
         blank = Images(torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
         pattern = to_bytes(Blended().prepare(blank, tools)["pattern"]).permute(1, 2, 0)
         mask = torch.ones(SIZE, SIZE, dtype=torch.uint8)

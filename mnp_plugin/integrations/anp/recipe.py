@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, ImageData, Images, Recipe, Tools
+from mnp_plugin.contracts import DefenderView, DefenseContext, ImageData, Images, Recipe
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.defenses.anp import ANP
@@ -196,7 +196,7 @@ def optimise_masks(
     clean = defender.to(device)
     part = validation_part(clean.y, 0.2) if isinstance(method, MNP) else torch.zeros_like(clean.y, dtype=torch.bool)
     view = DefenderView(model=net, clean=clean[~part], validation=clean[part], num_classes=len(test.data.classes))
-    tools = Tools(
+    tools = DefenseContext(
         device=device,
         generator=torch.Generator(device=device).manual_seed(seed),
         recipe=Recipe(),

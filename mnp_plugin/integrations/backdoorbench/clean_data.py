@@ -13,6 +13,7 @@ from mnp_plugin.contracts import ImageData, Images
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.folder import decode
 from mnp_plugin.integrations.backdoorbench.names import DataFacts, data_facts
+from mnp_plugin.io.images import read_rgb
 
 
 def load_clean(name: str, folder: Path) -> ImageData:
@@ -57,11 +58,10 @@ def _gtsrb(folder: Path, part: str, size: int) -> Images:
         try:
             rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines(), delimiter=";"))[1:]
             for row in rows:
-                with Image.open(table.parent / Path(row[0]).name) as opened:
-                    rgb = opened.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+                rgb = read_rgb(table.parent / Path(row[0]).name).resize((size, size), Image.Resampling.BILINEAR)
                 pictures.append(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))
                 labels.append(int(row[7]))
-        except (OSError, ValueError, IndexError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, IndexError, csv.Error) as error:
             raise UserError(f"{table}: GTSRB is not whole: {error}") from None
     if not pictures:
         raise UserError(f"{folder / part} holds no GT-*.csv; unpack GTSRB there")

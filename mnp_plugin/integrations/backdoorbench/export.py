@@ -113,7 +113,7 @@ def _check_place(out: Path) -> None:
 def _training(out: Path, spec: VictimSpec, data: ImageData, train: Images, victim: Victim) -> dict[str, Any]:
     """The poisoned training pictures. Attacks that draw anew for each picture draw again here."""
     attack, classes = spec.attack.component, len(data.classes)
-    tools = stages.tools_for(["victim", spec.plain()], spec, data, torch.device("cpu"))
+    tools = stages.attack_context(["victim", spec.plain()], spec, data, torch.device("cpu"))
     altered = stages.poison(attack, train, victim.poisoned, victim.cover, victim.state, classes, tools)
     index = torch.cat([victim.poisoned, victim.cover]).sort().values
     _, kept = divide(data, spec.budget, seed_of("split", spec.dataset.plain(), spec.seed))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import Images, Triggered
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.integrations.backdoorbench.names import DataFacts, data_facts, net_builder
+from mnp_plugin.io.images import read_rgb
 from mnp_plugin.io.safe import inside, read_plain, weights_into
 from mnp_plugin.nets import normalise_inside
 
@@ -227,17 +228,9 @@ def decode(path: Path, height: int, width: int) -> np.ndarray[Any, np.dtype[np.u
     Raises:
         UserError: missing, or no PNG that decodes.
     """
-    try:
-        with Image.open(path, formats=("PNG",)) as opened:
-            if max(opened.size) > 4096:
-                raise UserError(f"{path}: a picture of {opened.size} pixels is refused")
-            rgb = opened.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; copy the record with its pictures") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} does not decode as PNG: {error}") from None
+    if not path.exists():
+        raise UserError(f"{path} is missing; copy the record with its pictures")
+    rgb = read_rgb(path, ("PNG",))
     if rgb.size != (width, height):
         rgb = rgb.resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Several victims at once, in processes of their own.
+"""Several jobs at once, in processes of their own.
 
 A small net keeps one core busy and hardly more, so on a CPU two processes of one thread do more than one of two threads.
 Seeds come from what a cell is and records are written one file each, so the tables are those of a run in one process.
@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 
-from mnp_plugin.benchmark.runner import Runner, Silent
-from mnp_plugin.benchmark.suite import AnyVictim
+from mnp_plugin.benchmark.bench import Bench, Done
+from mnp_plugin.benchmark.jobs.job import Job
+from mnp_plugin.benchmark.observer import Silent
+from mnp_plugin.benchmark.plan import Failures
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.records import Record
 
@@ -39,33 +41,39 @@ class Pool:
 
     jobs: int
 
-    def __call__(self, runner: Runner, victims: Sequence[AnyVictim]) -> Iterator[list[Record]]:
-        if not victims:
+    def __call__(self, bench: Bench, jobs: Sequence[Job]) -> Iterator[Done]:
+        if not jobs:
             return
         context = mp.get_context("spawn")  # forked threads of torch would hang
         events: SimpleQueue[tuple[str, tuple[Any, ...]]] = context.SimpleQueue()
-        jobs = min(self.jobs, len(victims))
-        threads = max(torch.get_num_threads() // jobs, 1)
-        how = (runner.suite, runner.store, runner.device, runner.attacks, runner.defenses, threads, events)
+        count = min(self.jobs, len(jobs))
+        how = (bench.store, bench.device, max(torch.get_num_threads() // count, 1), events)
         others = mp.active_children()
-        executor = ProcessPoolExecutor(jobs, context, _begin, how)
-        with _no_interrupt():
-            waiting = {executor.submit(_work, victim) for victim in victims}
+        executor = ProcessPoolExecutor(count, context, _begin, how)
+        waiting, open_jobs, failures = dict.fromkeys(jobs), set(jobs), Failures()
+        running: dict[Future[Done], Job] = {}
         try:
-            while waiting:
-                done, waiting = wait(waiting, TICK, FIRST_COMPLETED)
+            while waiting or running:
+                for job in [job for job in waiting if not open_jobs.intersection(job.needs)][: count - len(running)]:
+                    del waiting[job]
+                    with _no_interrupt():  # a process may be started here
+                        running[executor.submit(_work, job, failures.reason(job))] = job
+                finished, _ = wait(running, TICK, FIRST_COMPLETED)
                 while not events.empty():
                     event, arguments = events.get()
-                    getattr(runner.observer, event)(*arguments)
-                for future in done:
-                    yield future.result()
+                    getattr(bench.observer, event)(*arguments)
+                for future in finished:
+                    done, job = future.result(), running.pop(future)
+                    open_jobs.discard(job)
+                    failures.note(job, done.reason)
+                    yield done
         except BrokenProcessPool:
             raise UserError(
                 "a process of this run died, perhaps for want of memory. Finished cells are kept: run the same command again, "
-                f"with fewer --jobs than {jobs}"
+                f"with fewer --jobs than {count}"
             ) from None
         finally:
-            for process in mp.active_children() if waiting else ():  # interrupted
+            for process in mp.active_children() if waiting or running else ():  # interrupted
                 if process not in others:
                     process.terminate()
             executor.shutdown(cancel_futures=True)
@@ -84,7 +92,7 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_runner: Runner
+_bench: Bench
 """In a process of the pool: its own."""
 
 
@@ -101,11 +109,11 @@ class _Reporter(Silent):
         self.events.put(("finished", (record,)))
 
 
-def _begin(suite: Any, store: Any, device: Any, attacks: Any, defenses: Any, threads: int, events: Any) -> None:
-    global _runner
+def _begin(store: Any, device: Any, threads: int, events: Any) -> None:
+    global _bench
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _runner = Runner(suite, store, device, _Reporter(events), attacks=attacks, defenses=defenses)
+    _bench = Bench(store, device, _Reporter(events))
 
 
 def _end_with_parent() -> None:
@@ -116,5 +124,5 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(victim: AnyVictim) -> list[Record]:
-    return _runner.run_victim(victim)
+def _work(job: Job, blocked: str) -> Done:
+    return _bench.do(job, blocked)

@@ -1,0 +1,143 @@
+"""What people hand in: a model in its wrappings, images and labels. All that can be known to be wrong is said here."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Images, Recipe, to_bytes
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.evaluation.predict import logits
+from mnp_plugin.training.device import place
+
+Array = Tensor | npt.NDArray[Any]
+
+LEAST = 4
+"""Fewest clean images."""
+
+
+def bare(model: object) -> nn.Module:
+    """The net itself, out of ``DataParallel``, ``DistributedDataParallel`` and ``torch.compile``.
+
+    Raises:
+        UserError: anything that is no net with float32 parameters on one device.
+    """
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module
+    inner = getattr(model, "_orig_mod", None)  # torch.compile
+    if isinstance(inner, nn.Module):
+        model = inner
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("a TorchScript module cannot be repaired or judged; give the nn.Module it was made from")
+    if type(model).__module__.startswith(("torch.fx", "torch.export")):
+        raise UserError("an exported program cannot be repaired or judged; give the nn.Module it was made from")
+    if isinstance(model, Mapping):
+        raise UserError("model is a state dict; build the net, call its load_state_dict, and give the net")
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model must be a torch.nn.Module, not {type(model).__name__}; for a checkpoint file use repair_checkpoint and "
+            "detect_checkpoint"
+        )
+    parameters = list(model.parameters())
+    if not parameters:
+        raise UserError("the model has no parameters, so there is nothing to repair or judge")
+    if odd := sorted({str(p.dtype) for p in parameters if p.dtype != torch.float32}):
+        raise UserError(f"the model's weights are {', '.join(odd)}; give it in float32: model.float()")
+    if len(devices := sorted({str(p.device) for p in parameters})) > 1:
+        raise UserError(f"the model lies on several devices ({', '.join(devices)}); move it to one: model.to('{devices[0]}')")
+    return model
+
+
+def images_of(x: object, y: object) -> Images:
+    """Images and labels from tensors or arrays, on the device of ``x``.
+
+    Args:
+        x: uint8 [N, C, H, W], or float in [0, 1].
+        y: int64 [N]; any integers where it is a NumPy array.
+
+    Raises:
+        UserError: another type or shape, pixels out of range, fewer than :data:`LEAST` images or 2 classes.
+    """
+    pixels, labels = _tensor(x, "x"), _tensor(y, "y")
+    if isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer):
+        labels = labels.long()
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3) and pixels.shape[1] > 4:
+        raise UserError(f"x of shape {list(pixels.shape)} looks like [N, H, W, C]; give [N, C, H, W] (x.permute(0, 3, 1, 2))")
+    if pixels.is_floating_point():
+        if pixels.numel() and not (float(pixels.min()) >= 0 and float(pixels.max()) <= 1):  # true of NaN too
+            raise UserError("float images must lie in [0, 1]; put the normalisation inside the model (with_normalisation)")
+        pixels = to_bytes(pixels)
+    given = Images(pixels, labels.to(pixels.device))
+    if len(given) < LEAST:
+        raise UserError(f"{len(given)} clean images are too few; give at least {LEAST}, better some of every class")
+    if int(labels.min()) == int(labels.max()):
+        raise UserError(
+            f"all clean images are of class {int(labels[0])}; give some of every class: from one class alone a repair keeps "
+            "that class and breaks the others"
+        )
+    return given
+
+
+def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe) -> tuple[nn.Module, Images, int]:
+    """(copy of the bare net, in eval mode and in the layout that suits it; images on its device; number of classes).
+
+    Raises:
+        UserError: images or labels that do not fit the net, a net that cannot be copied, outputs that are no finite logits,
+            ``validation`` or a crop out of range.
+    """
+    if not 0 < validation < 1:
+        raise UserError(f"validation must be a share between 0 and 1, not {validation}")
+    shape = list(images.x.shape[1:])
+    if recipe.crop >= min(shape[1:]):
+        raise UserError(f"the recipe's crop of {recipe.crop} pixels is too large for images of {shape[1:]}")
+    device = next(model.parameters()).device
+    images = images.to(device)
+    own = _copy(model).eval()
+    for p in own.parameters():
+        p.grad = None
+    own.requires_grad_(True)
+    example = images[:2].pixels()
+    try:
+        out = place(own, device, example)(example)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise UserError(f"images of shape {shape} do not fit the model: {_first_line(error)}") from None
+    if not isinstance(out, Tensor):
+        raise UserError(f"the model gives a {type(out).__name__}, not logits [N, K]; wrap it so that forward gives the logits")
+    low, high = int(images.y.min()), int(images.y.max())
+    if out.ndim != 2 or low < 0 or high >= out.shape[1]:
+        raise UserError(f"labels {low}..{high} do not fit the model's output of shape {list(out.shape)}")
+    _copy(own)  # methods copy the net after forward passes of their own
+    if not bool(torch.isfinite(logits(own, images.x)).all()):
+        raise UserError("the net's outputs on the clean images are not finite; its weights are damaged")
+    return own, images, int(out.shape[1])
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f"the model cannot be copied ({_first_line(error)}); where forward keeps features or logits in an attribute, keep "
+            "them detached: self.features = features.detach()"
+        ) from None
+
+
+def _tensor(value: object, name: str) -> Tensor:
+    if isinstance(value, np.ndarray):
+        try:
+            value = torch.from_numpy(np.array(value))  # a copy: torch warns of arrays that are read-only
+        except TypeError:
+            raise UserError(f"{name} is an array of {value.dtype}; give numbers") from None
+    if not isinstance(value, Tensor):
+        raise UserError(f"{name} must be a tensor or a NumPy array with all images, not {type(value).__name__}")
+    return value.detach()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,85 @@
+"""A job: what it is, what it needs, how it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from mnp_plugin.benchmark.store import Kept, Store
+
+if TYPE_CHECKING:
+    from mnp_plugin.benchmark.bench import Bench
+
+Inputs = Mapping["Job", Kept]
+"""What the jobs that a job needs have made."""
+
+
+class Job(ABC):
+    """One thing that a run makes and keeps. Frozen; two jobs of one kind and identity are the same job."""
+
+    kind: ClassVar[str]
+    """``assets``, ``victims``, ``repaired`` or ``records``: also the folder it is kept in."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether the store keeps it; what it does not keep is made again where it is needed, and needs nothing itself."""
+        return True
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """JSON-ready: all that determines what is made."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hash of :attr:`identity`."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """One short line for people."""
+
+    @property
+    def needs(self) -> Sequence[Job]:
+        """The jobs it is made from."""
+        return ()
+
+    @abstractmethod
+    def make(self, inputs: Inputs, bench: Bench) -> Kept:
+        """Make it. Touches no disk, and depends on nothing but identity and inputs.
+
+        Args:
+            inputs: what each of :attr:`needs` made.
+            bench: device, data and observer.
+        """
+
+    def load(self, store: Store) -> Kept | None:
+        """What was kept of it, or None."""
+        return store.load(self.kind, self.fingerprint, self.identity) if self.stored else None
+
+    def save(self, store: Store, kept: Kept) -> None:
+        """Keep it."""
+        if self.stored:
+            store.save(self.kind, self.fingerprint, self.identity, kept)
+
+    def failed(self, reason: str, bench: Bench) -> Kept | None:
+        """What is kept of it if it, or something it needs, failed; None for all but records."""
+        return None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Kind and fingerprint."""
+        return self.kind, self.fingerprint
+
+    def __reduce__(self) -> tuple[type[Job], tuple[Any, ...]]:
+        """Its fields alone go to another process, which works out the rest anew."""
+        return type(self), tuple(getattr(self, field.name) for field in dataclasses.fields(self))  # type: ignore[arg-type]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)

@@ -1,0 +1,81 @@
+"""A repaired net: one defense on one victim."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.jobs.job import Inputs, Job
+from mnp_plugin.benchmark.jobs.victim import VictimJob
+from mnp_plugin.benchmark.store import Kept
+from mnp_plugin.benchmark.suite import Cell
+from mnp_plugin.io.tensors import part
+from mnp_plugin.training.device import place
+
+if TYPE_CHECKING:
+    from mnp_plugin.benchmark.bench import Bench
+
+
+@dataclass(frozen=True, eq=False)
+class RepairJob(Job):
+    """The net a defense gives back, what it reports and cost, and the oracle's choice among its candidates.
+
+    A net whose weights are the victim's own (no defense) is not kept a second time.
+    """
+
+    cell: Cell
+    kind = "repaired"
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        return self.cell.plain()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.cell.fingerprint
+
+    @property
+    def title(self) -> str:
+        return f"{self.cell.victim.title}: {self.cell.defense.label}"
+
+    @cached_property
+    def victim(self) -> VictimJob:
+        """Its victim."""
+        return VictimJob(self.cell.victim)
+
+    @cached_property
+    def needs(self) -> tuple[Job, ...]:
+        return (self.victim,)
+
+    def make(self, inputs: Inputs, bench: Bench) -> Kept:
+        bench.busy(self.title)
+        measured = bench.opened(self.victim, inputs[self.victim])
+        data, split = bench.source(self.cell.victim).data, bench.split(self.cell.victim)
+        outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title))
+        oracle = stages.oracle_choice(outcome.purified, measured.before, split.test, measured.triggered)
+        facts = {
+            "oracle": vars(oracle[0]) if oracle else None,
+            "oracle_setting": oracle[1] if oracle else None,
+            "seconds": round(outcome.seconds, 2),
+            "peak_mb": round(outcome.peak_mb, 1),
+            "prune": dict(outcome.purified.report),
+        }
+        json.dumps(facts, allow_nan=False)  # a report that is not plain JSON is the defense's failure
+        weights = outcome.purified.model.state_dict()
+        had = part("model", inputs[self.victim].tensors)
+        same = had.keys() == weights.keys() and all(torch.equal(v.cpu(), had[k].cpu()) for k, v in weights.items())
+        return Kept({} if same else {f"model.{k}": v for k, v in weights.items()}, facts)
+
+    def opened(self, kept: Kept, inputs: Inputs, bench: Bench) -> nn.Module:
+        """The repaired net in eval mode, from what :meth:`make` made and what it was made from."""
+        weights = part("model", kept.tensors) or part("model", inputs[self.victim].tensors)
+        model = bench.source(self.cell.victim).fresh_net()
+        model.load_state_dict(weights)
+        return place(model, bench.device).eval()

@@ -1,0 +1,153 @@
+"""A victim: trained here, or taken from elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.jobs.asset import AssetJob
+from mnp_plugin.benchmark.jobs.job import Inputs, Job
+from mnp_plugin.benchmark.partial import Partial
+from mnp_plugin.benchmark.stages import Victim
+from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
+from mnp_plugin.contracts import AttackContext, GivenVictim, Triggered
+from mnp_plugin.evaluation import scores as metrics
+from mnp_plugin.io.tensors import part, prefixed
+from mnp_plugin.report.records import Scores
+from mnp_plugin.training.device import place
+
+if TYPE_CHECKING:
+    from mnp_plugin.benchmark.bench import Bench
+
+
+@dataclass(frozen=True)
+class MeasuredVictim:
+    """A victim with what its cells are measured against.
+
+    ``facts`` stand in every record of the victim: its scores, its training time, the stealth of its trigger.
+    """
+
+    victim: Victim
+    triggered: Triggered | None
+    facts: dict[str, Any]
+
+    @property
+    def before(self) -> Scores:
+        """The victim as trained."""
+        return Scores(**self.facts["before"])
+
+
+@dataclass(frozen=True, eq=False)
+class VictimJob(Job):
+    """One victim of a suite, or the clean net that an attack requires: that is the victim of the attack ``clean``."""
+
+    victim: AnyVictim
+    kind = "victims"
+
+    @property
+    def stored(self) -> bool:
+        return self.victim.kept
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        return self.victim.plain()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.victim.fingerprint
+
+    @property
+    def title(self) -> str:
+        return self.victim.title
+
+    @cached_property
+    def twin(self) -> VictimJob | None:
+        """The clean net it is made from, where its attack requires one."""
+        twin = self.victim.clean_twin
+        return None if twin is None else VictimJob(twin)
+
+    @cached_property
+    def assets(self) -> tuple[AssetJob, ...]:
+        """The assets that its attack requires."""
+        return tuple(AssetJob(victim, asset.name) for victim, asset in self.victim.assets)
+
+    @cached_property
+    def needs(self) -> tuple[Job, ...]:
+        return (*((self.twin,) if self.twin else ()), *self.assets)
+
+    def make(self, inputs: Inputs, bench: Bench) -> Kept:
+        source = bench.source(self.victim)
+        if source.given is not None:
+            return self._measured(source.given, bench)
+        assert source.spec is not None
+        return self._trained(source.spec, inputs, bench)
+
+    def _measured(self, given: GivenVictim, bench: Bench) -> Kept:
+        """Measure a victim from elsewhere. Its triggered images are 8 bit already."""
+        bench.busy(f"{self.title}: measuring")
+        split = bench.split(self.victim)
+        victim, triggered = stages.take_given(given, bench.device)
+        before = stages.measure(victim.model, split.test, triggered)
+        stealth = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
+        return Kept({}, {"before": vars(before), "asr_8bit": before.asr, "stealth": stealth})
+
+    def _trained(self, spec: VictimSpec, inputs: Inputs, bench: Bench) -> Kept:
+        def progress(done: int, epochs: int, loss: float) -> None:
+            bench.busy(f"{self.title}: training, loss {loss:.3f}", done, epochs)
+
+        bench.busy(f"{self.title}: training", 0, spec.recipe.epochs)
+        start = time.perf_counter()
+        source, split = bench.source(spec), bench.split(spec)
+        partial = Partial(bench.store, spec)
+        context = self.context(["victim", self.identity], inputs, bench)
+        victim = stages.train_victim(spec, source.data, split, context, progress, partial)
+        seconds = round(partial.seconds + time.perf_counter() - start, 2)
+        triggered = stages.triggered_test(spec, victim.state, split, len(source.data.classes))
+        before = stages.measure(victim.model, split.test, triggered)
+        facts: dict[str, Any] = {"before": vars(before), "victim_seconds": seconds}
+        grid = None
+        if triggered is not None:
+            facts["asr_8bit"] = stages.asr_in_bytes(victim.model, triggered)
+            facts["stealth"] = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
+            grid = stages.pictures(split.test, triggered)
+        tensors = prefixed("model", victim.model.state_dict()) | prefixed("state", victim.tensors())
+        return Kept(tensors, facts, grid)
+
+    def context(self, identity: object, inputs: Inputs, bench: Bench) -> AttackContext:
+        """What its attack works with: everything it requires is there.
+
+        Args:
+            identity: what the context is for; seeds its random stream.
+            inputs: what :attr:`needs` made.
+            bench: device, data and observer.
+        """
+        source = bench.source(self.victim)
+        assert source.spec is not None
+        clean = None if self.twin is None else self.twin.opened(inputs[self.twin], bench).victim.model
+        made = {job.name: {k: v.to(bench.device) for k, v in inputs[job].tensors.items()} for job in self.assets}
+        busy = bench.busy_for(self.title)
+        return stages.attack_context(identity, source.spec, source.data, bench.device, busy, clean=clean, assets=made)
+
+    def opened(self, kept: Kept, bench: Bench) -> MeasuredVictim:
+        """The victim ready to be defended, from what :meth:`make` made."""
+        source = bench.source(self.victim)
+        if source.given is not None:
+            victim, triggered = stages.take_given(source.given, bench.device)
+            return MeasuredVictim(victim, triggered, kept.facts)
+        assert source.spec is not None
+        model = source.fresh_net()
+        model.load_state_dict(part("model", kept.tensors))
+        place(model, bench.device).eval()
+        state = {key: value.to(bench.device) for key, value in part("state", kept.tensors).items()}
+        victim = Victim.from_tensors(state, model, source.fresh_net)
+        found = stages.triggered_test(source.spec, victim.state, bench.split(self.victim), len(source.data.classes))
+        return MeasuredVictim(victim, found, kept.facts)
+
+    def save(self, store: Store, kept: Kept) -> None:
+        super().save(store, kept)
+        store.drop_partial(self.victim)

@@ -1,0 +1,56 @@
+"""Suite -> jobs in order. Pure: reads no disk and makes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from mnp_plugin.benchmark.jobs.job import Job
+from mnp_plugin.benchmark.jobs.scores import ScoreJob
+from mnp_plugin.benchmark.suite import Cell, Suite
+
+
+def score_jobs(suite: Suite, cells: Iterable[Cell]) -> list[ScoreJob]:
+    """The job of each cell."""
+    return [ScoreJob(suite.name, suite.gate, cell) for cell in cells]
+
+
+def plan(suite: Suite) -> list[Job]:
+    """Every job of a suite, each once and after all that it needs; victim by victim."""
+    return in_order(score_jobs(suite, suite.cells()))
+
+
+def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: False) -> list[Job]:
+    """``goals`` and all they need, each once and after all that it needs.
+
+    Args:
+        goals: jobs to be made.
+        kept: says which need not be made; nor need what only they need.
+    """
+    order: dict[Job, None] = {}
+
+    def add(job: Job) -> None:
+        if job in order or kept(job):
+            return
+        for need in job.needs:
+            add(need)
+        order[job] = None
+
+    for goal in goals:
+        add(goal)
+    return list(order)
+
+
+class Failures:
+    """Which jobs failed and why: what needs one of them fails for the same reason."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[Job, str] = {}
+
+    def note(self, job: Job, reason: str) -> None:
+        """``job`` failed with ``reason``; or did not, if that is empty."""
+        if reason:
+            self._reasons[job] = reason
+
+    def reason(self, job: Job) -> str:
+        """Why something that ``job`` needs failed; empty if nothing did."""
+        return next((self._reasons[need] for need in job.needs if need in self._reasons), "")

@@ -1,0 +1,131 @@
+"""State dicts: found in what a checkpoint holds, renamed to what the net calls its tensors, and loaded only if all of it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.io.file_kinds import whole_model
+from mnp_plugin.io.pickle_values import Inert, Token
+from mnp_plugin.io.refusal import RefusedError, need, shown
+
+WRAPPINGS = ("state_dict", "model", "net", "model_state_dict", "weights", "params")
+"""Keys under which checkpoints keep their state dict."""
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of a net's tensors."""
+PREFIXES = ("module.", "model.")
+"""What DataParallel and Lightning put before the names of a net's tensors."""
+
+
+def find_state_dict(found: Any) -> dict[str, Any]:
+    """The state dict in a checkpoint whose tensors may still be tokens; what stands beside it is not looked at.
+
+    Raises:
+        RefusedError: there is none; says what is there instead.
+    """
+    for _ in range(3):
+        if isinstance(found, Inert):
+            raise RefusedError(whole_model(shown(found.path)))
+        if not isinstance(found, dict) or (found and all(_is_tensor(value) for value in found.values())):
+            break
+        inner = next((found[key] for key in WRAPPINGS if isinstance(found.get(key), dict | Inert)), None)
+        if inner is None:
+            break
+        found = inner
+    if not isinstance(found, dict):
+        raise RefusedError(f"there is no state dict in it, but a value of type {type(found).__name__}")
+    tensors = [key for key, value in found.items() if _is_tensor(value)]
+    others = [key for key in found if key not in set(tensors)]
+    if tensors and not others and all(type(key) is str for key in tensors):
+        return found
+    if tensors:
+        odd = next(iter([*others, *(key for key in tensors if type(key) is not str)]))
+        value = found[odd]
+        what = f"an object of class {shown(value.path)}" if isinstance(value, Inert) else f"of type {type(value).__name__}"
+        raise RefusedError(f"there is no state dict in it, but a dictionary whose {shown(odd)} is no dense tensor but {what}")
+    raise RefusedError(f"there is no state dict in it, but {_described(found)}")
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, Token) and not isinstance(value, Inert))
+
+
+def _described(found: dict[Any, Any]) -> str:
+    if not found:
+        return "an empty dictionary"
+    return f"a dictionary with {listed('the keys', [shown(key).strip(chr(39)) for key in found])}"
+
+
+def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` without the ``module.`` of DataParallel before every name and the ``_orig_mod.`` of torch.compile within."""
+    names = [key.replace(COMPILED, "") for key in tensors]
+    while names and all(name.startswith("module.") for name in names):
+        names = [name.removeprefix("module.") for name in names]
+    need(len(set(names)) == len(names), "two of its tensors have the same name but for 'module.' or '_orig_mod.'")
+    return dict(zip(names, tensors.values(), strict=True))
+
+
+def _renamed(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As :func:`bare_names`, and without a ``model.`` before every name where the net itself has no such names."""
+    found = dict(tensors)
+    for prefix in PREFIXES:
+        if found and all(key.startswith(prefix) for key in found) and not any(key.startswith(prefix) for key in own):
+            found = {key.removeprefix(prefix): value for key, value in found.items()}
+    for key, value in own.items():  # torch before 0.4.1 did not count batches
+        if key.endswith("num_batches_tracked") and key not in found and f"{key[:-19]}running_mean" in found:
+            found[key] = torch.zeros_like(value)
+    return found
+
+
+def weights_into(net: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load ``tensors`` into ``net``, strictly: the same names and shapes, finite in the net's own dtype.
+
+    A prefix ``module.`` or ``model.`` of every name is dropped where the net has none, and missing ``num_batches_tracked`` are 0.
+
+    Args:
+        net: changed only if everything fits.
+        tensors: by name, on the CPU.
+        source: where they are from, for messages.
+
+    Raises:
+        UserError: weights of another net, or values that are not finite.
+    """
+    own = net.state_dict()
+    tensors = _renamed(own, tensors)
+    shared = [(key, tensors[key], value) for key, value in own.items() if key in tensors]
+    shapes = [f"{key} {list(t.shape)} instead of {list(v.shape)}" for key, t, v in shared if t.shape != v.shape]
+    kinds = [f"{key} {t.dtype} instead of {v.dtype}" for key, t, v in shared if not torch.can_cast(t.dtype, v.dtype)]
+    faults = [
+        listed("missing", [key for key in own if key not in tensors]),
+        listed("unexpected", [key for key in tensors if key not in own]),
+        listed("of another shape", shapes),
+        listed("of another kind", kinds),
+    ]
+    if any(faults):
+        raise UserError(f"{source}: these weights are of another net: {'; '.join(f for f in faults if f)}")
+    fitting = {key: tensors[key].to(value.dtype) for key, value in own.items()}
+    try:
+        for key, value in fitting.items():
+            check_finite(key, value)
+            need(not key.endswith("running_var") or bool((value >= 0).all()), f"{shown(key)} holds a negative variance")
+    except RefusedError as error:
+        raise UserError(f"{source}: {error}") from None
+    net.load_state_dict(fitting, strict=True)
+
+
+def check_finite(key: str, value: Tensor) -> None:
+    """Raise :class:`RefusedError` unless every number of ``value`` is finite."""
+    if value.is_floating_point() or value.is_complex():
+        narrow = value.float() if value.is_floating_point() and value.dtype.itemsize < 2 else value  # float8 has no isfinite
+        need(bool(torch.isfinite(narrow).all()), f"{shown(key)} holds values that are not finite (NaN or infinite)")
+
+
+def listed(what: str, keys: list[str], most: int = 3) -> str:
+    """``what`` and the first of ``keys``; empty if there are none."""
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return f"{what} {', '.join(shown(key)[1:-1] for key in keys[:most])}{more}" if keys else ""

@@ -1,0 +1,96 @@
+"""The plan: identities that must not move, order, and what an attack requires."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from mnp_plugin.benchmark.jobs.asset import AssetJob
+from mnp_plugin.benchmark.jobs.job import Job
+from mnp_plugin.benchmark.plan import in_order, plan
+from mnp_plugin.benchmark.suite import Suite, load_suite, parse_suite
+
+ROOT = Path(__file__).parents[2]
+TEXT = """
+suite: small
+dataset: {name: digits, size: 16}
+net: {name: smallnet, width: 4}
+recipe: {epochs: 3, batch_size: 64, lr: 0.1, crop: 1, flip: false, precision: float32}
+clean_budget: {images: 100}
+attacks: [badnets, {name: trojannn, steps: 20}, {name: lc, target: 2}, {name: ssba, bits: 8}, {name: input_aware, width: 4}]
+defenses: [none, {name: ft, epochs: 2}]
+"""
+
+
+@pytest.fixture(scope="module")
+def suite() -> Suite:
+    return parse_suite(TEXT, "small.yaml", "small")
+
+
+def test_known_fingerprints(suite: Suite) -> None:
+    """Those of version 1 of each method: what was made by earlier versions of the package is found by them."""
+    found = {job.title: job.fingerprint for job in plan(suite) if job.kind in ("victims", "assets")}
+    cells = {f"{c.victim.attack.label} {c.defense.label}": c.fingerprint for c in suite.cells()}
+    assert found == KNOWN
+    assert {name: cells[name] for name in KNOWN_CELLS} == KNOWN_CELLS
+
+
+def test_every_committed_record_is_a_cell_of_its_suite() -> None:
+    records = sorted((ROOT / "results").glob("*/records/*.json"))
+    planned = {
+        f"{suite.name}/{cell.file_name}"
+        for suite in map(load_suite, sorted((ROOT / "benchmark_configs").glob("*.yaml")))
+        for cell in suite.cells()
+    }
+    assert len(records) >= 84
+    assert [name for r in records if (name := f"{r.parents[1].name}/{r.name}") not in planned] == []
+    wrong = [r.name for r in records if json.loads(r.read_text())["cell"] != r.stem.rpartition("-")[2]]
+    assert wrong == []
+
+
+def test_everything_stands_after_what_it_needs_and_once(suite: Suite) -> None:
+    jobs = plan(suite)
+    assert len(jobs) == len(set(jobs))
+    place = {job: i for i, job in enumerate(jobs)}
+    assert all(place[need] < place[job] for job in jobs for need in job.needs)
+    count = {kind: sum(job.kind == kind for job in jobs) for kind in ("assets", "victims", "repaired", "records")}
+    assert count == {"assets": 3, "victims": 6, "repaired": 10, "records": 10}  # of the victims one is TrojanNN's clean net
+
+
+def test_what_is_kept_is_left_out_with_what_it_alone_needs(suite: Suite) -> None:
+    jobs = plan(suite)
+    victims = {job for job in jobs if job.kind == "victims"}
+    left = in_order([job for job in jobs if job.kind == "records"], kept=victims.__contains__)
+    assert {job.kind for job in left} == {"repaired", "records"}
+
+
+def test_a_job_is_the_same_in_another_process(suite: Suite) -> None:
+    for job in plan(suite):
+        [need.needs for need in job.needs]  # worked out and remembered before it travels
+        again: Job = pickle.loads(pickle.dumps(job))
+        assert again == job
+        assert again.identity == job.identity
+        assert again.needs == job.needs
+
+
+def test_an_asset_is_shared_by_victims_that_differ_in_the_attack_alone() -> None:
+    two = TEXT.replace("{name: lc, target: 2}", "{name: lc, target: 2}, {name: lc, label: other, target: 3}")
+    robust = {job for job in plan(parse_suite(two, "x", "x")) if isinstance(job, AssetJob) and job.name == "robust net"}
+    assert len(robust) == 1
+
+
+KNOWN = {
+    "digits/smallnet badnets seed 0": "9e0a21a9ddff2661",
+    "digits/smallnet clean seed 0": "4249326162f11f95",
+    "digits/smallnet trojannn seed 0": "9687c3e85119264b",
+    "digits/smallnet lc seed 0: robust net": "99c3f8a03e9ff443",
+    "digits/smallnet lc seed 0": "99d6febd813003c0",
+    "digits/smallnet ssba seed 0: steganographic encoder": "45b9ed0466cd70c7",
+    "digits/smallnet ssba seed 0": "75fc96a881ddb060",
+    "digits/smallnet input_aware seed 0: input-aware mask net": "0b82af1781a5585f",
+    "digits/smallnet input_aware seed 0": "16d0cfaebd217cb1",
+}
+KNOWN_CELLS = {"badnets none": "2330824cbc40cbb1", "badnets ft": "06e254198130b4fe"}
