@@ -58,7 +58,7 @@ defenses: [none]
 SIDE = 8
 """Of the white square, the trigger, in pixels."""
 
-QUICK = ["--levels", "12", "--level_steps", "10", "--batch_size", "64"]
+QUICK = ["--steps", "60", "--restore_steps", "60", "--batch_size", "64"]
 """For our MNP, whose published size takes hours on a core with a net of theirs."""
 
 Scores = tuple[float, float, float]

@@ -29,13 +29,14 @@ QUICK: dict[str, dict[str, Any]] = {
     "mnp": {
         "suppression_epochs": 2,
         "recover_epochs": 2,
-        "level_steps": 2,
-        "levels": 3,
+        "restore_steps": 3,
+        "mask_steps": 2,
         "draws": 1,
         "images": 8,
         "steps": 2,
     },
 }
+QUICK["mnp-prune"] = QUICK["mnp"]
 REGISTRIES = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.nets, contracts.datasets)
 NAMES = sorted({name for registry in REGISTRIES for name in registry.names()})
 

@@ -38,7 +38,7 @@ attacks: [{name: badnets, target: 3}]
 defenses: [none]
 """
 FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
-QUICK = ["--settings", "suppression_epochs=3", "recover_epochs=3", "level_steps=10", "growth=2.5", "drop=10"]
+QUICK = ["--settings", "suppression_epochs=3", "recover_epochs=3", "steps=30", "restore_steps=20", "agreement=0.9"]
 
 
 def write_tree(folder: Path, images: Images) -> Path:
@@ -140,7 +140,7 @@ def test_the_report_says_what_was_pruned(own: Own, purified: Path) -> None:
     widths = {name: m.num_features for name, m in repaired.named_modules() if isinstance(m, nn.BatchNorm2d)}
     assert all(e["of"] == widths[e["layer"]] for e in report["pruned by layer"])
     assert report["defense"]["name"] == "mnp"
-    assert report["defense"]["drop"] == 10
+    assert report["defense"]["agreement"] == 0.9
     assert report["classes"] == [str(c) for c in range(10)]
 
 
@@ -188,7 +188,7 @@ def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: 
 
 
 def test_detect_prints_a_verdict(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--settings", "draws=1", "images=8", "steps=2", "level_steps=2"]
+    quick = ["--settings", "draws=1", "images=8", "steps=2", "mask_steps=2"]
     assert main(own.arguments("detect", "--json", *quick)) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["evidence"]) == [str(c) for c in range(10)]

@@ -105,7 +105,7 @@ def small_net() -> nn.Module:
 
 def judged(**settings: Any) -> Verdict:
     images = quarters()
-    quick = {"draws": 1, "images": 8, "steps": 2, "level_steps": 1, **settings}
+    quick = {"draws": 1, "images": 8, "steps": 2, "mask_steps": 1, **settings}
     return detect(small_net(), images.x, images.y, settings=quick, recipe=Recipe(crop=0, flip=False))
 
 

@@ -1,0 +1,172 @@
+"""MNP on a BadNets victim: what a repair does, what each of its objectives is for, and what it says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnp_plugin.contracts import Images, defenses
+from mnp_plugin.evaluation.predict import logits
+from mnp_plugin.neurons.channels import Neurons
+from mnp_plugin.neurons.probe import find_probe
+
+BRIEF: dict[str, Any] = {
+    "suppression_epochs": 4,
+    "recover_epochs": 4,
+    "steps": 20,
+    "restore_steps": 6,
+    "probes": 1,
+    "batch_size": 40,
+}
+
+
+@pytest.fixture(scope="module")
+def repaired(patient: Callable[..., Any]) -> Any:
+    return patient("mnp", restore_steps=60, probes=2)
+
+
+def norms(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and shift of every channel, in the order of the neurons."""
+    layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    return torch.cat([m.weight for m in layers]).detach(), torch.cat([m.bias for m in layers]).detach()
+
+
+def test_the_backdoor_goes_and_the_task_stays(repaired: Any) -> None:
+    assert repaired.before.asr > 0.95
+    assert repaired.after.asr < 0.1
+    assert repaired.after.acc > repaired.before.acc - 0.02
+    assert repaired.after.ra > 0.85
+
+
+def test_the_repair_lasts_when_statistics_are_taken_anew(patient: Any, repaired: Any) -> None:
+    for m in repaired.result.model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.reset_running_stats()
+            m.momentum = None
+    repaired.result.model.train()
+    with torch.no_grad():
+        repaired.result.model(patient.split.clean.pixels())
+    assert patient.measure(repaired.result.model).asr < 0.15
+
+
+def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
+    report = json.loads(json.dumps(repaired.result.report))
+    assert report["pruned"] == sum(report["layers"].values())
+    path = dict(report["path of pruned, agreement"])
+    assert path[report["pruned"]] >= 0.8
+    assert all(share < 0.8 for count, share in path.items() if count > report["pruned"])
+    assert report["agreement"]["repaired"] > report["agreement"]["pruned"]
+    assert len(report["probes"]) == 2
+    assert report["verdict"].startswith(("nothing left", "not repaired"))
+
+
+def test_details_tell_of_every_neuron(repaired: Any) -> None:
+    details, report = repaired.result.details, repaired.result.report
+    assert {"magnitude", "saliency", "deviation", "recovered", "mask", "order", "pruned"} == set(details)
+    assert all(value.shape == (report["of"],) for value in details.values())
+    assert sorted(details["order"].tolist()) == list(range(report["of"]))
+    gone = details["order"][: report["pruned"]]
+    assert details["pruned"].nonzero().flatten().tolist() == sorted(gone.tolist())
+
+
+def test_pruned_neurons_are_silent_and_their_filters_empty(patient: Callable[..., Any]) -> None:
+    result = patient("mnp", **BRIEF).result
+    scale, shift = norms(result.model)
+    gone = result.details["pruned"].bool()
+    assert gone.any()
+    assert not scale[gone].any()
+    assert not shift[gone].any()
+    filters = torch.cat([m.weight.flatten(1).norm(dim=1) for m in result.model.modules() if isinstance(m, nn.Conv2d)])
+    assert not filters[gone].any()
+    assert filters[~gone].all()
+
+
+def test_pruning_alone_trains_nothing(patient: Any) -> None:
+    result = patient("mnp-prune", **BRIEF).result
+    victim = norms(patient.victim.model)
+    left = result.details["pruned"] == 0
+    assert all(torch.equal(a[left], b[left]) for a, b in zip(norms(result.model), victim, strict=True))
+    assert result.report["agreement"]["pruned"] == result.report["agreement"]["repaired"]
+
+
+def test_less_agreement_never_prunes_less(patient: Callable[..., Any]) -> None:
+    counts = [patient("mnp-prune", **BRIEF, agreement=share).result.report["pruned"] for share in (1.0, 0.9, 0.6)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_it_is_the_same_each_time(patient: Callable[..., Any]) -> None:
+    assert torch.equal(patient("mnp", **BRIEF).weights, patient("mnp", **BRIEF).weights)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"expose": False},
+        {"penalty": "uniform"},
+        {"penalty": "shuffled"},
+        {"protect": False},
+        {"teacher": "labels"},
+        {"restore": False},
+        {"guard": 1.0},
+    ],
+    ids=lambda switch: "-".join(map(str, next(iter(switch.items())))),
+)
+def test_each_objective_acts(patient: Callable[..., Any], switch: dict[str, Any]) -> None:
+    assert not torch.equal(patient("mnp", **BRIEF).weights, patient("mnp", **BRIEF, **switch).weights)
+
+
+def test_one_image_of_each_class_is_a_budget(patient: Any) -> None:
+    clean = patient.split.clean
+    first = torch.stack([(clean.y == c).nonzero()[0, 0] for c in range(10)])
+    few = replace(patient.view(), clean=clean[first[:8]], validation=clean[first[8:]])
+    result = defenses.get("mnp")(**BRIEF).run(few, patient.tools())
+    assert 0 < result.report["pruned"] < result.report["of"]
+    assert patient.measure(result.model).acc > 0.7
+
+
+def test_the_probe_finds_where_two_nets_differ() -> None:
+    """Two nets that see brightness, of which the first alone also answers one corner pixel, as a backdoor would."""
+
+    class Corner(nn.Module):
+        def __init__(self, weight: float) -> None:
+            super().__init__()
+            self.weight = weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.mean((1, 2, 3))
+            return torch.stack([bright, 0.5 - bright, self.weight * (x[:, 0, 0, 0] - 0.3)], 1)
+
+    from mnp_plugin.contracts import Recipe, Tools
+
+    generator = torch.Generator().manual_seed(1)
+    tools = Tools(device=torch.device("cpu"), generator=generator, recipe=Recipe(precision="float32"), fresh_net=nn.Identity)
+    x = torch.rand(20, 1, 6, 6, generator=generator) * 0.2 + 0.1
+    found = find_probe(Corner(50.0), Corner(0.0), x, tools, eps=0.2)
+    assert found.target == 2
+    assert found.rate > 0.9
+    assert found.pruned_rate < 0.1
+    assert float(found.delta.abs().max()) <= 0.2 + 1e-6
+    assert found.delta[0, 0, 0, 0] == found.delta.max()
+
+
+def test_masks_below_a_half_are_those_pruned(patient: Any) -> None:
+    method = defenses.get("mnp")(**BRIEF)
+    view = patient.view()
+    neurons = Neurons(view.model, view.clean[:1].pixels())
+    masks = method.optimise_masks(view, neurons, patient.tools())
+    result = method.run(view, patient.tools())
+    assert torch.equal((masks < 0.5).long(), result.details["pruned"])
+
+
+def test_the_victim_stays_as_it_is(patient: Any) -> None:
+    images: Images = patient.split.test
+    before = logits(patient.victim.model, images.x[:50])
+    patient("mnp", **BRIEF)
+    assert torch.equal(before, logits(patient.victim.model, images.x[:50]))
