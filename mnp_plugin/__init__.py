@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnp_plugin.api.calls import detect, purify
+    from mnp_plugin.api.judge import DetectReport, detect_checkpoint
+    from mnp_plugin.api.repair import RepairReport, repair_checkpoint
     from mnp_plugin.core import registries
     from mnp_plugin.core.defense import Purified
     from mnp_plugin.core.detector import Verdict
@@ -26,25 +28,33 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "DetectReport",
     "MethodError",
     "Purified",
     "Recipe",
+    "RepairReport",
     "UserError",
     "Verdict",
     "detect",
+    "detect_checkpoint",
     "purify",
     "registries",
+    "repair_checkpoint",
     "with_normalisation",
 ]
 
 _WHERE = {
+    "DetectReport": "api.judge",
     "MethodError": "core.errors",
     "Purified": "core.defense",
     "Recipe": "core.recipe",
+    "RepairReport": "api.repair",
     "UserError": "core.errors",
     "Verdict": "core.detector",
     "detect": "api.calls",
+    "detect_checkpoint": "api.judge",
     "purify": "api.calls",
+    "repair_checkpoint": "api.repair",
     "with_normalisation": "nets.normalise",
 }
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-from mnp_plugin.contracts import Component, Images, nets
-from mnp_plugin.core import params as spec
+from mnp_plugin.api.given import LEAST
+from mnp_plugin.api.nets import AUTO, resolve_net
+from mnp_plugin.api.sanity import complaint, hardly_right
+from mnp_plugin.api.settings import component
+from mnp_plugin.contracts import Images, nets
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.core.registry import Registry
 from mnp_plugin.data.folder import STATISTICS, class_names, decode, list_images
 from mnp_plugin.data.statistics import channel_statistics
+from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.io.images import image_size
 from mnp_plugin.io.safe import read_tensors, weights_into
-from mnp_plugin.nets import normalise_inside
+from mnp_plugin.nets.normalise import normalise_inside, without_normalisation
+from mnp_plugin.training.device import pick_device
 
-T = TypeVar("T", bound=Component)
 NORMALISE = "none, measured, a name (cifar10, imagenet), or six numbers: mean and std of R, G and B on pixels in [0, 1]"
+TRIED = ("none", "measured", *STATISTICS, "0.5,0.5,0.5,0.5,0.5,0.5")
+"""Normalisations that a net fed wrongly is tried with, for the hint."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,34 +38,21 @@ class OwnModel:
         model: takes float32 [N, 3, size, size] in [0, 1], normalisation inside; eval mode.
         images: the clean images, on the device of the net.
         classes: names of the classes, in the order of the net's outputs.
+        net: what ``--net`` takes for this net.
+        net_settings: what ``--net-settings`` takes.
         mean: what the net subtracts per channel; None where it does not normalise.
         std: what it divides by.
+        accuracy: fraction of the clean images that it is right on.
     """
 
     model: nn.Module
     images: Images
     classes: tuple[str, ...]
+    net: str
+    net_settings: tuple[str, ...]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
-
-
-def component(registry: Registry[T], name: str, settings: Sequence[str]) -> T:
-    """A registered component from ``key=value`` words; values are written as in YAML.
-
-    Raises:
-        UserError: an unknown name or key, a word without ``=``, a value of another type or out of range.
-    """
-    cls = registry.get(name)
-    source = f"settings of {registry.kind} '{name}'"
-    values: dict[str, Any] = {}
-    for word in settings:
-        key, equals, value = word.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"{source}: '{word}' is no setting; write key=value")
-        if key.strip() in values:
-            raise UserError(f"{source}: '{key.strip()}' is given twice")
-        values[key.strip()] = spec.parse_yaml(value, f"{source}, {key.strip()}").data
-    return spec.build(cls, spec.Document(values, {}, source), ())
+    accuracy: float
 
 
 def load(
@@ -71,40 +63,94 @@ def load(
     data: Path,
     size: int | None,
     normalise: str,
-    device: torch.device,
+    device: str,
+    crop: int,
+    validation: float,
+    seed: int,
 ) -> OwnModel:
-    """Read, check and join the user's files; nothing in them is executed.
+    """Read, check and join the user's files; nothing in them is executed. What is cheap to find wrong is found first.
 
     Args:
         checkpoint: state dict of the bare net, in a ``.safetensors`` file or one of ``torch.save``.
-        net: name of a registered net.
+        net: a registered net, ``package.module:Class``, or ``auto``.
         net_settings: its settings, ``key=value``.
         data: folder of ``<class>/<image>``; classes in alphabetical order are the net's outputs.
         size: side of the images in pixels; None takes the side of the first one.
         normalise: one of :data:`NORMALISE`.
-        device: where the net and the images go.
+        device: where the net and the images go: auto, cpu, cuda or cuda:N.
+        crop: shift of the augmentation to come, in pixels.
+        validation: share of the images to be held back.
+        seed: of the work to come.
 
     Raises:
         UserError: what is wrong, and how to put it right.
     """
-    builder = component(nets, net, net_settings)
+    if not 0 < validation < 1:
+        raise UserError(f"--validation must be a share between 0 and 1, not {validation}")
+    if not 0 <= seed < 2**63:
+        raise UserError(f"--seed must be a whole number from 0 to 2^63 - 1, not {seed}")
+    place = pick_device(device)
+    if net != AUTO and ":" not in net:
+        component(nets, net, net_settings)
     fixed = _statistics(normalise)
     classes = _class_names(data)
     files = list_images(data, classes)
+    if len(files) < LEAST:
+        raise UserError(f"{data} holds {len(files)} images; give at least {LEAST}, better some of every class")
     side = size if size is not None else _side(files[0][0])
     if not 8 <= side <= 1024:
         raise UserError(f"--size must be 8 to 1024 pixels, not {side}")
+    if crop >= side:
+        raise UserError(f"--crop {crop} must be smaller than the images ({side} pixels)")
     tensors = read_tensors(checkpoint)
-    model = builder.build(len(classes), (3, side, side))
-    _same_classes(model, tensors, checkpoint, data, classes)
-    weights_into(model, tensors, checkpoint)
+    try:
+        resolved = resolve_net(net, net_settings, tensors, len(classes), (3, side, side))
+        model = resolved.model
+        weights_into(model, tensors, checkpoint)
+    except UserError:
+        _same_classes(tensors, checkpoint, data, classes)
+        raise
     images = decode(files, side)
     mean, std = channel_statistics(images) if normalise == "measured" else fixed
     if mean is not None and std is not None:
         if min(std) <= 0:
             raise UserError(f"the images of {data} have a channel that never varies; give --normalise in numbers")
         model = normalise_inside(model, mean, std)
-    return OwnModel(model=model.to(device).eval(), images=images.to(device), classes=classes, mean=mean, std=std)
+    model, images = model.to(place).eval(), images.to(place)
+    if not bool(torch.isfinite(logits(model, images.x)).all()):
+        raise UserError(f"the net's outputs on the images of {data} are not finite; the weights of {checkpoint} are damaged")
+    return OwnModel(
+        model=model,
+        images=images,
+        classes=classes,
+        net=resolved.name,
+        net_settings=resolved.settings,
+        mean=mean,
+        std=std,
+        accuracy=accuracy(model, images),
+    )
+
+
+def fed_wrongly(own: OwnModel) -> str | None:
+    """Why no repair and no verdict of this net would mean anything, and what may help; None for a net that knows its images."""
+    count = len(own.classes)
+    if not hardly_right(own.accuracy, count):
+        return None
+    text = complaint(own.accuracy, count)
+    found = {how: _accuracy_with(own, how) for how in TRIED}
+    best = max(found, key=lambda how: found[how])
+    if found[best] > own.accuracy and not hardly_right(found[best], count):
+        return f"{text}. With --normalise {best} it is right on {100 * found[best]:.1f} %"
+    return f"{text}: check --normalise, --size and the names of the class folders"
+
+
+def _accuracy_with(own: OwnModel, how: str) -> float:
+    """Accuracy of the same weights under another normalisation."""
+    mean, std = channel_statistics(own.images.to(torch.device("cpu"))) if how == "measured" else _statistics(how)
+    bare = without_normalisation(own.model)
+    if mean is None or std is None:
+        return accuracy(bare, own.images)
+    return accuracy(normalise_inside(bare, mean, std), own.images) if min(std) > 0 else 0.0
 
 
 def load_images(folder: Path, classes: tuple[str, ...], size: int) -> Images:
@@ -125,13 +171,21 @@ def check_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int
     return list_images(folder, classes)
 
 
-def check_out(folder: Path, names: Sequence[str], force: bool) -> None:
-    """Refuse an output folder that cannot be written to, or in which something would be overwritten without ``force``."""
+def check_out(folder: Path, names: Sequence[str], force: bool, needed: int) -> None:
+    """Refuse an output folder that cannot be written to or has no room for ``needed`` bytes.
+
+    Also one in which something would be overwritten without ``force``.
+    """
     nearest = folder
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {folder}; choose another folder with --out")
+    if (free := shutil.disk_usage(nearest).free) < needed:
+        raise UserError(
+            f"{nearest} has {free / 2**20:.0f} MiB left, and the repaired net needs about {needed / 2**20:.0f}; make room, or "
+            "choose another folder with --out"
+        )
     there = [name for name in names if (folder / name).exists()]
     if there and not force:
         raise UserError(f"{folder} holds {', '.join(there)} already; choose another --out, or add --force to overwrite")
@@ -164,13 +218,11 @@ def _side(file: Path) -> int:
     return width
 
 
-def _same_classes(
-    model: nn.Module, tensors: Mapping[str, torch.Tensor], checkpoint: Path, data: Path, classes: tuple[str, ...]
-) -> None:
-    heads = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    weight = tensors.get(f"{heads[-1]}.weight") if heads else None
-    if weight is not None and weight.ndim == 2 and len(weight) != len(classes):
+def _same_classes(tensors: Mapping[str, torch.Tensor], checkpoint: Path, data: Path, classes: tuple[str, ...]) -> None:
+    """Say so where the last matrix of weights, mostly a classifier's last layer, has another number of rows."""
+    matrices = [(key, value) for key, value in tensors.items() if key.endswith("weight") and value.ndim == 2]
+    if matrices and len(matrices[-1][1]) != len(classes):
         raise UserError(
-            f"{checkpoint} tells {len(weight)} classes apart, but {data} holds {len(classes)} class folders "
+            f"{checkpoint} tells {len(matrices[-1][1])} classes apart, but {data} holds {len(classes)} class folders "
             f"({classes[0]} ... {classes[-1]}); give one folder for every class of the net"
         )

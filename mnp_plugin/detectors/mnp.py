@@ -87,6 +87,7 @@ class MNPDetector(ModelDetector):
             calibration=source,
             report={
                 "statistic": self.statistic,
+                "scores": [round(float(combine(one[None], len(budget))[self.statistic].max()), 4) for one in found],  # by draw
                 "evidence": {name: [round(v, 4) for v in values.tolist()] for name, values in evidence.items()},
                 "suspected in each draw": torch.stack(found)[:, STATISTICS.index("log-probability")].argmax(1).tolist(),
                 "pruned in each draw": pruned,

@@ -61,6 +61,15 @@ def normalise_inside(model: M, mean: Sequence[float], std: Sequence[float]) -> M
     return model
 
 
+def without_normalisation(model: M) -> M:
+    """A copy of ``model`` that takes what its layers take: without the normalisation of :func:`with_normalisation`."""
+    bare = copy.deepcopy(model)
+    for key, hook in list(bare._forward_pre_hooks.items()):
+        if isinstance(hook, Normalise):
+            del bare._forward_pre_hooks[key]
+    return bare
+
+
 def normalises(model: nn.Module) -> bool:
     """Whether ``model`` is a net of :func:`with_normalisation`."""
     return any(isinstance(hook, Normalise) for hook in model._forward_pre_hooks.values())

@@ -42,6 +42,7 @@ def pruned_layers(before: nn.Module, after: nn.Module, images: Images) -> list[d
                     "layer": layer.name,
                     "pruned": int(chosen.sum()),
                     "of": layer.stop - layer.start,
+                    "channels": chosen.nonzero().flatten().tolist(),  # their numbers within the layer
                     "magnitude": round(float(magnitude[part][chosen].quantile(0.5)), 3),
                     "saliency": round(float(saliency[part][chosen].quantile(0.5)), 3),
                 }

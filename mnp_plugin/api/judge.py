@@ -1,0 +1,124 @@
+"""The verdict on a checkpoint, from files: load, measure, judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mnp_plugin.api import checkpoint as files
+from mnp_plugin.api.calls import Progress, detect
+from mnp_plugin.api.settings import component
+from mnp_plugin.contracts import Detector, ModelDetector, Recipe, Verdict, detectors
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.params import to_plain
+
+Word = Literal["backdoored", "no backdoor found", "uncalibrated", "undecided"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DetectReport:
+    """A checkpoint judged.
+
+    Args:
+        word: the decision. ``uncalibrated``: there is a score, but no threshold holds for it. ``undecided``: the net is hardly
+            right on the clean images, and nothing was judged.
+        reason: what the decision rests on, and what it may suffer from.
+        verdict: what the detector gave; None where nothing was judged.
+        facts: JSON-ready, all of this with the names of the classes.
+    """
+
+    word: Word
+    reason: str
+    verdict: Verdict | None
+    facts: Mapping[str, Any]
+
+
+def detect_checkpoint(
+    checkpoint: Path | str,
+    net: str,
+    data: Path | str,
+    *,
+    detector: str | Detector = "mnp",
+    settings: Sequence[str] = (),
+    net_settings: Sequence[str] = (),
+    size: int | None = None,
+    normalise: str = "none",
+    anyway: bool = False,
+    validation: float = 0.2,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> DetectReport:
+    """Judge from a folder of clean images whether a checkpoint is backdoored. Nothing in the files is executed.
+
+    Clean accuracy comes first: a net that is hardly right on the images is ``undecided``, in a moment, with a hint.
+
+    Args:
+        checkpoint: as for :func:`~mnp_plugin.api.repair.repair_checkpoint`, and so ``net``, ``data``, ``net_settings``, ``size``,
+            ``normalise``, ``validation``, ``recipe``, ``seed``, ``device`` and ``progress``.
+        detector: name of a registered detector of whole nets, or one with its settings.
+        settings: hyper-parameters of a detector given by name, ``key=value``.
+        anyway: judge although the net is hardly right; there is a score then, but no decision.
+
+    Raises:
+        UserError: what is wrong, and how to put it right.
+        MethodError: the detector failed.
+    """
+    recipe = recipe or Recipe()
+    say: Progress = progress or (lambda what, done, total: None)
+    method = component(detectors, detector, settings) if isinstance(detector, str) else detector
+    say("reading the checkpoint and the images", 0, 0)
+    own = files.load(
+        checkpoint=Path(checkpoint), net=net, net_settings=net_settings, data=Path(data), size=size, normalise=normalise,
+        device=device, crop=recipe.crop, validation=validation, seed=seed,
+    )  # fmt: skip
+    if isinstance(method, ModelDetector) and (reason := method.objection(own.model)):
+        raise UserError(f"detector '{method.name}' cannot judge the net '{own.net}': {reason}")
+    say(f"clean accuracy {100 * own.accuracy:.1f} % on {len(own.images)} images of {len(own.classes)} classes", 0, 0)
+    facts: dict[str, Any] = {
+        "detector": to_plain(method),
+        "checkpoint": str(checkpoint),
+        "net": {"name": own.net, "settings": list(own.net_settings)},
+        "clean images": len(own.images),
+        "clean accuracy": own.accuracy,
+    }
+    weak = files.fed_wrongly(own)
+    if weak is not None and not anyway:
+        return DetectReport(word="undecided", reason=weak, verdict=None, facts={"verdict": "undecided", "reason": weak, **facts})
+    say(f"judging with {method.name}", 0, 0)
+    verdict = detect(
+        own.model, own.images.x, own.images.y, detector=method, validation=validation, recipe=recipe, seed=seed, progress=progress
+    )
+    word, reason = _decision(verdict, weak)
+    facts |= {
+        "score": verdict.score,
+        "spread": spread(verdict),
+        "threshold": verdict.threshold,
+        "backdoored": verdict.backdoored,
+        "suspected": None if verdict.suspected is None else own.classes[verdict.suspected],
+        "evidence": dict(zip(own.classes, verdict.per_class, strict=False)),
+        "calibration": verdict.calibration,
+        "report": dict(verdict.report),
+    }
+    return DetectReport(word=word, reason=reason, verdict=verdict, facts={"verdict": word, "reason": reason, **facts})
+
+
+def spread(verdict: Verdict) -> tuple[float, float] | None:
+    """Least and largest score over the detector's draws, which it gives as ``scores`` in its report; None for a single one."""
+    scores = verdict.report.get("scores", ())
+    return (min(scores), max(scores)) if len(scores) > 1 else None
+
+
+def _decision(verdict: Verdict, weak: str | None) -> tuple[Word, str]:
+    if weak is not None:
+        return "undecided", weak
+    if verdict.threshold is None:
+        return "uncalibrated", verdict.calibration or "the detector has no threshold"
+    word: Word = "backdoored" if verdict.backdoored else "no backdoor found"
+    bounds = spread(verdict)
+    if bounds is not None and bounds[0] <= verdict.threshold < bounds[1]:
+        return word, "its draws fall on both sides of the threshold: weak evidence, which another seed may turn"
+    return word, "all draws agree" if bounds is not None else "one draw"
