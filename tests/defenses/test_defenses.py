@@ -201,7 +201,7 @@ def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Scene, n
 def test_mnp_repairs_a_net_without_batch_normalisation(scene: Scene) -> None:
     """A small ConvNeXt trained on the same poisoned digits loses its backdoor and keeps the task."""
     spec = replace(scene.spec, net=Entry("convnext", SmallConvNeXt(width=8, depth=1)))
-    victim = stages.train_victim(spec, scene.data, scene.split, stages.tools_for("test", spec, scene.data, CPU))
+    victim = stages.train_victim(spec, scene.data, scene.split, stages.attack_context("test", spec, scene.data, CPU))
     before = scene.measure(victim.model)
     assert before.acc > 0.9
     assert before.asr is not None
