@@ -84,6 +84,7 @@ setup(
             "pytest>=8.0",
             "pytest-benchmark>=4.0",
             "pytest-cov>=5.0",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.100",
             "mypy>=1.11",
             "ruff>=0.6",

@@ -51,6 +51,11 @@ def bare(model: object) -> nn.Module:
         raise UserError(f"the model's weights are {', '.join(odd)}; give it in float32: model.float()")
     if len(devices := sorted({str(p.device) for p in parameters})) > 1:
         raise UserError(f"the model lies on several devices ({', '.join(devices)}); move it to one: model.to('{devices[0]}')")
+    if twins := _twins(model):
+        raise UserError(
+            f"one module with weights stands under two names, '{twins[0]}' and '{twins[1]}', which torch.func cannot mask; "
+            "keep it under one"
+        )
     return model
 
 
@@ -126,6 +131,17 @@ def _copy(model: nn.Module) -> nn.Module:
             f"the model cannot be copied ({_first_line(error)}); where forward keeps features or logits in an attribute, keep "
             "them detached: self.features = features.detach()"
         ) from None
+
+
+def _twins(model: nn.Module) -> tuple[str, str] | None:
+    """Two names of one module that has weights; functional calls leave such a module with the weights they put in."""
+    seen: dict[int, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if next(module.parameters(recurse=False), None) is not None:
+            if id(module) in seen:
+                return seen[id(module)], name
+            seen[id(module)] = name
+    return None
 
 
 def _tensor(value: object, name: str) -> Tensor:

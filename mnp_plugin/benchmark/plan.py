@@ -27,13 +27,19 @@ def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: Fal
         kept: says which need not be made; nor need what only they need.
     """
     order: dict[Job, None] = {}
+    found: set[Job] = set()
 
-    def add(job: Job) -> None:
-        if job in order or kept(job):
-            return
+    def add(job: Job) -> bool:
+        """Whether ``job`` must be made."""
+        if job in order or job in found:
+            return job in order
+        if kept(job) and not any(add(first) for first in job.follows):
+            found.add(job)
+            return False
         for need in job.needs:
             add(need)
         order[job] = None
+        return True
 
     for goal in goals:
         add(goal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -42,9 +42,10 @@ class Runner:
         observer: told what happens.
         attacks: labels of the attacks to run now; None is all of the suite.
         defenses: labels of the defenses to run now; None is all of the suite.
+        seeds: seeds to run now; None is all of the suite.
 
     Raises:
-        UserError: a label that the suite does not have.
+        UserError: a label or a seed that the suite does not have.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Runner:
         *,
         attacks: Collection[str] | None = None,
         defenses: Collection[str] | None = None,
+        seeds: Collection[int] | None = None,
     ) -> None:
         self.suite, self.store, self.device = suite, store, device
         for kind, asked, known in (
@@ -65,10 +67,15 @@ class Runner:
             for label in asked or ():
                 if label not in known:
                     raise UserError(f"suite '{suite.name}' has no {kind} '{label}'.{did_you_mean(label, list(known))}")
+        own = sorted({victim.seed for victim in suite.victims})
+        if missing := sorted(set(seeds or ()) - set(own)):
+            raise UserError(f"suite '{suite.name}' has no seed {missing[0]}; it has {', '.join(map(str, own))}")
         self.cells = [
             cell
             for cell in suite.cells()
-            if (attacks is None or cell.victim.attack.label in attacks) and (defenses is None or cell.defense.label in defenses)
+            if (attacks is None or cell.victim.attack.label in attacks)
+            and (defenses is None or cell.defense.label in defenses)
+            and (seeds is None or cell.victim.seed in seeds)
         ]
         self.observer: Observer = observer or Silent()
         self.bench = Bench(store, device, self.observer)
@@ -102,7 +109,6 @@ class Runner:
         if goals:
             self.observer.busy("checking data and nets")
             self.check()
-        self._relabel()
         self.store.save_plan(self.suite)
         for done in engine(self.bench, self.jobs(goals)):
             if done.record is not None:
@@ -112,7 +118,11 @@ class Runner:
 
     def jobs(self, goals: Collection[Job]) -> list[Job]:
         """``goals`` and what must be made for them, in order: what is kept whole, and what only that needed, is left out."""
-        return in_order(goals, kept=lambda job: job.load(self.store) is not None)
+        jobs = in_order(goals, kept=lambda job: job.load(self.store) is not None)
+        for job in jobs:
+            if job.follows:
+                self.store.drop(job.kind, job.fingerprint)
+        return jobs
 
     def victim(self, spec: VictimSpec) -> MeasuredVictim:
         """Any victim, of this suite or not: from the store, or made and kept now; raises what making it raises."""
@@ -127,12 +137,3 @@ class Runner:
         for wanted in self.jobs(job.needs):
             self.bench.found_or_made(wanted)
         return job.context(identity, {need: self.bench.kept(need) for need in job.needs}, self.bench)
-
-    def _relabel(self) -> None:
-        """Bring what the suite says and no number depends on (gate, labels) up to date in the records that are kept."""
-        for cell in self.suite.cells():
-            record = self.store.load_record(self.suite.name, cell)
-            if record is not None:
-                now = replace(record, gate=self.suite.gate.asr, dataset=cell.victim.dataset.label, net=cell.victim.net.label)
-                if now != record:
-                    self.store.save_record(self.suite.name, cell, now)

@@ -7,7 +7,6 @@ Seeds come from what a thing is, so neither order nor resumption nor parallelism
 
 from __future__ import annotations
 
-import copy
 import io
 import math
 import threading
@@ -303,18 +302,14 @@ def defend(
         busy=busy,
     )
     view = DefenderView(
-        model=copy.deepcopy(victim.model),
+        model=victim.model,  # the defense is given a copy
         clean=split.clean,
         validation=split.validation,
         num_classes=len(data.classes),
     )
-    with PeakMemory(device) as memory:
-        start = time.perf_counter()
-        purified = cell.defense.component.run(view, context)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - start
-    return Outcome(purified=purified, seconds=seconds, peak_mb=memory.mib)
+    cost = Cost(device)
+    purified = cell.defense.component.run(view, context, cost)
+    return Outcome(purified=purified, seconds=cost.seconds, peak_mb=cost.mib)
 
 
 def oracle_choice(
@@ -353,13 +348,17 @@ def predictions_within(
     return torch.cat(parts)
 
 
-class PeakMemory:
-    """Peak memory inside a ``with`` block, in MiB: of the device on CUDA; else resident memory, sampled every 20 ms."""
+class Cost:
+    """Wall time in seconds and peak memory in MiB of a ``with`` block.
+
+    Memory is that of the device on CUDA; else what is resident, sampled every 20 ms.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.mib = device, 0.0
+        self.device, self.mib, self.seconds = device, 0.0, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._start = 0.0
 
     def _sample(self) -> None:
         process = psutil.Process()
@@ -368,14 +367,19 @@ class PeakMemory:
             if self._stop.wait(0.02):
                 return
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> Cost:
         if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             self._thread.start()
+        self._start = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = time.perf_counter() - self._start
         if self.device.type == "cuda":
             self.mib = torch.cuda.max_memory_allocated(self.device) / 2**20
         else:

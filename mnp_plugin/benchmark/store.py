@@ -80,6 +80,10 @@ class Store:
             return None
         return Kept(found[0], found[1].get("facts", {}))
 
+    def drop(self, kind: str, fingerprint: str) -> None:
+        """Remove what :meth:`save` saved, if it is there."""
+        self.path(kind, fingerprint).unlink(missing_ok=True)
+
     def save_victim(
         self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> None:
@@ -157,8 +161,14 @@ class Store:
         write_atomic(self._record_path(suite, cell), to_json(record).encode())
 
     def save_plan(self, suite: Suite) -> None:
-        """Save which records belong to the suite as it stands, so that tables leave out those of other settings."""
-        plan = {"suite": suite.name, "records": [cell.file_name for cell in suite.cells()]}
+        """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends."""
+        cells = list(suite.cells())
+        plan = {
+            "suite": suite.name,
+            "gate": suite.gate.asr,
+            "records": [cell.file_name for cell in cells],
+            "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
+        }
         write_atomic(self.suite_folder(suite.name) / "suite.json", (json.dumps(plan, indent=1) + "\n").encode())
 
 

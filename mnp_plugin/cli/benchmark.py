@@ -26,6 +26,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs done at once, each in its own process")
     for kind in ("attacks", "defenses"):
         verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
+    verb.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run only these seeds of the suite now")
     verb.add_argument("--quiet", action="store_true", help="print the table and errors, nothing else")
     verb.set_defaults(call=_run)
     verb = _suite_verb(verbs, "plan", "print the cells of a suite and which are done, without running any")
@@ -70,7 +71,8 @@ def _run(arguments: argparse.Namespace) -> int:
     device = pick_device(arguments.device)
     store = Store(arguments.store or default_cache(), arguments.results)
     with Screen(suite.name, arguments.jobs, quiet=arguments.quiet) as screen:
-        runner = Runner(suite, store, device, screen, attacks=arguments.attacks, defenses=arguments.defenses)
+        chosen = {"attacks": arguments.attacks, "defenses": arguments.defenses, "seeds": arguments.seeds}
+        runner = Runner(suite, store, device, screen, **chosen)
         summary = runner.run(Pool(arguments.jobs) if arguments.jobs > 1 else inline)
         screen.say(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
     _tables(arguments.results / suite.name, quiet=arguments.quiet)

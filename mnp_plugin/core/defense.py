@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
@@ -50,8 +51,13 @@ class Defense(Component):
         return None
 
     @final
-    def run(self, view: DefenderView, tools: DefenseContext) -> Purified:
+    def run(self, view: DefenderView, tools: DefenseContext, around: AbstractContextManager[object] | None = None) -> Purified:
         """Purify a deep copy and check what comes back.
+
+        Args:
+            view: what the defense may see.
+            tools: device, stream, recipe, fresh net.
+            around: entered just before :meth:`purify` and left just after it, so that its cost alone is measured.
 
         Raises:
             MethodError: other ``state_dict`` keys or shapes, or weights that are not finite.
@@ -67,7 +73,8 @@ class Defense(Component):
             num_classes=view.num_classes,
             extras={key: view.extras[key] for key in self.needs},
         )
-        result = self.purify(own, tools)
+        with around or nullcontext():
+            result = self.purify(own, tools)
         self._check(result.model, view.model)
         result.model.requires_grad_(True).eval()
         return result

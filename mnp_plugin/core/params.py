@@ -9,17 +9,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import sys
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
-
+from mnp_plugin.core.documents import Document as Document
+from mnp_plugin.core.documents import parse_yaml as parse_yaml
 from mnp_plugin.core.errors import UserError, did_you_mean
 
 D = TypeVar("D")
+MAX_FLOAT = 3.4e38
+"""Largest number that 32 bits hold."""
 
 
 def param(
@@ -66,6 +67,14 @@ def _explain_text(value: str, hint: Any) -> str:
     return f" (YAML reads {value} as text: write {plain}, or with a point and a sign as in 1.0e-3, and no quotes)"
 
 
+def _short(value: Any) -> str:
+    """``value`` as a message shows it; Python itself refuses to print the largest integers."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def coerce(value: Any, hint: Any, where: str) -> Any:
     """Return ``value`` as type ``hint``; the only conversions are int -> float and list -> tuple.
 
@@ -78,7 +87,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             if value == option and type(value) is type(option):
                 return value
         near = did_you_mean(value, [str(a) for a in args]) if isinstance(value, str) else ""
-        raise UserError(f"{where} must be {type_name(hint)}, not {value!r}.{near}")
+        raise UserError(f"{where} must be {type_name(hint)}, not {_short(value)}.{near}")
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -88,14 +97,15 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
             try:
                 return coerce(value, option, where)
             except UserError:
-                continue
+                if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+                    raise  # a number, but out of range: that says more than the types that were possible
         extra = _explain_text(value, hint) if isinstance(value, str) else ""
-        raise UserError(f"{where} must be {type_name(hint)}, not {value!r}{extra}")
+        raise UserError(f"{where} must be {type_name(hint)}, not {_short(value)}{extra}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(coerce(item, args[0], f"{where}[{i}]") for i, item in enumerate(value))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not -sys.float_info.max <= value <= sys.float_info.max:  # false of NaN too; an int may exceed every float
-            raise UserError(f"{where} must be a finite number, not {str(value)[:20]}")
+        if not -MAX_FLOAT <= value <= MAX_FLOAT:  # false of NaN too; torch computes with 32 bits
+            raise UserError(f"{where} must be a finite number below {MAX_FLOAT:.1e}, not {_short(value)}")
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
@@ -104,7 +114,7 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
         extra = _explain_text(value, hint)
     elif isinstance(value, bool) and hint is str:
         extra = " (YAML reads yes, no, on and off as true and false: put the word in quotes)"
-    raise UserError(f"{where} must be {type_name(hint)}, not {value!r}{extra}")
+    raise UserError(f"{where} must be {type_name(hint)}, not {_short(value)}{extra}")
 
 
 def check(component: Any) -> None:
@@ -119,82 +129,8 @@ def check(component: Any) -> None:
                 continue
             bad = (low is not None and item < low) or (high is not None and item > high)
             if bad or (above is not None and item <= above):
-                raise UserError(f"{where} must be {describe_range(field)}, not {item}")
+                raise UserError(f"{where} must be {describe_range(field)}, not {_short(item)}")
         object.__setattr__(component, field.name, value)
-
-
-class Document:
-    """A parsed YAML file that remembers the line of every value.
-
-    Args:
-        data: plain Python value (mappings, lists, scalars).
-        lines: path of keys and indices -> line number, from 1.
-        source: name of the file, for messages.
-    """
-
-    def __init__(self, data: Any, lines: dict[tuple[Any, ...], int], source: str) -> None:
-        self.data, self.lines, self.source = data, lines, source
-
-    def error(self, path: tuple[Any, ...], message: str) -> UserError:
-        """A :class:`UserError` that names file, line and key path."""
-        known = path
-        while known and known not in self.lines:
-            known = known[:-1]
-        line = self.lines.get(known, 1)
-        dotted = ".".join(str(p) for p in path)
-        return UserError(f"{self.source}, line {line}: {dotted + ': ' if dotted else ''}{message}")
-
-
-COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-
-
-def parse_yaml(text: str, source: str) -> Document:
-    """Parse YAML into plain values; duplicate keys, aliases of odd tags and syntax errors are refused with their line."""
-    lines: dict[tuple[Any, ...], int] = {}
-    inside: set[int] = set()
-
-    def build(node: yaml.Node, path: tuple[Any, ...]) -> Any:
-        lines[path] = line = node.start_mark.line + 1
-        if id(node) in inside:
-            raise UserError(f"{source}, line {line}: a list or mapping contains itself")
-        if not isinstance(node, yaml.ScalarNode) and node.tag not in COLLECTIONS:
-            raise UserError(f"{source}, line {line}: not valid YAML: the tag {node.tag} is not known here; remove it")
-        inside.add(id(node))
-        try:
-            return content(node, path)
-        except (ValueError, OverflowError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{source}, line {line}: not valid YAML: {error}; put the value in quotes if it is text") from None
-        finally:
-            inside.discard(id(node))
-
-    def content(node: yaml.Node, path: tuple[Any, ...]) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            result: dict[Any, Any] = {}
-            for key_node, value_node in node.value:
-                key = loader.construct_object(key_node)
-                line = key_node.start_mark.line + 1
-                if not isinstance(key, str):
-                    raise UserError(f"{source}, line {line}: key {key!r} is not text; put it in quotes")
-                if key in result:
-                    raise UserError(f"{source}, line {line}: key '{key}' stands twice; remove one")
-                result[key] = build(value_node, (*path, key))
-                lines[(*path, key)] = line
-            return result
-        if isinstance(node, yaml.SequenceNode):
-            return [build(item, (*path, i)) for i, item in enumerate(node.value)]
-        return loader.construct_object(node)
-
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        data = build(node, ()) if node is not None else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{source}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
-    return Document(data, lines, source)
 
 
 def build(cls: type[D], document: Document, path: tuple[Any, ...], *, skip: tuple[str, ...] = ()) -> D:
@@ -207,7 +143,7 @@ def build(cls: type[D], document: Document, path: tuple[Any, ...], *, skip: tupl
     if data is None:
         data = {}
     if not isinstance(data, Mapping):
-        raise document.error(path, f"must be a mapping of settings, not {data!r}")
+        raise document.error(path, f"must be a mapping of settings, not {_short(data)}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnp_plugin.io.atomic import write_atomic
-from mnp_plugin.report.leaderboard import leaderboard, read_records, to_csv, to_markdown
+from mnp_plugin.report.leaderboard import leaderboard, read_plan, read_records, to_csv, to_markdown
 from mnp_plugin.report.published import beside, read_published
 
 
@@ -31,9 +31,12 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     theirs = None if published is None else read_published(published)
     records, left_out = read_records(folder)
     table = leaderboard(records)
+    plan = read_plan(folder)
+    planned = len(records) if plan is None else len(plan.records)
+    notice = f"Unfinished: {len(records)} of {planned} planned cells have a record." if len(records) < planned else ""
     built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), left_out)
     write_atomic(built.csv, to_csv(table).encode())
-    text = to_markdown(table, f"Leaderboard: {folder.name}")
+    text = to_markdown(table, f"Leaderboard: {folder.name}", notice)
     if theirs is not None:
         text += "\n" + "\n".join(beside(table, theirs))
     write_atomic(built.md, text.encode())

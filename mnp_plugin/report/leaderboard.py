@@ -6,7 +6,8 @@ Rows are sorted by name, never by the order in which cells ran.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -30,8 +31,46 @@ levels (0-255), each between clean and triggered test images.
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a suite says of its tables (``suite.json``); older files name the records alone."""
+
+    records: tuple[str, ...]
+    """Names of the record files of the suite as it stands."""
+    gate: float | None = None
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By file name: ``dataset`` and ``net`` as they are called now."""
+
+    def applied(self, record: Record, name: str) -> Record:
+        """``record`` with the gate and the labels of the suite as it stands."""
+        now: dict[str, Any] = {**self.labels.get(name, {})}
+        if self.gate is not None:
+            now["gate"] = self.gate
+        return replace(record, **now)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the suite in ``folder``, or None if it has none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = folder / "suite.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        gate = found.get("gate")
+        labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
+        return Plan(records=tuple(map(str, found["records"])), gate=None if gate is None else float(gate), labels=labels)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{path} is damaged; delete it or run the suite again") from None
+
+
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     """(records of the suite as planned, names of record files left out because they belong to other settings).
+
+    Gate and labels are those of the plan.
 
     Raises:
         UserError: no records there, or one that cannot be read.
@@ -39,15 +78,10 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     files = sorted((folder / "records").glob("*.json"))
     if not files:
         raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
-    plan = folder / "suite.json"
-    planned = {f.name for f in files}
-    if plan.is_file():
-        try:
-            planned = set(json.loads(plan.read_text(encoding="utf-8"))["records"])
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{plan} is damaged; delete it or run the suite again") from None
+    plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
+    planned = set(plan.records)
     chosen = [f for f in files if f.name in planned]
-    records = [from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen]
+    records = [plan.applied(from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)), f.name) for f in chosen]
     return records, [f.name for f in files if f.name not in planned]
 
 
@@ -172,9 +206,12 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     return summary if summary.empty else summary.sort_values(["der", "defense", "selection"], ascending=[False, True, True])
 
 
-def to_markdown(table: pd.DataFrame, title: str) -> str:
-    """Three tables: defenses ranked over attacks, attacks x defenses with ACC / ASR, and the victims before any defense."""
-    lines = [f"# {title}", ""]
+def to_markdown(table: pd.DataFrame, title: str, notice: str = "") -> str:
+    """Three tables: defenses ranked over attacks, attacks x defenses with ACC / ASR, and the victims before any defense.
+
+    ``notice`` is a sentence under the title.
+    """
+    lines = [f"# {title}", "", *([notice, ""] if notice else [])]
     for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
         lines += [
             f"## {dataset}, {net}, {images} clean images",

@@ -7,11 +7,15 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
 from mnp_plugin.benchmark.jobs.asset import AssetJob
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.plan import in_order, plan
+from mnp_plugin.benchmark.runner import Runner
+from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, load_suite, parse_suite
+from mnp_plugin.core.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TEXT = """
@@ -67,6 +71,12 @@ def test_what_is_kept_is_left_out_with_what_it_alone_needs(suite: Suite) -> None
     assert {job.kind for job in left} == {"repaired", "records"}
 
 
+def test_a_repaired_net_is_made_anew_when_its_victim_is(suite: Suite) -> None:
+    jobs = plan(suite)
+    repaired = {job for job in jobs if job.kind == "repaired"}
+    assert in_order([job for job in jobs if job.kind == "records"], kept=repaired.__contains__) == jobs
+
+
 def test_a_job_is_the_same_in_another_process(suite: Suite) -> None:
     for job in plan(suite):
         [need.needs for need in job.needs]  # worked out and remembered before it travels
@@ -80,6 +90,14 @@ def test_an_asset_is_shared_by_victims_that_differ_in_the_attack_alone() -> None
     two = TEXT.replace("{name: lc, target: 2}", "{name: lc, target: 2}, {name: lc, label: other, target: 3}")
     robust = {job for job in plan(parse_suite(two, "x", "x")) if isinstance(job, AssetJob) and job.name == "robust net"}
     assert len(robust) == 1
+
+
+def test_seeds_are_chosen_among_those_of_the_suite(tmp_path: Path) -> None:
+    suite = parse_suite(TEXT + "seeds: [0, 3]\n", "x", "x")
+    store = Store(tmp_path / "store", tmp_path / "results")
+    assert {cell.victim.seed for cell in Runner(suite, store, torch.device("cpu"), seeds=[3]).cells} == {3}
+    with pytest.raises(UserError, match="suite 'small' has no seed 1; it has 0, 3"):
+        Runner(suite, store, torch.device("cpu"), seeds=[1])
 
 
 KNOWN = {

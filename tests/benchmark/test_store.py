@@ -109,7 +109,9 @@ def test_a_record_that_cannot_be_read_is_named(store: Store, suite: Suite, conte
 def test_the_plan_lists_the_records_of_the_suite(store: Store, suite: Suite) -> None:
     store.save_plan(suite)
     plan = json.loads((store.results / "tiny" / "suite.json").read_text())
-    assert plan == {"suite": "tiny", "records": [c.file_name for c in suite.cells()]}
+    names = [c.file_name for c in suite.cells()]
+    labels = {name: {"dataset": "digits", "net": "smallnet"} for name in names}
+    assert plan == {"suite": "tiny", "gate": 0.8, "records": names, "labels": labels}
 
 
 def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:

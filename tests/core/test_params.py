@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import yaml
 
+from mnp_plugin.core import documents
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import param
@@ -131,6 +135,15 @@ def test_numbers_that_are_not_finite_are_refused(name: str, bad: float) -> None:
 def test_an_integer_too_large_for_a_float_is_refused() -> None:
     with pytest.raises(UserError, match="rate"):
         Toy(rate=10**400)
+    with pytest.raises(UserError, match=r"lr must be a finite number below 3\.4e\+38, not a number of 16610 bits"):
+        Toy(lr=10**5000)
+    with pytest.raises(UserError, match=r"count must be >= 1, <= 9, not a number of 16610 bits"):
+        Toy(count=10**5000)
+
+
+def test_numbers_that_32_bits_do_not_hold_are_refused() -> None:
+    assert "lr' must be a finite number below 3.4e+38, not 1e+300" in refusal("lr: 1.0e+300")
+    assert read("lr: 1.0e+38").lr == 1e38
 
 
 def test_optional_takes_null_and_a_value() -> None:
@@ -226,9 +239,73 @@ def test_a_scalar_that_yaml_cannot_convert_is_a_users_mistake(value: str) -> Non
         spec.parse_yaml(f"a: 1\nb: {value}", "s.yaml")
 
 
-def test_a_list_that_contains_itself_is_a_users_mistake() -> None:
-    with pytest.raises(UserError, match=r"^s\.yaml, line 1"):
-        spec.parse_yaml("a: &loop [*loop]", "s.yaml")
+@pytest.mark.parametrize("text", ["a: &loop [*loop]", "a: &x 1\nb: *x", "a: &x {b: 1}\nc: *x"])
+def test_aliases_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"^s\.yaml, line [12]: not valid YAML: the alias \*(loop|x) is not followed"):
+        spec.parse_yaml(text, "s.yaml")
+
+
+def bomb(levels: int) -> str:
+    """Less than 500 bytes that unfold to 9**levels values."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+HUGE = {
+    "alias bomb": (bomb(12), "alias"),
+    "deep lists": ("- " * 340 + "1", "nested more than 64 deep"),
+    "deep flow": ("seeds: " + "[" * 340 + "]" * 340, "nested more than 64 deep"),
+    "very deep flow": ("a: " + "[" * 500_000, "nested more than 64 deep"),
+    "deep mappings": ("{a: " * 340 + "1" + "}" * 340, "nested more than 64 deep"),
+    "deep keys": ("? " * 340 + "1", "is not text"),
+    "many values": ("a: [" + "1," * 500_000 + "1]", "more than 100000 values"),
+    "many keys": ("".join(f"k{i}: 1\n" for i in range(110_000)), "more than 100000 values|characters"),
+    "many anchors": ("".join(f"- &a{i} 1\n" for i in range(90_000)) + "- *a7", "alias|characters"),
+    "long": ("# " + "x" * 2_000_000, "has 2000002 characters"),
+    "sexagesimal": ("a: 1" + ":59" * 200_000, "a value of 600001 characters"),
+    "hexadecimal": ("epochs: 0x" + "f" * 3600, "a number of 14400 bits is far too large"),
+    "binary": ("epochs: 0b" + "1" * 9000, "a number of 9000 bits is far too large"),
+    "sexagesimal number": ("epochs: 1" + ":59" * 3000, "bits is far too large"),
+    "timestamp": ("suite: !!timestamp x", "'x' is no timestamp"),
+    "timestamp key": ("? !!timestamp x\n: 1", "'x' is no timestamp"),
+    "bool": ("suite: !!bool maybe", "'maybe' is no bool"),
+    "bool key": ("? !!bool maybe\n: 1", "'maybe' is no bool"),
+    "int": ("suite: !!int ''", "'' is no int"),
+    "float": ("suite: !!float ''", "'' is no float"),
+    "NUL": ("a: \0", "not valid YAML"),
+    "half a character": ("a: \ud800", "not valid YAML"),
+    "control characters": ('"\\e[2J\\e[31mx": 1\n"\\e[2J\\e[31mx": 2', r"key '\\x1b\[2J\\x1b\[31mx' stands twice"),
+    "two documents": ("a: 1\n---\nb: 2", "second document"),
+}
+
+
+@pytest.mark.parametrize("title", HUGE)
+def test_odd_and_huge_text_is_refused_with_a_sentence_and_cheaply(title: str) -> None:
+    text, reason = HUGE[title]
+    start = time.process_time()
+    with pytest.raises(UserError, match=reason) as caught:
+        spec.parse_yaml(text, "s.yaml")
+    assert time.process_time() - start < 5
+    assert str(caught.value).startswith("s.yaml")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("path", sorted(Path("benchmark_configs").resolve().glob("*.yaml")), ids=lambda path: path.stem)
+def test_both_loaders_of_yaml_read_the_same_at_the_same_lines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = path.read_text(encoding="utf-8") + "z: {q: [1, 'two\n   lines', 3.5e+3, off, ~, 2024-01-02, |-\n  x]}\n"[:60] + "]}\n"
+    text = path.read_text(encoding="utf-8") + "zz:\n- 1\n- {a: off, b: [~, 2024-01-02,\n   0x1F]}\n- |\n  text\n  more\n- last\n"
+    fast = spec.parse_yaml(text, "s.yaml")
+    monkeypatch.setattr(documents, "Loader", yaml.SafeLoader)
+    slow = spec.parse_yaml(text, "s.yaml")
+    assert fast.data == slow.data == yaml.safe_load(text)
+    assert fast.lines == slow.lines
+
+
+def test_settings_from_no_file_name_no_line() -> None:
+    with pytest.raises(UserError, match=r"^settings of 'toy': rtae: unknown key"):
+        spec.build(Toy, spec.Document({"rtae": 1}, {}, "settings of 'toy'"), ())
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])

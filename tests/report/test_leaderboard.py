@@ -248,6 +248,22 @@ def test_a_plan_with_records_still_to_come_shows_those_that_are_there(tmp_path: 
     assert left_out == []
 
 
+def test_gate_and_labels_are_those_of_the_plan_and_unfinished_suites_say_so(tmp_path: Path) -> None:
+    save(tmp_path, RECORDS)
+    names = [f"{r.cell}.json" for r in RECORDS]
+    labels = {name: {"dataset": "figures", "net": "tiny"} for name in names}
+    plan = {"suite": "golden", "gate": 0.4, "records": [*names, "to.come.json"], "labels": labels}
+    (tmp_path / "suite.json").write_text(json.dumps(plan))
+    built = build_tables(tmp_path)
+    rows = built.csv.read_text().splitlines()[1:]
+    assert all(row.startswith("figures,tiny,") for row in rows)
+    assert not any("attack-failed" in row for row in rows), "SIG's ASR of 0.5 passes"
+    assert f"Unfinished: {len(RECORDS)} of {len(RECORDS) + 1} planned cells have a record." in built.md.read_text()
+    (tmp_path / "suite.json").write_text(json.dumps({**plan, "records": names, "gate": 0.8}))
+    assert "planned cells" not in build_tables(tmp_path).md.read_text()
+    assert "attack-failed" in (tmp_path / "leaderboard.csv").read_text()
+
+
 def test_only_stale_records_do_not_crash_the_report(tmp_path: Path) -> None:
     save(tmp_path, RECORDS)
     (tmp_path / "suite.json").write_text(json.dumps({"records": ["to.come.0.json"]}))

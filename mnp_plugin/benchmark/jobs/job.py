@@ -47,6 +47,11 @@ class Job(ABC):
         """The jobs it is made from."""
         return ()
 
+    @property
+    def follows(self) -> Sequence[Job]:
+        """Those of :attr:`needs` without which what was kept of this job is worth nothing: it is made anew when they are."""
+        return ()
+
     @abstractmethod
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         """Make it. Touches no disk, and depends on nothing but identity and inputs.

@@ -54,6 +54,10 @@ class RepairJob(Job):
     def needs(self) -> tuple[Job, ...]:
         return (self.victim,)
 
+    @property
+    def follows(self) -> tuple[Job, ...]:
+        return self.needs  # elsewhere the same training may end in other weights
+
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         bench.busy(self.title)
         measured = bench.opened(self.victim, inputs[self.victim])

@@ -28,9 +28,13 @@ class BackdoorBenchVictims(VictimSource):
     data: str = param("", "folder of the clean data; empty: where the record says, beside record/")
 
     def offers(self) -> Sequence[VictimOffer]:
-        root = Path(self.path).expanduser()
-        if not self.path or not root.is_dir():
-            raise UserError(f"no folder '{self.path}'; give BackdoorBench's record/ folder, or one record in it")
+        try:
+            root = Path(self.path).expanduser()
+            there = bool(self.path) and root.is_dir()
+        except (OSError, RuntimeError, ValueError):  # too long for a name, a home that is not there, a NUL
+            there = False
+        if not there:
+            raise UserError(f"no folder '{self.path[:200]}'; give BackdoorBench's record/ folder, or one record in it")
         if (root / FILE).exists():
             return [self._offer(root)]
         folders = sorted(d for d in root.iterdir() if (d / FILE).exists())
