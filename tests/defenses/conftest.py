@@ -53,7 +53,7 @@ class Patient:
         self.before = self.measure(self.victim.model)
 
     def tools(self) -> Any:
-        return stages.tools_for("rival", self.spec, self.data, torch.device("cpu"))
+        return stages.attack_context("rival", self.spec, self.data, torch.device("cpu"))
 
     def view(self, model: nn.Module | None = None) -> DefenderView:
         split = self.split
