@@ -425,7 +425,7 @@ def test_what_only_loading_shows_is_refused_before_any_work(tmp_path: Path) -> N
     write_record(tmp_path, "weights", bend=other_net)
     write_record(tmp_path, "picture")
     next((tmp_path / "record/picture").rglob("*.png")).write_bytes(b"no picture")
-    for name, complaint in (("weights", "weights are of another net"), ("picture", "does not decode as PNG")):
+    for name, complaint in (("weights", "weights are of another net"), ("picture", "does not decode")):
         suite = parse_suite(SUITE.format(path=tmp_path / "record" / name), "s", "s")
         with pytest.raises(UserError, match=complaint):
             Runner(suite, Store(tmp_path / "store", tmp_path / "results"), torch.device("cpu")).run()
