@@ -218,9 +218,9 @@ def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Scene, n
 def test_mnp_prunes_nets_without_batch_normalisation_within_its_tolerance(scene: Scene, net: Net) -> None:
     torch.manual_seed(0)
     model = build_net(net, scene.data)
-    fit(model, scene.split.train, Recipe(epochs=15, batch_size=64, crop=1, flip=False), torch.Generator().manual_seed(0))
+    fit(model, scene.split.train, Recipe(epochs=5, batch_size=64, crop=1, flip=False), torch.Generator().manual_seed(0))
     view = replace(scene.view(), model=model)
-    result = MNP().run(view, scene.tools())
+    result = MNP(growth=4.0, level_steps=10).run(view, scene.tools())
     assert within(view, 3.0)(result.model)
     neurons = Neurons(model, view.clean[:1].pixels())
     silent = int((neurons.weights(result.model, "weight") == 0).sum())
