@@ -49,17 +49,6 @@ def test_the_backdoor_goes_and_the_task_stays(repaired: Any) -> None:
     assert repaired.after.ra > 0.85
 
 
-def test_the_repair_lasts_when_statistics_are_taken_anew(patient: Any, repaired: Any) -> None:
-    for m in repaired.result.model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.reset_running_stats()
-            m.momentum = None
-    repaired.result.model.train()
-    with torch.no_grad():
-        repaired.result.model(patient.split.clean.pixels())
-    assert patient.measure(repaired.result.model).asr < 0.15
-
-
 def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
     report = json.loads(json.dumps(repaired.result.report))
     assert report["pruned"] == sum(report["layers"].values())
