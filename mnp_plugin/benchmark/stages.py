@@ -36,7 +36,7 @@ from mnp_plugin.contracts import (
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.data.split import Split, make_split
+from mnp_plugin.data.split import Split, make_split, redivided
 from mnp_plugin.evaluation import scores as metrics
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.nets import build_net
@@ -285,6 +285,14 @@ class Outcome:
     peak_mb: float
 
 
+def budget_of(cell: Cell, split: Split) -> Split:
+    """The victim's split, its clean budget divided as the cell's draw asks for."""
+    if not cell.draw:
+        return split
+    seed = spec.seed_of("draw", cell.victim.split_identity, cell.victim.seed, cell.draw)
+    return redivided(split, cell.victim.budget.validation, seed)
+
+
 def defend(
     cell: Cell,
     victim: Victim,
@@ -301,6 +309,7 @@ def defend(
         fresh_net=victim.fresh_net,
         busy=busy,
     )
+    split = budget_of(cell, split)
     view = DefenderView(
         model=victim.model,  # the defense is given a copy
         clean=split.clean,

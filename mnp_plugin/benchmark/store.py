@@ -5,6 +5,7 @@ Every write is atomic. Weights are safetensors: nothing is ever unpickled.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
+import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -74,11 +76,15 @@ class Store:
             write_atomic(path.with_suffix(".png"), kept.picture)
 
     def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any]) -> Kept | None:
-        """What :meth:`save` saved; None if it is not there or its file is damaged, so that it is made again."""
+        """What :meth:`save` saved; None if it is not there, its file is damaged or holds something else: it is made again."""
         found = _read(self.path(kind, fingerprint))
-        if found is None or ("facts" not in found[1] and kind != "assets"):  # assets of older versions have none
+        if found is None:
             return None
-        return Kept(found[0], found[1].get("facts", {}))
+        tensors, about = found
+        said = about.get("spec", about.get("about"))  # the assets of older versions
+        if said != json.loads(json.dumps(identity)) or ("facts" not in about and kind != "assets"):
+            return None
+        return Kept(tensors, about.get("facts", {}))
 
     def drop(self, kind: str, fingerprint: str) -> None:
         """Remove what :meth:`save` saved, if it is there."""
@@ -173,8 +179,19 @@ class Store:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    meta = {key: json.dumps(value, sort_keys=True) for key, value in about.items()}
-    write_atomic(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, metadata=meta))
+    own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
+    write_atomic(path, save(own, metadata=meta))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -186,7 +203,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
         meta = json.loads(content[8 : 8 + size])["__metadata__"]
-        return tensors, {key: json.loads(value) for key, value in meta.items()}
+        about = {key: json.loads(value) for key, value in meta.items()}
+        if about.pop("sha256", None) in (None, _digest(tensors)):  # files of older versions have none
+            return tensors, about
+        path.unlink()
+        return None
     except (SafetensorError, KeyError, ValueError):
         path.unlink()
         return None

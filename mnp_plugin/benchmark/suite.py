@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
@@ -223,10 +223,12 @@ class Cell:
 
     victim: AnyVictim
     defense: Entry[Defense]
+    draw: int = 0
+    """Draws after the first divide the victim's clean budget otherwise and have another random stream."""
 
     def plain(self) -> dict[str, Any]:
         """Resolved mapping; its fingerprint is the cell's identity."""
-        return {**self.victim.plain(), "defense": self.defense.plain()}
+        return {**self.victim.plain(), "defense": self.defense.plain(), **({"draw": self.draw} if self.draw else {})}
 
     @property
     def fingerprint(self) -> str:
@@ -236,7 +238,13 @@ class Cell:
     @property
     def file_name(self) -> str:
         """Name of the cell's record: readable, and unique by its identity."""
-        return f"{self.victim.attack.label}-{self.defense.label}-s{self.victim.seed}-{self.fingerprint}.json"
+        draw = f"-d{self.draw}" if self.draw else ""
+        return f"{self.victim.attack.label}-{self.defense.label}-s{self.victim.seed}{draw}-{self.fingerprint}.json"
+
+    @property
+    def title(self) -> str:
+        """One short line for people."""
+        return f"{self.victim.title}: {self.defense.label}{f' draw {self.draw}' if self.draw else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,18 +255,21 @@ class Suite:
     gate: Gate
     victims: tuple[AnyVictim, ...]
     defenses: tuple[Entry[Defense], ...]
+    draws: Mapping[str, int] = field(default_factory=dict)
+    """How often each defense is run on a victim, by its label; once where nothing is said."""
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, victim by victim."""
         for victim in self.victims:
             for defense in self.defenses:
-                yield Cell(victim=victim, defense=defense)
+                for draw in range(self.draws.get(defense.label, 1)):
+                    yield Cell(victim=victim, defense=defense, draw=draw)
 
 
 RESERVED = ("clean", "none")
 """Labels that tables give a meaning to: the unattacked model and the row without a defense."""
 
-KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "victims", "defenses")
+KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "victims", "defenses", "draws")
 REQUIRED = ("dataset", "net", "clean_budget", "attacks", "defenses")
 REQUIRED_OF_GIVEN = ("clean_budget", "defenses")
 """What a suite needs that trains nothing and takes all its ``victims`` from elsewhere."""
@@ -314,8 +325,22 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
     if "victims" in data:
         taken = {victim.attack.label for victim in victims}
         victims += _given(document, taken, seeds, recipe, budget)
-    columns = _entries(document, "defenses", defenses)
-    return Suite(name=name, gate=gate, victims=tuple(victims), defenses=columns)
+    columns = _entries(document, "defenses", defenses, also=("draws",))
+    draws = {entry.label: _draws(document, i, entry.label) for i, entry in enumerate(columns)}
+    return Suite(name=name, gate=gate, victims=tuple(victims), defenses=columns, draws=draws)
+
+
+def _draws(document: Document, index: int, label: str) -> int:
+    """How often a defense is run on each victim: as its entry says, or else the suite; no defense always once."""
+    entry = document.data["defenses"][index]
+    own = isinstance(entry, dict) and "draws" in entry
+    path: tuple[Any, ...] = ("defenses", index, "draws") if own else ("draws",)
+    draws = entry["draws"] if own else document.data.get("draws", 1)
+    if type(draws) is not int or draws < 1:
+        raise document.error(path, f"must be a whole number from 1, not {draws!r}")
+    if label == "none" and own and draws > 1:
+        raise document.error(path, "without a defense every draw is the same; leave 'draws' out here")
+    return 1 if label == "none" else draws
 
 
 def _given(document: Document, taken: set[str], seeds: list[int], recipe: Recipe, budget: CleanBudget) -> list[GivenSpec]:

@@ -99,6 +99,7 @@ def _plan(arguments: argparse.Namespace) -> int:
                 "attack": victim.attack.label,
                 "seed": victim.seed,
                 "defense": cell.defense.label,
+                "draw": cell.draw,
             }
         )
     done = sum(cell["state"] == "ok" for cell in cells)
@@ -106,7 +107,8 @@ def _plan(arguments: argparse.Namespace) -> int:
         _print_json({"suite": suite.name, "victims": len(suite.victims), "done": done, "cells": cells})
         return 0
     for shown in cells:
-        print(f"{shown['state']:6}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}")
+        draw = f" draw {shown['draw']}" if shown["draw"] else ""
+        print(f"{shown['state']:6}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}{draw}")
     print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
     return 0
 

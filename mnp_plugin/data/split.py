@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from mnp_plugin.contracts import ImageData, Images, param
+from mnp_plugin.contracts import ImageData, Images, concat, param
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 
@@ -106,6 +106,21 @@ def make_split(data: ImageData, budget: CleanBudget, seed: int) -> Split:
     held = data.train[pool]
     part = validation_part(held.y, budget.validation)
     return Split(train=train, clean=held[~part], validation=held[part], test=data.test)
+
+
+def redivided(split: Split, share: float, seed: int) -> Split:
+    """``split`` with its clean budget divided otherwise into what a defense works with and its validation part.
+
+    Args:
+        split: whose training and test set stay as they are.
+        share: of the budget that is kept for validation.
+        seed: of the division.
+    """
+    held = concat([split.clean, split.validation])
+    order = torch.randperm(len(held), generator=torch.Generator().manual_seed(seed)).to(held.y.device)
+    held = held[order]
+    part = validation_part(held.y, share)
+    return Split(train=split.train, clean=held[~part], validation=held[part], test=split.test)
 
 
 def validation_part(y: torch.Tensor, share: float) -> torch.Tensor:

@@ -21,8 +21,10 @@ COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
     "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
     "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source", "knowledge",
+    "draws",
 )  # fmt: skip
-"""Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds.
+"""Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
+``draws`` says how often the defense was run on each victim.
 
 ``asr_8bit`` is the victim's ASR on triggered images rounded to 8 bit; ``psnr`` is in dB, ``ssim`` in [0, 1], ``linf`` in grey
 levels (0-255), each between clean and triggered test images.
@@ -92,7 +94,7 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
         groups.setdefault(tuple(getattr(record, k) for k in KEY), []).append(record)
     rows = []
     for key in sorted(groups, key=_sort_key):
-        group = sorted(groups[key], key=lambda r: (r.seed, r.cell))
+        group = sorted(groups[key], key=lambda r: (r.seed, r.draw, r.cell))
         selection = "none" if key[-1] == "none" else "blind"
         rows.append(_row(key, selection, group, [r.after for r in group]))
         if any(r.oracle for r in group):
@@ -118,7 +120,8 @@ def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: 
     row: dict[str, Any] = dict(zip(KEY, key, strict=True))
     row |= {
         "selection": selection,
-        "seeds": len(used),
+        "seeds": len({r.seed for r, _ in used}),
+        "draws": len({r.draw for r, _ in used}),
         "acc": _percent(acc),
         "asr": _percent(asr),
         "ra": _percent(ra),

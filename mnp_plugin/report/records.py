@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,6 +58,8 @@ class Record:
     """Label of the defense in tables."""
     seed: int
     status: Status
+    draw: int = 0
+    """Which draw of the clean budget's division and of the defense's random stream, on the same victim."""
     reason: str = ""
     """Why the cell failed; empty otherwise."""
     poison_ratio: float | None = None
@@ -94,6 +98,10 @@ class Record:
     """Versions of this package, torch, torchvision, numpy and Python."""
     hardware: dict[str, Any] = field(default_factory=dict)
     """Device, processor, threads and numeric precision."""
+    victim_versions: dict[str, str] = field(default_factory=dict)
+    """As ``versions``, when the victim was trained; empty where that is not known."""
+    victim_hardware: dict[str, Any] = field(default_factory=dict)
+    """As ``hardware``, where the victim was trained."""
     schema: int = SCHEMA
 
     @property
@@ -129,6 +137,48 @@ def from_json(text: str, source: str) -> Record:
         for key in ("before", "after", "oracle"):
             if plain[key] is not None:
                 plain[key] = Scores(**plain[key])
-        return Record(**plain)
+        record = Record(**plain)
     except (TypeError, KeyError) as error:
         raise UserError(f"{source}: not a record of schema {SCHEMA}: {error}") from None
+    if fault := _fault(record) or _misplaced(record, source):
+        raise UserError(f"{source}: {fault}; delete it and run again")
+    return record
+
+
+def _fault(record: Record) -> str:
+    """What is wrong with a value; empty if nothing is."""
+    for name in ("cell", "suite", "dataset", "net", "attack", "defense", "reason", "clean_source"):
+        if not isinstance(getattr(record, name), str):
+            return f"'{name}' must be text, not {getattr(record, name)!r}"
+    for name in ("seed", "draw", "clean_images"):
+        if type(getattr(record, name)) is not int or getattr(record, name) < 0:
+            return f"'{name}' must be a whole number from 0, not {getattr(record, name)!r}"
+    if record.status not in ("ok", "failed"):
+        return f"'status' must be 'ok' or 'failed', not {record.status!r}"
+    fractions: dict[str, Any] = {name: getattr(record, name) for name in ("gate", "poison_ratio", "asr_8bit")}
+    for part in ("before", "after", "oracle"):
+        scores = getattr(record, part)
+        if scores is not None:
+            fractions |= {f"{part}.{name}": value for name, value in vars(scores).items()}
+            if scores.acc is None:
+                return f"'{part}.acc' is missing"
+    for name, value in fractions.items():
+        if value is not None and not (_is_number(value) and 0 <= value <= 1):
+            return f"'{name}' must be a fraction from 0 to 1, not {value!r}"
+    for name in ("seconds", "peak_mb", "victim_seconds"):
+        value = getattr(record, name)
+        if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+            return f"'{name}' must be a finite number from 0, not {value!r}"
+    return ""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _misplaced(record: Record, source: str) -> str:
+    """Whether the file is called after another cell than it holds."""
+    named = re.search(r"-([0-9a-f]{16})\.json$", source)
+    if named is None or named[1] == record.cell:
+        return ""
+    return f"it holds cell {record.cell}, not the one in its name"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +20,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mnp_plugin import purify
-from mnp_plugin.api import checkpoint as own_model
+from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, repair_checkpoint
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite import parse_suite
 from mnp_plugin.cli import main
-from mnp_plugin.contracts import Images, Recipe, Triggered
+from mnp_plugin.contracts import Images, Recipe, Triggered, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import validation_part
@@ -60,6 +64,7 @@ class Own:
         triggered = stages.triggered_test(victim, made.state, split, 10)
         assert triggered is not None
         self.triggered: Triggered = triggered
+        self.carriers = Images(to_bytes(triggered.x), triggered.y_true)
         self.test = split.test
         self.victim = made.model
         self.mean, self.std = data.mean, data.std
@@ -95,7 +100,9 @@ def purified(own: Own) -> Path:
     """Output of one repair, with everything asked for."""
     out = own.folder / "out"
     test = write_tree(own.folder / "test", own.test[:60])
-    assert main(own.arguments("purify", "--out", str(out), "--test", str(test), *QUICK)) == 0
+    triggered = write_tree(own.folder / "triggered", own.carriers)
+    arguments = own.arguments("purify", "--out", str(out), "--test", str(test), "--triggered", str(triggered), *QUICK)
+    assert main(arguments) == 0
     return out
 
 
@@ -142,6 +149,25 @@ def test_the_report_says_what_was_pruned(own: Own, purified: Path) -> None:
     assert report["defense"]["name"] == "mnp"
     assert report["defense"]["agreement"] == 0.9
     assert report["classes"] == [str(c) for c in range(10)]
+
+
+def test_the_report_lists_the_channels(own: Own, purified: Path) -> None:
+    repaired = own.net(load_file(purified / "repaired.safetensors"))
+    for entry in report_of(purified)["pruned by layer"]:
+        layer = repaired.get_submodule(entry["layer"])
+        assert isinstance(layer, nn.BatchNorm2d)
+        assert entry["channels"] == (layer.weight == 0).nonzero().flatten().tolist()
+
+
+def test_images_with_the_trigger_are_measured_before_and_after(own: Own, purified: Path) -> None:
+    found = report_of(purified)["triggered"]
+    repaired = own.net(load_file(purified / "repaired.safetensors"))
+    after = logits(repaired, own.carriers.x).argmax(1)
+    assert found["target"] == "3"
+    assert found["images"] == len(own.carriers) == int((own.carriers.y != 3).sum())
+    assert found["sent to target"]["before"] == pytest.approx(own.asr(own.victim), abs=0.02)
+    assert found["sent to target"]["after"] == pytest.approx(float((after == 3).float().mean()), abs=1e-3)
+    assert found["right"]["after"] == pytest.approx(float((after == own.carriers.y).float().mean()), abs=1e-3)
 
 
 def test_accuracies_are_those_of_the_parts_named(own: Own, purified: Path) -> None:
@@ -201,6 +227,132 @@ def test_detect_prints_a_verdict(own: Own, capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert out.startswith("BACKDOORED: score")
     assert "calibrated on: threshold given by the user" in out
+
+
+def repaired_with_nothing(own: Own, **more: Any) -> RepairReport:
+    how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
+    return repair_checkpoint(own.checkpoint, "smallnet", own.data, defense="none", **{**how, **more})
+
+
+def test_python_repairs_files_and_writes_only_when_told(own: Own, tmp_path: Path) -> None:
+    told: list[str] = []
+    found = repaired_with_nothing(own, progress=lambda what, done, total: told.append(what))
+    assert found.out is None
+    assert found.written == ()
+    assert found.facts["clean accuracy"]["validation"]["before"] == found.facts["clean accuracy"]["validation"]["after"]
+    assert told[1].startswith("clean accuracy ")
+    assert told.index("repairing with none") < told.index("measuring the repaired net")
+    out = tmp_path / "new" / "out"
+    assert repaired_with_nothing(own, out=out).out == out
+    assert report_of(out) == json.loads(json.dumps(found.facts))
+
+
+def test_images_with_the_trigger_in_one_folder(own: Own, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, x in enumerate(own.carriers.x[:20]):
+        Image.fromarray(x.permute(1, 2, 0).numpy()).save(flat / f"{i}.png")
+    found = repaired_with_nothing(own, triggered=flat).facts["triggered"]
+    assert found["target"] == "3"
+    assert found["images"] == 20
+    assert found["sent to target"]["before"] == found["sent to target"]["after"] > 0.8
+    clean = write_tree(tmp_path / "clean", own.images[:6])
+    assert "the trigger has no effect" in repaired_with_nothing(own, triggered=clean).facts["triggered"]["note"]
+
+
+def test_the_net_is_found_from_the_weights(own: Own) -> None:
+    found = repair_checkpoint(own.checkpoint, "auto", own.data, defense="none", normalise=own.normalise, recipe=Recipe(crop=1))
+    assert found.facts["net"] == {"name": "smallnet", "settings": ["width=6"]}
+
+
+def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shifted = ["--normalise", "2,2,2,0.2,0.2,0.2"]
+    assert main([*own.arguments("detect", "--exit-code"), *shifted]) == 3
+    captured = capsys.readouterr()
+    assert captured.out.startswith("undecided: the net is right on ")
+    assert re.search(r"With --normalise \S+ it is right on [89]", captured.out)
+    assert "judging" not in captured.err
+    assert main([*own.arguments("purify", "--out", str(tmp_path / "out")), *shifted]) == 2
+    assert "Nothing was repaired; --anyway goes on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*own.arguments("purify", "--out", str(tmp_path / "out"), "--defense", "none", "--anyway"), *shifted]) == 0
+    assert "warning: the net is right on " in capsys.readouterr().out
+
+
+def judged(own: Own, **more: Any) -> DetectReport:
+    settings = ["draws=3", "images=8", "steps=2", "level_steps=2", *more.pop("settings", ())]
+    how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
+    return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
+
+
+def test_the_verdict_says_what_it_rests_on(own: Own) -> None:
+    found = judged(own)
+    assert found.word == found.facts["verdict"] == "uncalibrated"
+    low, high = found.facts["spread"]
+    scores = found.facts["report"]["scores"]
+    assert len(scores) == 3
+    assert (low, high) == (min(scores), max(scores))
+    assert low < high
+    between = judged(own, settings=[f"threshold={(low + high) / 2}"])
+    assert "both sides of the threshold" in between.reason
+    assert between.word in ("backdoored", "no backdoor found")
+    assert judged(own, settings=["threshold=1000"]).word == "no backdoor found"
+    assert judged(own, settings=["threshold=-1000"]).reason == "all draws agree"
+
+
+def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "images=8", "steps=2", "level_steps=2"]
+    assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 1
+    assert main(own.arguments("detect", *quick, "threshold=1000.0")) == 0
+    assert not capsys.readouterr().err
+    assert main(own.arguments("detect", *quick)) == 3
+    assert capsys.readouterr().out.startswith("uncalibrated: score")
+
+
+def test_purify_prints_json_and_nothing_else(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(own.arguments("purify", "--out", str(tmp_path / "out"), "--json", "--defense", "none")) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == report_of(tmp_path / "out")
+    assert "... repairing with none" in captured.err
+
+
+def test_a_full_disk_loses_no_repair(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder that was asked for takes nothing any more, once the repair is done."""
+    real = os.fsync
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+
+    def full(handle: int) -> None:
+        if Path(f"/proc/self/fd/{handle}").readlink().is_relative_to(out):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(own.arguments("purify", "--out", str(out), "--defense", "none")) == 1
+    captured = capsys.readouterr()
+    (place,) = other.iterdir()
+    assert f"{out} could not be written to; all is in {place}" in captured.err
+    assert sorted(p.name for p in place.iterdir()) == ["repaired.pt", "repaired.safetensors", "report.json"]
+    monkeypatch.setattr(os, "fsync", lambda handle: full_everywhere())
+    assert main(own.arguments("purify", "--out", str(out), "--defense", "none")) == 2
+    assert "could be written neither to" in capsys.readouterr().err
+
+
+def full_everywhere() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_too_little_room_is_said_before_the_work(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    assert main(own.arguments("purify", "--out", str(tmp_path / "out"))) == 2
+    assert "make room, or choose another folder" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------------------- errors
@@ -267,7 +419,7 @@ def odd_device(own: Own, folder: Path) -> list[str]:
 Case = Callable[[Own, Path], list[str]]
 CASES: list[tuple[Case, str]] = [
     (no_checkpoint, "none.pt"),
-    (of_another_net, "these weights are of another net"),
+    (of_another_net, "not of the net 'smallnet'; they fit --net smallnet --net-settings width=6"),
     (unknown_net, "no net is called 'smalnet'. Did you mean 'smallnet'?"),
     (unknown_setting, "unknown key 'wide'. Did you mean 'width'?"),
     (no_setting, "'width' is no setting; write key=value"),
@@ -293,7 +445,7 @@ def test_a_mistake_is_one_message_and_writes_nothing(
     assert main(own.arguments(verb, *words, *case(own, tmp_path))) == 2
     captured = capsys.readouterr()
     assert message in captured.err
-    assert captured.err.startswith("mnp-bench: ")
+    assert "\nmnp-bench: " in f"\n{captured.err}"
     assert not captured.out
     assert not out.exists()
 
@@ -309,6 +461,10 @@ def test_mistakes_of_the_method_and_of_the_output(own: Own, tmp_path: Path, caps
         (["--out", str(tmp_path / "file" / "out")], "cannot write to"),
         (["--test", str(tmp_path / "other")], "does not hold the same class folders"),
         (["--test", str(tmp_path / "none")], "no folder"),
+        (["--triggered", str(tmp_path / "none")], "no folder"),
+        (["--triggered", str(tmp_path / "other")], "holds the folder 'eleven', which is no class of --data"),
+        (["--triggered", str(tmp_path)], "holds files beside folders"),
+        (["--triggered", str(tmp_path / "other" / "eleven")], "is empty"),
     ):
         assert main(own.arguments("purify", "--out", str(tmp_path / "out"), *words)) == 2
         assert message in capsys.readouterr().err
@@ -328,9 +484,7 @@ def test_a_missing_library_is_said_before_the_work(
 def test_the_size_of_pictures_that_are_not_square_is_asked_for(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        Image.new("RGB", (9, 12)).save(tmp_path / name / "1.png")
+        for i in range(2):
+            Image.new("RGB", (9, 12)).save(tmp_path / name / f"{i}.png")
     with pytest.raises(UserError, match="9x12 pixels; give the side"):
-        own_model.load(
-            checkpoint=tmp_path / "x.pt", net="smallnet", net_settings=(), data=tmp_path, size=None, normalise="none",
-            device=torch.device("cpu"),
-        )  # fmt: skip
+        repair_checkpoint(tmp_path / "x.pt", "smallnet", tmp_path)

@@ -15,7 +15,10 @@ from mnp_plugin.benchmark.plan import in_order, plan
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, load_suite, parse_suite
+from mnp_plugin.contracts import Images, concat
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.data.digits import Digits
+from mnp_plugin.data.split import CleanBudget, make_split, redivided
 
 ROOT = Path(__file__).parents[2]
 TEXT = """
@@ -90,6 +93,35 @@ def test_an_asset_is_shared_by_victims_that_differ_in_the_attack_alone() -> None
     two = TEXT.replace("{name: lc, target: 2}", "{name: lc, target: 2}, {name: lc, label: other, target: 3}")
     robust = {job for job in plan(parse_suite(two, "x", "x")) if isinstance(job, AssetJob) and job.name == "robust net"}
     assert len(robust) == 1
+
+
+def test_a_first_draw_is_the_cell_itself_and_others_differ(suite: Suite) -> None:
+    more = parse_suite(TEXT.replace("epochs: 2}", "epochs: 2, draws: 3}"), "x", "x")
+    cells = [c for c in more.cells() if c.victim.attack.label == "badnets"]
+    assert [(c.defense.label, c.draw) for c in cells] == [("none", 0), ("ft", 0), ("ft", 1), ("ft", 2)]
+    assert [c.fingerprint for c in cells[:2]] == [c.fingerprint for c in suite.cells()][:2]
+    assert len({c.fingerprint for c in cells}) == 4
+    assert len([job for job in plan(more) if job.kind == "victims"]) == 6, "all draws are of one victim"
+    assert [c.draw for c in parse_suite(TEXT + "draws: 2\n", "x", "x").cells()] == [0, 0, 1] * 5
+    for wrong in ("draws: 0\n", "draws: many\n"):
+        with pytest.raises(UserError, match="draws: must be a whole number from 1"):
+            parse_suite(TEXT + wrong, "x", "x")
+
+
+def test_a_draw_divides_the_same_budget_otherwise() -> None:
+    data = Digits().load(Path("unused"))
+    split = make_split(data, CleanBudget(images=60), 1)
+    first, again, other = (redivided(split, 0.2, seed) for seed in (3, 3, 4))
+
+    def content(images: Images) -> list[bytes]:
+        return sorted(x.numpy().tobytes() for x in images.x)
+
+    assert torch.equal(first.clean.x, again.clean.x)
+    assert content(first.validation) != content(other.validation)
+    for drawn in (first, other):
+        assert (len(drawn.clean), len(drawn.validation)) == (len(split.clean), len(split.validation))
+        assert content(concat([drawn.clean, drawn.validation])) == content(concat([split.clean, split.validation]))
+        assert drawn.train is split.train
 
 
 def test_seeds_are_chosen_among_those_of_the_suite(tmp_path: Path) -> None:

@@ -69,6 +69,37 @@ def test_a_damaged_victim_counts_as_absent_and_can_be_made_again(store: Store, s
     saved(store, victim)
 
 
+def test_a_victim_with_one_changed_weight_is_damaged(store: Store, suite: Suite) -> None:
+    victim = suite.victims[0]
+    path = saved(store, victim)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert store.load_victim(victim) is None
+    assert not path.exists()
+
+
+def test_a_victim_of_an_older_version_is_read(store: Store, suite: Suite) -> None:
+    """Its file has no checksum."""
+    victim = suite.victims[0]
+    weight = torch.rand(2, 3)
+    meta = {"spec": json.dumps(victim.plain()), "facts": json.dumps({"seconds": 2.5})}
+    path = store.path("victims", victim.fingerprint)
+    path.parent.mkdir()
+    path.write_bytes(save({"model.a": weight, "state.b": weight + 1}, metadata=meta))
+    found = store.load_victim(victim)
+    assert found is not None
+    assert torch.equal(found[0]["a"], weight)
+    assert torch.equal(found[1]["b"], weight + 1)
+    assert found[2] == {"seconds": 2.5}
+
+
+def test_a_file_that_holds_another_victim_counts_as_absent(store: Store, suite: Suite) -> None:
+    path = saved(store, suite.victims[0])
+    path.rename(store.path("victims", suite.victims[1].fingerprint))
+    assert store.load_victim(suite.victims[1]) is None
+
+
 def record(suite: Suite, index: int = 0) -> Record:
     cell = list(suite.cells())[index]
     return Record(

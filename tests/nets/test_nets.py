@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import ImageData, Images, Net
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.nets import build_net, with_normalisation
+from mnp_plugin.nets.convnext import SmallConvNeXt
 from mnp_plugin.nets.resnet import PreActResNet18, ResNet18, ResNet18Stem7
 from mnp_plugin.nets.small import SmallNet
-from mnp_plugin.nets.torchvision_nets import VGG19BN, MobileNetV3Large, TorchvisionNet
+from mnp_plugin.nets.torchvision_nets import VGG19, VGG19BN, MobileNetV3Large, TorchvisionNet
+from mnp_plugin.nets.vit import SmallViT
 
 RGB32 = (3, 32, 32)
 
@@ -259,3 +261,61 @@ def test_resnet18_with_the_7x7_stem_computes_as_torchvision_does() -> None:
     x = torch.rand(2, 3, 144, 144, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+
+
+# ------------------------------------------------------------------------------------------- nets without batch normalisation
+
+
+@pytest.mark.parametrize("net", [SmallConvNeXt(width=4, depth=1), SmallViT(width=8, depth=1, heads=2)], ids=lambda n: n.name)
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_small_nets_without_batch_normalisation_take_grey_and_colour(net: Net, size: int, channels: int) -> None:
+    model = net.build(7, (channels, size, size))
+    assert model.training
+    assert not norms(model)
+    with torch.no_grad():
+        out = model.eval()(torch.rand(2, channels, size, size))
+    assert out.shape == (2, 7)
+    assert out.dtype == torch.float32
+
+
+def test_convnext_has_torchvisions_names_and_its_own_sizes() -> None:
+    model = SmallConvNeXt(width=8, depth=2).build(10, RGB32)
+    widths = {name: tuple(p.shape) for name, p in model.named_parameters() if name.endswith("layer_scale")}
+    assert widths == {f"features.{2 * i + 1}.{j}.layer_scale": (8 * 2**i, 1, 1) for i in range(3) for j in range(2)}
+    with torch.device("meta"):
+        theirs = set(torchvision.models.convnext_tiny().state_dict())
+    assert {key for key in model.state_dict() if not key.startswith("features.5")} <= theirs
+    assert model.get_parameter("features.0.0.weight").shape == (8, 3, 2, 2)
+    assert all(bool((p == 1).all()) for name, p in model.named_parameters() if name.endswith("layer_scale"))
+
+
+def test_convnext_says_how_large_images_must_be() -> None:
+    with pytest.raises(UserError, match="patches of 4 needs images of at least 16x16 pixels, not 15x16"):
+        SmallConvNeXt(patch=4).build(10, (3, 15, 16))
+
+
+def test_vit_has_torchvisions_names_and_its_own_sizes() -> None:
+    model = SmallViT(width=8, depth=3, heads=2).build(10, RGB32)
+    ends = {name.split("encoder_layer_")[-1] for name in model.state_dict()}
+    assert {f"{i}.mlp.0.weight" for i in range(3)} <= ends
+    assert "3.mlp.0.weight" not in ends
+    assert model.get_parameter("encoder.pos_embedding").shape == (1, 65, 8)
+    assert model.get_parameter("encoder.layers.encoder_layer_0.mlp.0.weight").shape == (16, 8)
+    with torch.device("meta"):
+        assert set(model.state_dict()) <= set(torchvision.models.vit_b_32().state_dict())
+
+
+def test_vit_says_which_images_and_sizes_do_not_fit() -> None:
+    for shape in ((3, 30, 30), (3, 32, 16)):
+        with pytest.raises(UserError, match=f"square images that patches of 4 pixels tile, not {shape[1]}x{shape[2]}"):
+            SmallViT().build(10, shape)
+    with pytest.raises(UserError, match=r"SmallViT.width must be divisible by heads \(3\), not 64"):
+        SmallViT(heads=3)
+
+
+def test_vgg19_is_vgg19_bn_without_the_normalisations() -> None:
+    with torch.device("meta"):
+        model, with_bn = VGG19().build(10, RGB32), VGG19BN().build(10, RGB32)
+    assert not norms(model)
+    assert parameters(model) == parameters(with_bn) - 2 * sum(m.num_features for m in norms(with_bn))

@@ -137,3 +137,27 @@ def test_an_attack_took_when_its_asr_reaches_the_gate() -> None:
 def test_records_need_no_torch() -> None:
     code = "import sys; sys.modules['torch'] = None; import mnp_plugin.report.records"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"seed": 3', '"seed": "3"', "'seed' must be a whole number from 0, not '3'"),
+        ('"gate": 0.8', '"gate": 80', "'gate' must be a fraction from 0 to 1, not 80"),
+        ('"acc": 0.25', '"acc": "x"', "'before.acc' must be a fraction from 0 to 1, not 'x'"),
+        ('"acc": 0.25', '"acc": NaN', "'before.acc' must be a fraction from 0 to 1, not nan"),
+        ('"acc": 0.25', '"acc": null', "'before.acc' is missing"),
+        ('"status": "ok"', '"status": "fine"', "'status' must be 'ok' or 'failed', not 'fine'"),
+        ('"seconds": 1.5', '"seconds": Infinity', "'seconds' must be a finite number from 0, not inf"),
+        ('"cell": "0123456789abcdef"', '"cell": "fedcba9876543210"', "it holds cell fedcba9876543210, not the one in its name"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_with_its_file(old: str, new: str, message: str) -> None:
+    record = replace(RECORD, cell="0123456789abcdef", seed=3, gate=0.8, seconds=1.5, before=Scores(acc=0.25))
+    text = to_json(record)
+    source = "records/badnets-none-s3-0123456789abcdef.json"
+    assert from_json(text, source) == record
+    assert old in text
+    with pytest.raises(UserError) as caught:
+        from_json(text.replace(old, new, 1), source)
+    assert str(caught.value) == f"{source}: {message}; delete it and run again"

@@ -43,7 +43,7 @@ class RepairJob(Job):
 
     @property
     def title(self) -> str:
-        return f"{self.cell.victim.title}: {self.cell.defense.label}"
+        return self.cell.title
 
     @cached_property
     def victim(self) -> VictimJob:

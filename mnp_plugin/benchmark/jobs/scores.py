@@ -81,6 +81,7 @@ class ScoreJob(Job):
             attack=cell.victim.attack.label,
             defense=cell.defense.label,
             seed=cell.victim.seed,
+            draw=cell.draw,
             poison_ratio=cell.victim.poison_ratio,
             clean_images=bench.split(cell.victim).budget_size,
             clean_source=cell.victim.budget.source,

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.environment import hardware, versions
 from mnp_plugin.benchmark.jobs.asset import AssetJob
 from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.partial import Partial
 from mnp_plugin.benchmark.stages import Victim
 from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
-from mnp_plugin.contracts import AttackContext, GivenVictim, Triggered
+from mnp_plugin.contracts import AttackContext, GivenVictim, MethodError, Triggered
 from mnp_plugin.evaluation import scores as metrics
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.report.records import Scores
@@ -106,10 +109,17 @@ class VictimJob(Job):
         partial = Partial(bench.store, spec)
         context = self.context(["victim", self.identity], inputs, bench)
         victim = stages.train_victim(spec, source.data, split, context, progress, partial)
+        if odd := [name for name, value in victim.model.state_dict().items() if not torch.isfinite(value).all()]:
+            raise MethodError(f"training ended in weights that are not finite ({odd[0]}); try a smaller learning rate")
         seconds = round(partial.seconds + time.perf_counter() - start, 2)
         triggered = stages.triggered_test(spec, victim.state, split, len(source.data.classes))
         before = stages.measure(victim.model, split.test, triggered)
-        facts: dict[str, Any] = {"before": vars(before), "victim_seconds": seconds}
+        facts: dict[str, Any] = {
+            "before": vars(before),
+            "victim_seconds": seconds,
+            "victim_hardware": hardware(bench.device, spec.recipe.precision),
+            "victim_versions": versions(),
+        }
         grid = None
         if triggered is not None:
             facts["asr_8bit"] = stages.asr_in_bytes(victim.model, triggered)
