@@ -456,8 +456,8 @@ def test_mistakes_of_the_method_and_of_the_output(own: Own, tmp_path: Path, caps
     (tmp_path / "other" / "eleven").mkdir()
     for words, message in (
         (["--defense", "mmp"], "no defense is called 'mmp'. Did you mean 'mnp'?"),
-        (["--settings", "drop=-1"], "drop must be >= 0"),
-        (["--settings", "drop=much"], "must be float"),
+        (["--settings", "agreement=0"], "agreement must be > 0"),
+        (["--settings", "agreement=much"], "must be float"),
         (["--out", str(tmp_path / "file" / "out")], "cannot write to"),
         (["--test", str(tmp_path / "other")], "does not hold the same class folders"),
         (["--test", str(tmp_path / "none")], "no folder"),

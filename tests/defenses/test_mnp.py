@@ -31,6 +31,11 @@ def repaired(patient: Callable[..., Any]) -> Any:
     return patient("mnp", restore_steps=60, probes=2)
 
 
+@pytest.fixture(scope="module")
+def brief(patient: Callable[..., Any]) -> Any:
+    return patient("mnp", **BRIEF)
+
+
 def norms(model: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and shift of every channel, in the order of the neurons."""
     layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -42,17 +47,6 @@ def test_the_backdoor_goes_and_the_task_stays(repaired: Any) -> None:
     assert repaired.after.asr < 0.1
     assert repaired.after.acc > repaired.before.acc - 0.02
     assert repaired.after.ra > 0.85
-
-
-def test_the_repair_lasts_when_statistics_are_taken_anew(patient: Any, repaired: Any) -> None:
-    for m in repaired.result.model.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            m.reset_running_stats()
-            m.momentum = None
-    repaired.result.model.train()
-    with torch.no_grad():
-        repaired.result.model(patient.split.clean.pixels())
-    assert patient.measure(repaired.result.model).asr < 0.15
 
 
 def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
@@ -75,8 +69,8 @@ def test_details_tell_of_every_neuron(repaired: Any) -> None:
     assert details["pruned"].nonzero().flatten().tolist() == sorted(gone.tolist())
 
 
-def test_pruned_neurons_are_silent_and_their_filters_empty(patient: Callable[..., Any]) -> None:
-    result = patient("mnp", **BRIEF).result
+def test_pruned_neurons_are_silent_and_their_filters_empty(brief: Any) -> None:
+    result = brief.result
     scale, shift = norms(result.model)
     gone = result.details["pruned"].bool()
     assert gone.any()
@@ -96,13 +90,15 @@ def test_pruning_alone_trains_nothing(patient: Any) -> None:
 
 
 def test_less_agreement_never_prunes_less(patient: Callable[..., Any]) -> None:
-    counts = [patient("mnp-prune", **BRIEF, agreement=share).result.report["pruned"] for share in (1.0, 0.9, 0.6)]
-    assert counts == sorted(counts)
-    assert counts[0] < counts[-1]
+    counts = [patient("mnp-prune", **BRIEF, agreement=share).result.report["pruned"] for share in (1.0, 0.6)]
+    assert counts[0] < counts[1]
 
 
-def test_it_is_the_same_each_time(patient: Callable[..., Any]) -> None:
-    assert torch.equal(patient("mnp", **BRIEF).weights, patient("mnp", **BRIEF).weights)
+def test_it_is_the_same_each_time_and_leaves_the_victim_alone(patient: Any, brief: Any) -> None:
+    images: Images = patient.split.test
+    before = logits(patient.victim.model, images.x[:50])
+    assert torch.equal(patient("mnp", **BRIEF).weights, brief.weights)
+    assert torch.equal(before, logits(patient.victim.model, images.x[:50]))
 
 
 @pytest.mark.parametrize(
@@ -118,8 +114,8 @@ def test_it_is_the_same_each_time(patient: Callable[..., Any]) -> None:
     ],
     ids=lambda switch: "-".join(map(str, next(iter(switch.items())))),
 )
-def test_each_objective_acts(patient: Callable[..., Any], switch: dict[str, Any]) -> None:
-    assert not torch.equal(patient("mnp", **BRIEF).weights, patient("mnp", **BRIEF, **switch).weights)
+def test_each_objective_acts(patient: Callable[..., Any], brief: Any, switch: dict[str, Any]) -> None:
+    assert not torch.equal(patient("mnp", **BRIEF, **switch).weights, brief.weights)
 
 
 def test_one_image_of_each_class_is_a_budget(patient: Any) -> None:
@@ -156,17 +152,9 @@ def test_the_probe_finds_where_two_nets_differ() -> None:
     assert found.delta[0, 0, 0, 0] == found.delta.max()
 
 
-def test_masks_below_a_half_are_those_pruned(patient: Any) -> None:
+def test_masks_below_a_half_are_those_pruned(patient: Any, brief: Any) -> None:
     method = defenses.get("mnp")(**BRIEF)
     view = patient.view()
     neurons = Neurons(view.model, view.clean[:1].pixels())
     masks = method.optimise_masks(view, neurons, patient.tools())
-    result = method.run(view, patient.tools())
-    assert torch.equal((masks < 0.5).long(), result.details["pruned"])
-
-
-def test_the_victim_stays_as_it_is(patient: Any) -> None:
-    images: Images = patient.split.test
-    before = logits(patient.victim.model, images.x[:50])
-    patient("mnp", **BRIEF)
-    assert torch.equal(before, logits(patient.victim.model, images.x[:50]))
+    assert torch.equal((masks < 0.5).long(), brief.result.details["pruned"])
