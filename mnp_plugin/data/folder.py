@@ -45,7 +45,8 @@ def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]
         found += [(f, index) for f in files]
         left_out += [f for f in inside if f.suffix.lower() not in IMG_EXTENSIONS]
     if left_out:
-        _log_once(f"{folder}: {len(left_out)} files or folders are left out, no images by their ending: {left_out[0]} ...")
+        what = "files or folders that are no images by their ending are left out"
+        _log_once(f"{folder}: {len(left_out)} {what}: {left_out[0]} ...")
     return found
 
 
