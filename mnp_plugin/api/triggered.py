@@ -38,9 +38,7 @@ def list_triggered(folder: Path, classes: tuple[str, ...]) -> TriggeredFiles:
     names = sorted(d.name for d in folder.iterdir() if d.is_dir() and not d.name.startswith("."))
     loose = any(f.is_file() and not f.name.startswith(".") for f in folder.iterdir())
     if names and loose:
-        raise UserError(
-            f"{folder} holds both files and folders; give images in folders named after their true classes, or all in one"
-        )
+        raise UserError(f"{folder} holds files beside folders; give <true class>/<image> only, or all images in one folder")
     if odd := [name for name in names if name not in classes]:
         raise UserError(f"{folder} holds the folder '{odd[0]}', which is no class of --data ({', '.join(classes[:5])} ...)")
     if not names and not loose:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable
 
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
+from mnp_plugin.benchmark.jobs.trial import TrialJob
+from mnp_plugin.benchmark.jobs.verdict import VerdictJob
 from mnp_plugin.benchmark.suite import Cell, Suite
+from mnp_plugin.evaluation.trials import TRIALS
 
 
 def score_jobs(suite: Suite, cells: Iterable[Cell]) -> list[ScoreJob]:
@@ -14,9 +17,31 @@ def score_jobs(suite: Suite, cells: Iterable[Cell]) -> list[ScoreJob]:
     return [ScoreJob(suite.name, suite.gate, cell) for cell in cells]
 
 
+def further_jobs(suite: Suite, cells: Iterable[Cell]) -> list[VerdictJob | TrialJob]:
+    """Verdicts on the victims of ``cells``, trials after their defenses; those that need the trigger only where it is known."""
+    cells = list(cells)
+    victims = {cell.victim.fingerprint: cell.victim for cell in cells}
+    verdicts = [VerdictJob(suite.name, victim, entry) for victim in victims.values() for entry in suite.detectors]
+    trials = [
+        TrialJob(suite.name, cell, name)
+        for cell in cells
+        for name in suite.trials
+        if not TRIALS[name].triggered or cell.victim.trigger is not None
+    ]
+    return [*verdicts, *trials]
+
+
+def further_records(suite: Suite) -> dict[str, list[str]]:
+    """Names of the records of all :func:`further_jobs` of a suite, by kind."""
+    names: dict[str, list[str]] = {}
+    for job in further_jobs(suite, suite.cells()):
+        names.setdefault(job.kind, []).append(job.file_name)
+    return names
+
+
 def plan(suite: Suite) -> list[Job]:
     """Every job of a suite, each once and after all that it needs; victim by victim."""
-    return in_order(score_jobs(suite, suite.cells()))
+    return in_order([*score_jobs(suite, suite.cells()), *further_jobs(suite, suite.cells())])
 
 
 def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: False) -> list[Job]:

@@ -15,7 +15,7 @@ from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
 from mnp_plugin.benchmark.observer import Observer, Silent
-from mnp_plugin.benchmark.plan import in_order, score_jobs
+from mnp_plugin.benchmark.plan import further_jobs, further_records, in_order, score_jobs
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.contracts import AttackContext
@@ -100,17 +100,21 @@ class Runner:
             for entry in self.suite.defenses:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
+            for detector in self.suite.detectors:
+                if reason := detector.component.objection(model):
+                    raise UserError(f"detector '{detector.label}' cannot judge the net '{victim.net.label}': {reason}")
 
     def run(self, engine: Engine = inline) -> Summary:
         """Run every pending cell; a failing one becomes a record with its reason and stops nothing else."""
         goals = self.pending()
         summary = Summary(skipped=len(self.cells) - len(goals))
         self.observer.plan(len(self.cells), summary.skipped)
-        if goals:
+        further = [job for job in further_jobs(self.suite, self.cells) if job.load(self.store) is None]
+        if goals or further:
             self.observer.busy("checking data and nets")
             self.check()
-        self.store.save_plan(self.suite)
-        for done in engine(self.bench, self.jobs(goals)):
+        self.store.save_plan(self.suite, further_records(self.suite))
+        for done in engine(self.bench, self.jobs([*goals, *further])):
             if done.record is not None:
                 summary.ran += 1
                 summary.failed += [done.record] if done.record.status == "failed" else []

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import platformdirs
@@ -166,15 +167,27 @@ class Store:
         """Save the record of a cell."""
         write_atomic(self._record_path(suite, cell), to_json(record).encode())
 
-    def save_plan(self, suite: Suite) -> None:
-        """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends."""
+    def read(self, suite: str, kind: str, name: str) -> tuple[str, str] | None:
+        """(text, path) of ``results/<suite>/<kind>/<name>``, or None."""
+        path = self.suite_folder(suite) / kind / name
+        return (path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else None
+
+    def write(self, suite: str, kind: str, name: str, text: str) -> None:
+        """Write what :meth:`read` reads."""
+        write_atomic(self.suite_folder(suite) / kind / name, text.encode())
+
+    def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
+
+        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``).
+        """
         cells = list(suite.cells())
         plan = {
             "suite": suite.name,
             "gate": suite.gate.asr,
             "records": [cell.file_name for cell in cells],
             "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
-        }
+        } | {kind: list(names) for kind, names in further.items() if names}
         write_atomic(self.suite_folder(suite.name) / "suite.json", (json.dumps(plan, indent=1) + "\n").encode())
 
 

@@ -18,12 +18,14 @@ from mnp_plugin.contracts import (
     Defense,
     GivenVictim,
     ImageData,
+    ModelDetector,
     Net,
     Recipe,
     VictimOffer,
     attacks,
     datasets,
     defenses,
+    detectors,
     nets,
     param,
     victim_sources,
@@ -33,6 +35,7 @@ from mnp_plugin.core.errors import UserError, did_you_mean
 from mnp_plugin.core.params import Document
 from mnp_plugin.core.registry import Registry
 from mnp_plugin.data.split import CleanBudget
+from mnp_plugin.evaluation.trials import TRIALS
 from mnp_plugin.nets import build_net
 
 K = TypeVar("K", bound=Component)
@@ -125,6 +128,11 @@ class VictimSpec:
         """The assets that the attack requires, each with the victim whose data, net, recipe and seed it has."""
         return tuple((self, asset) for asset in self.attack.component.requires().assets)
 
+    @property
+    def trigger(self) -> Attack | None:
+        """What puts its trigger on images that carry none; None where there is no trigger."""
+        return self.attack.component if self.attack.component.has_trigger else None
+
     def load(self, cache: Path, loaded: dict[str, ImageData]) -> Source:
         """Its data, from ``loaded`` if they are there, and its net."""
         key, net = str(self.dataset.plain()), self.net.component
@@ -196,6 +204,8 @@ class GivenSpec:
     kept: ClassVar[bool] = False
     """It lies where it came from, and is measured where it is needed."""
     clean_twin: ClassVar[None] = None
+    trigger: ClassVar[Attack | None] = None
+    """Its triggered test images are all that is given of its trigger."""
     assets: ClassVar[tuple[tuple[VictimSpec, Asset], ...]] = ()
 
     @property
@@ -257,6 +267,8 @@ class Suite:
     defenses: tuple[Entry[Defense], ...]
     draws: Mapping[str, int] = field(default_factory=dict)
     """How often each defense is run on a victim, by its label; once where nothing is said."""
+    detectors: tuple[Entry[ModelDetector], ...] = ()
+    trials: tuple[str, ...] = ()
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, victim by victim."""
@@ -269,7 +281,21 @@ class Suite:
 RESERVED = ("clean", "none")
 """Labels that tables give a meaning to: the unattacked model and the row without a defense."""
 
-KEYS = ("suite", "dataset", "net", "recipe", "clean_budget", "gate", "seeds", "attacks", "victims", "defenses", "draws")
+KEYS = (
+    "suite",
+    "dataset",
+    "net",
+    "recipe",
+    "clean_budget",
+    "gate",
+    "seeds",
+    "attacks",
+    "victims",
+    "defenses",
+    "detectors",
+    "trials",
+    "draws",
+)
 REQUIRED = ("dataset", "net", "clean_budget", "attacks", "defenses")
 REQUIRED_OF_GIVEN = ("clean_budget", "defenses")
 """What a suite needs that trains nothing and takes all its ``victims`` from elsewhere."""
@@ -327,7 +353,15 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
         victims += _given(document, taken, seeds, recipe, budget)
     columns = _entries(document, "defenses", defenses, also=("draws",))
     draws = {entry.label: _draws(document, i, entry.label) for i, entry in enumerate(columns)}
-    return Suite(name=name, gate=gate, victims=tuple(victims), defenses=columns, draws=draws)
+    return Suite(
+        name=name,
+        gate=gate,
+        victims=tuple(victims),
+        defenses=columns,
+        draws=draws,
+        detectors=_detectors(document),
+        trials=_trials(document),
+    )
 
 
 def _draws(document: Document, index: int, label: str) -> int:
@@ -341,6 +375,29 @@ def _draws(document: Document, index: int, label: str) -> int:
     if label == "none" and own and draws > 1:
         raise document.error(path, "without a defense every draw is the same; leave 'draws' out here")
     return 1 if label == "none" else draws
+
+
+def _detectors(document: Document) -> tuple[Entry[ModelDetector], ...]:
+    found: list[Entry[ModelDetector]] = []
+    for i, entry in enumerate(_entries(document, "detectors", detectors) if "detectors" in document.data else ()):
+        if not isinstance(entry.component, ModelDetector):
+            raise document.error(("detectors", i), f"'{entry.label}' judges images; a suite runs detectors of nets")
+        found.append(Entry(entry.label, entry.component))
+    return tuple(found)
+
+
+def _trials(document: Document) -> tuple[str, ...]:
+    asked = document.data.get("trials", [])
+    if asked == "all":
+        return tuple(TRIALS)
+    if not isinstance(asked, list) or any(not isinstance(name, str) for name in asked):
+        raise document.error(("trials",), f"must be 'all' or a list such as [{', '.join(TRIALS)}], not {asked!r}")
+    for i, name in enumerate(asked):
+        if name not in TRIALS:
+            raise document.error(("trials", i), f"no trial is called '{name}'.{did_you_mean(name, TRIALS)}")
+        if name in asked[:i]:
+            raise document.error(("trials", i), f"'{name}' stands twice; remove one")
+    return tuple(asked)
 
 
 def _given(document: Document, taken: set[str], seeds: list[int], recipe: Recipe, budget: CleanBudget) -> list[GivenSpec]:

@@ -149,6 +149,7 @@ def builders(budget: Budget) -> dict[str, Any]:
         def made(values: Any = ()) -> Any:
             need(type(values) in (list, tuple), "it makes a set of something else than a list")
             budget.charge(64 * len(values))
+            budget.charge_hashes(sum(type(value) is tuple for value in values) + (make is frozenset))
             return make([as_key(value) for value in values])
 
         return made

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+MAX_HASHES = 4096
+"""Sizes, frozen sets and members of sets that are tuples, in one file."""
+
 
 class RefusedError(ValueError):
     """Why a file is not read; the door that was opened puts the file's name before it."""
@@ -15,6 +18,7 @@ class Budget:
     """Bytes that values may take together, so that a small file cannot claim its contents over and over."""
 
     left: int
+    hashes: int = MAX_HASHES
 
     def charge(self, size: int) -> None:
         """Take ``size`` bytes.
@@ -25,6 +29,16 @@ class Budget:
         self.left -= size
         if self.left < 0:
             raise RefusedError("its values claim far more bytes than the file has")
+
+    def charge_hashes(self, count: int) -> None:
+        """Take ``count`` values whose hashes a file can make collide, as keys or members, which costs quadratic time.
+
+        Raises:
+            RefusedError: there are more than any file needs.
+        """
+        self.hashes -= count
+        if self.hashes < 0:
+            raise RefusedError(f"it makes more than {MAX_HASHES} tuples and sets that may serve as keys")
 
 
 def shown(value: object) -> str:

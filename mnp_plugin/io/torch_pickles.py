@@ -101,7 +101,7 @@ class PickleReader:
             "torch._utils._rebuild_tensor_v2": self._tensor,
             "torch._utils._rebuild_tensor_v3": self._young_tensor,
             "torch._utils._rebuild_parameter": self._parameter,
-            "torch.Size": lambda shape: wholes(shape, "a torch.Size", 64),
+            "torch.Size": self._size,
         }
 
     def read(self, raw: bytes | mmap.mmap, start: int) -> tuple[Any, int]:
@@ -138,6 +138,10 @@ class PickleReader:
         made = Storage(key, kind, whole(identity[4], "the size of a torch storage"))
         self.storages[key] = made
         return made
+
+    def _size(self, shape: Any) -> tuple[int, ...]:
+        self.budget.charge_hashes(1)
+        return wholes(shape, "a torch.Size", 64)
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> Strided:
         need(type(storage) is Storage, "a tensor has no storage")

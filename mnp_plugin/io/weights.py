@@ -40,7 +40,7 @@ def find_state_dict(found: Any) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise RefusedError(f"there is no state dict in it, but a value of type {type(found).__name__}")
     tensors = [key for key, value in found.items() if _is_tensor(value)]
-    others = [key for key in found if key not in set(tensors)]
+    others = [key for key, value in found.items() if not _is_tensor(value)]
     if tensors and not others and all(type(key) is str for key in tensors):
         return found
     if tensors:

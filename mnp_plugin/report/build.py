@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.report.detection import detection, detection_lines
+from mnp_plugin.report.detection import to_csv as detection_csv
 from mnp_plugin.report.leaderboard import leaderboard, read_plan, read_records, to_csv, to_markdown
 from mnp_plugin.report.published import beside, read_published
+from mnp_plugin.report.trials import read_trials, trial_lines, with_trials
+from mnp_plugin.report.verdicts import read_verdicts
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,21 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     """
     theirs = None if published is None else read_published(published)
     records, left_out = read_records(folder)
-    table = leaderboard(records)
     plan = read_plan(folder)
+    trials = read_trials(folder, plan.trials) if plan is not None else []
+    table = with_trials(leaderboard(records), records, trials)
     planned = len(records) if plan is None else len(plan.records)
     notice = f"Unfinished: {len(records)} of {planned} planned cells have a record." if len(records) < planned else ""
     built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), left_out)
     write_atomic(built.csv, to_csv(table).encode())
     text = to_markdown(table, f"Leaderboard: {folder.name}", notice)
+    if further := trial_lines(table):
+        text += "\n" + "\n".join(further)
+    verdicts = read_verdicts(folder, plan.verdicts) if plan is not None else []
+    if plan is not None and verdicts:
+        found = detection(verdicts, plan.gate or 0.0)
+        write_atomic(folder / "detection.csv", detection_csv(found).encode())
+        text += "\n" + "\n".join(detection_lines(found))
     if theirs is not None:
         text += "\n" + "\n".join(beside(table, theirs))
     write_atomic(built.md, text.encode())

@@ -42,6 +42,10 @@ class Plan:
     gate: float | None = None
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By file name: ``dataset`` and ``net`` as they are called now."""
+    verdicts: tuple[str, ...] = ()
+    """Names of the files of its verdicts."""
+    trials: tuple[str, ...] = ()
+    """Names of the files of its trials after the defense."""
 
     def applied(self, record: Record, name: str) -> Record:
         """``record`` with the gate and the labels of the suite as it stands."""
@@ -64,7 +68,13 @@ def read_plan(folder: Path) -> Plan | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         gate = found.get("gate")
         labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
-        return Plan(records=tuple(map(str, found["records"])), gate=None if gate is None else float(gate), labels=labels)
+        return Plan(
+            records=tuple(map(str, found["records"])),
+            gate=None if gate is None else float(gate),
+            labels=labels,
+            verdicts=tuple(map(str, found.get("verdicts", ()))),
+            trials=tuple(map(str, found.get("trials", ()))),
+        )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path} is damaged; delete it or run the suite again") from None
 

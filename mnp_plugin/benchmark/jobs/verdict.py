@@ -1,0 +1,130 @@
+"""A verdict: one detector on one victim as it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.environment import hardware, versions
+from mnp_plugin.benchmark.jobs.job import Inputs, Job
+from mnp_plugin.benchmark.jobs.victim import VictimJob
+from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.suite import AnyVictim, Entry
+from mnp_plugin.contracts import DefenderView, DefenseContext, ModelDetector, Triggered
+from mnp_plugin.core.params import fingerprint
+from mnp_plugin.report.verdicts import VerdictRecord, from_json, to_json
+
+if TYPE_CHECKING:
+    from mnp_plugin.benchmark.bench import Bench
+
+
+@dataclass(frozen=True, eq=False)
+class VerdictJob(Job):
+    """The detector sees what a defense would: net and clean budget. One that failed is tried again by the next run."""
+
+    suite: str
+    subject: AnyVictim
+    detector: Entry[ModelDetector]
+    kind = "verdicts"
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        return {**self.subject.plain(), "detector": self.detector.plain()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.identity)
+
+    @property
+    def title(self) -> str:
+        return f"{self.subject.title}: detector {self.detector.label}"
+
+    @property
+    def file_name(self) -> str:
+        """Name of its record."""
+        return f"{self.subject.attack.label}-{self.detector.label}-s{self.subject.seed}-{self.fingerprint}.json"
+
+    @cached_property
+    def victim(self) -> VictimJob:
+        """The net it judges."""
+        return VictimJob(self.subject)
+
+    @cached_property
+    def needs(self) -> tuple[Job, ...]:
+        return (self.victim,)
+
+    def make(self, inputs: Inputs, bench: Bench) -> Kept:
+        bench.busy(self.title)
+        measured, split = bench.opened(self.victim, inputs[self.victim]), bench.split(self.subject)
+        context = DefenseContext(
+            device=bench.device,
+            generator=stages.stream(["verdict", self.identity], bench.device),
+            recipe=self.subject.recipe,
+            fresh_net=measured.victim.fresh_net,
+            busy=bench.busy_for(self.title),
+        )
+        classes = len(bench.source(self.subject).data.classes)
+        view = DefenderView(  # the detector is given a copy
+            model=measured.victim.model, clean=split.clean, validation=split.validation, num_classes=classes
+        )
+        with stages.Cost(bench.device) as cost:
+            found = self.detector.component.run(view, context)
+        report = dict(found.report)
+        json.dumps(report, allow_nan=False)  # a report that is not plain JSON is the detector's failure
+        return self._kept(
+            bench,
+            status="ok",
+            asr=measured.before.asr,
+            targets=_targets(measured.triggered, classes),
+            score=found.score,
+            per_class=list(found.per_class),
+            suspected=found.suspected,
+            threshold=found.threshold,
+            calibration=found.calibration,
+            verdict=found.backdoored,
+            clean_images=split.budget_size,
+            seconds=round(cost.seconds, 2),
+            peak_mb=round(cost.mib, 1),
+            report=report,
+        )
+
+    def failed(self, reason: str, bench: Bench) -> Kept:
+        return self._kept(bench, status="failed", reason=reason, clean_images=bench.split(self.subject).budget_size)
+
+    def _kept(self, bench: Bench, **facts: Any) -> Kept:
+        victim = self.subject
+        record = VerdictRecord(
+            id=self.fingerprint,
+            victim=victim.fingerprint,
+            suite=self.suite,
+            dataset=victim.dataset.label,
+            net=victim.net.label,
+            attack=victim.attack.label,
+            poison_ratio=victim.poison_ratio,
+            seed=victim.seed,
+            detector=self.detector.label,
+            clean_source=victim.budget.source,
+            spec=dict(self.identity),
+            versions=versions(),
+            hardware=hardware(bench.device, victim.recipe.precision),
+            **facts,
+        )
+        return Kept({}, {"verdict": record})
+
+    def load(self, store: Store) -> Kept | None:
+        found = store.read(self.suite, self.kind, self.file_name)
+        record = None if found is None else from_json(*found)
+        return Kept({}, {"verdict": record}) if record is not None and record.status == "ok" else None
+
+    def save(self, store: Store, kept: Kept) -> None:
+        store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["verdict"]))
+
+
+def _targets(triggered: Triggered | None, classes: int) -> list[int]:
+    """The classes that the attacker wants; none where that is every class."""
+    found = [] if triggered is None else sorted(set(triggered.y_attack.tolist()))
+    return found if len(found) < classes else []

@@ -1,0 +1,104 @@
+"""What detectors said about nets: one JSON per net and detector under ``results/<suite>/verdicts/``. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import Status
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRecord:
+    """One detector on one net, not repaired."""
+
+    id: str
+    """Fingerprint of the verdict; the file's name ends with it."""
+    victim: str
+    """Fingerprint of the net."""
+    suite: str
+    dataset: str
+    net: str
+    attack: str
+    """``clean`` is the net that was never attacked."""
+    poison_ratio: float | None
+    seed: int
+    detector: str
+    """Label of the detector in the suite."""
+    status: Status
+    reason: str = ""
+    """Why it failed, in one line; empty otherwise."""
+    asr: float | None = None
+    """ASR of the net, in [0, 1]: a net whose attack did not succeed is neither healthy nor attacked."""
+    targets: list[int] = field(default_factory=list)
+    """The attacker's true target classes; empty for a clean net and for all-to-all."""
+    score: float | None = None
+    """Grows with the suspicion."""
+    per_class: list[float] = field(default_factory=list)
+    """Evidence that each class is the target, in the order of the net's outputs; empty where the detector gives none."""
+    suspected: int | None = None
+    """The class it suspects to be the target."""
+    threshold: float | None = None
+    """Nets that score above it are called backdoored."""
+    calibration: str = ""
+    """On what the threshold was set."""
+    verdict: bool | None = None
+    """Whether the net is called backdoored; null without a threshold."""
+    clean_images: int = 0
+    """Size of the clean budget handed to the detector."""
+    clean_source: str = ""
+    """``held-out`` of the training set, or drawn from the ``training`` set."""
+    seconds: float | None = None
+    """Wall time of the detector."""
+    peak_mb: float | None = None
+    """Peak memory in MiB while it ran: of the device on CUDA, resident memory of the process on a CPU."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """The detector's own report."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """All that determines the verdict, every hyper-parameter written out."""
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+def to_json(record: VerdictRecord) -> str:
+    """Stable, human-readable JSON text."""
+    return json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def from_json(text: str, source: str) -> VerdictRecord:
+    """Read a record.
+
+    Raises:
+        UserError: not JSON, not a record of this schema, or a number that cannot be; names ``source``.
+    """
+    try:
+        plain = json.loads(text)
+        if plain["schema"] != SCHEMA:
+            raise ValueError(f"schema {plain['schema']!r}, this version reads {SCHEMA}")
+        record = VerdictRecord(**plain)
+        numbers = {"score": record.score, "threshold": record.threshold, "seconds": record.seconds, "asr": record.asr}
+        for name, value in numbers.items():
+            if value is None and not (name == "score" and record.status == "ok"):
+                continue
+            if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
+        if record.asr is not None and not 0 <= record.asr <= 1:
+            raise ValueError(f"asr must be from 0 to 1, not {record.asr!r}")
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise UserError(f"{source}: not a record of a verdict ({error}); delete it and run again") from None
+    return record
+
+
+def read_verdicts(folder: Path, planned: Collection[str]) -> list[VerdictRecord]:
+    """The verdicts among the files ``planned``, failed ones too, from ``folder`` (``results/<suite>``)."""
+    files = [file for file in sorted((folder / "verdicts").glob("*.json")) if file.name in planned]
+    return [from_json(file.read_text(encoding="utf-8", errors="replace"), str(file)) for file in files]

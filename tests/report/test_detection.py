@@ -1,0 +1,84 @@
+"""Figures of detectors, from verdicts alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.detection import auroc, detection, detection_lines, interval, to_csv, tpr_at
+from mnp_plugin.report.verdicts import VerdictRecord, from_json, read_verdicts, to_json
+
+HEALTHY, ATTACKED = [0.1, 0.3, 0.2, 0.5, 0.3], [0.3, 0.9, 0.6, 0.05]
+
+
+def verdict(attack: str, score: float | None, seed: int = 0, **more: Any) -> VerdictRecord:
+    plain: dict[str, Any] = {
+        "id": f"{attack}{seed}", "victim": "v", "suite": "s", "dataset": "digits", "net": "smallnet", "attack": attack,
+        "poison_ratio": None if attack == "clean" else 0.1, "seed": seed, "detector": "mnp", "status": "ok",
+        "score": score, "seconds": 2.0, "clean_images": 40, "asr": None if attack == "clean" else 0.99,
+        "targets": [] if attack == "clean" else [0],
+    }  # fmt: skip
+    return VerdictRecord(**(plain | more))
+
+
+def test_auroc_counts_pairs_and_ties_half() -> None:
+    assert auroc(HEALTHY, ATTACKED) == pytest.approx((3 + 5 + 5 + 0) / 20)  # what each attacked net scores above
+
+
+def test_the_interval_holds_the_estimate_and_needs_two_nets_of_each_kind() -> None:
+    found = interval(HEALTHY, ATTACKED)
+    assert found is not None
+    assert 0 <= found[0] < auroc(HEALTHY, ATTACKED) < found[1] <= 1
+    assert found == interval(HEALTHY, ATTACKED)
+    assert interval(HEALTHY[:1], ATTACKED) is None
+
+
+def test_with_few_healthy_nets_tpr_counts_what_scores_above_all_of_them() -> None:
+    assert tpr_at(HEALTHY, ATTACKED) == 0.5
+    assert tpr_at([i / 100 for i in range(100)], [0.945, 0.93, 0.96]) == pytest.approx(2 / 3)  # 5 of 100 may score above
+
+
+def test_nets_whose_attack_failed_count_neither_way() -> None:
+    records = [
+        verdict("clean", 0.1), verdict("clean", 0.2, 1),
+        verdict("badnets", 0.9, suspected=0, verdict=True), verdict("badnets", 0.8, 1, suspected=3, verdict=True),
+        verdict("sig", 0.0, asr=0.2), verdict("wanet", None, status="failed", reason="x"),
+    ]  # fmt: skip
+    table = detection(records, gate=0.8).set_index("attack")
+    assert list(table.index) == ["badnets", "sig", "wanet", "all"]
+    total = table.loc["all"]
+    assert (total["clean_nets"], total["attacked_nets"], total["auroc"], total["target_hit"]) == (2, 2, 1.0, 50.0)
+    assert total["flag"] == "failed 1 of 4 nets; attack-failed 1 of 3 nets"
+    assert table.loc["sig", "auroc"] != table.loc["sig", "auroc"]  # NaN: nothing to judge
+    assert "| digits, smallnet, 40 clean images | mnp | 2 | 2 | 1.00 [1.00, 1.00] | 100.0 | 50.0 | 2.0 |" in detection_lines(
+        detection(records, gate=0.8)
+    )
+    assert (
+        to_csv(detection(records, 0.8)).splitlines()[-1].startswith("digits,smallnet,40,mnp,all,2,2,1.0000,1.0000,1.0000,100.00")
+    )
+
+
+def test_a_suite_without_clean_nets_has_no_auroc() -> None:
+    table = detection([verdict("badnets", 0.9, suspected=0)], gate=0.8)
+    assert table["auroc"].isna().all()
+    assert set(table["target_hit"]) == {100.0}
+
+
+@pytest.mark.parametrize("change", [{"score": "x"}, {"score": True}, {"asr": 1.2}, {"schema": 2}, {"other": 1}])
+def test_a_damaged_verdict_is_refused_by_name(change: dict[str, Any]) -> None:
+    plain = json.loads(to_json(verdict("badnets", 0.9))) | change
+    with pytest.raises(UserError, match=r"here\.json: not a record of a verdict"):
+        from_json(json.dumps(plain), "here.json")
+
+
+def test_only_planned_verdicts_are_read(tmp_path: Path) -> None:
+    (tmp_path / "verdicts").mkdir()
+    one = verdict("badnets", 0.9)
+    for name, record in {"a.json": one, "b.json": replace(one, seed=1)}.items():
+        (tmp_path / "verdicts" / name).write_text(to_json(record))
+    assert read_verdicts(tmp_path, ["b.json"]) == [replace(one, seed=1)]
