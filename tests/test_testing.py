@@ -26,6 +26,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "ft": {"epochs": 2},
     "fp": {"epochs": 2, "step": 0.2},
     "nad": {"epochs": 1, "teacher_epochs": 1},
+    "mnp-prune": {"suppression_epochs": 2, "recover_epochs": 2, "steps": 2, "probes": 1},
     "mnp": {
         "suppression_epochs": 2,
         "recover_epochs": 2,
@@ -36,7 +37,6 @@ QUICK: dict[str, dict[str, Any]] = {
         "steps": 2,
     },
 }
-QUICK["mnp-prune"] = QUICK["mnp"]
 REGISTRIES = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.nets, contracts.datasets)
 NAMES = sorted({name for registry in REGISTRIES for name in registry.names()})
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Images, defenses
+from mnp_plugin.contracts import DefenseContext, Images, Recipe, defenses
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.probe import find_probe
@@ -127,28 +127,28 @@ def test_one_image_of_each_class_is_a_budget(patient: Any) -> None:
     assert patient.measure(result.model).acc > 0.7
 
 
+class Corner(nn.Module):
+    """Tells bright from dark images; with ``slope`` it also answers one bright corner pixel, as a backdoor would."""
+
+    def __init__(self, slope: float) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.mean((1, 2, 3))
+        return torch.stack([bright, 0.5 - bright, self.slope * (x[:, 0, 0, 0] - 0.2) - 6], 1)
+
+
 def test_the_probe_finds_where_two_nets_differ() -> None:
-    """Two nets that see brightness, of which the first alone also answers one corner pixel, as a backdoor would."""
-
-    class Corner(nn.Module):
-        def __init__(self, weight: float) -> None:
-            super().__init__()
-            self.weight = weight
-
-        def forward(self, x: Tensor) -> Tensor:
-            bright = x.mean((1, 2, 3))
-            return torch.stack([bright, 0.5 - bright, self.weight * (x[:, 0, 0, 0] - 0.3)], 1)
-
-    from mnp_plugin.contracts import Recipe, Tools
-
     generator = torch.Generator().manual_seed(1)
-    tools = Tools(device=torch.device("cpu"), generator=generator, recipe=Recipe(precision="float32"), fresh_net=nn.Identity)
+    recipe = Recipe(precision="float32")
+    context = DefenseContext(device=torch.device("cpu"), generator=generator, recipe=recipe, fresh_net=nn.Identity)
     x = torch.rand(20, 1, 6, 6, generator=generator) * 0.2 + 0.1
-    found = find_probe(Corner(50.0), Corner(0.0), x, tools, eps=0.2)
+    found = find_probe(Corner(30.0), Corner(0.0), x, context, eps=0.3)
     assert found.target == 2
-    assert found.rate > 0.9
-    assert found.pruned_rate < 0.1
-    assert float(found.delta.abs().max()) <= 0.2 + 1e-6
+    assert found.rate > 0.8
+    assert found.pruned_rate == 0
+    assert float(found.delta.abs().max()) <= 0.3 + 1e-6
     assert found.delta[0, 0, 0, 0] == found.delta.max()
 
 
