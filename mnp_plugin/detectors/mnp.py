@@ -49,6 +49,7 @@ class MNPDetector(ModelDetector):
     backdoors, which have no single target, are outside of it.
     """
 
+    version = 2
     paper = "ours, built on Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"
 
     draws: int = param(2, "repairs, each from another division of the clean budget", low=1)
@@ -60,7 +61,7 @@ class MNPDetector(ModelDetector):
     agreement: float = param(0.85, "share of the net's predictions that the repair leaves", above=0, high=1)
     mask_steps: int = param(60, "the repair's mask updates", low=1)
     statistic: Literal["log-probability", "rate", "anomaly"] = param("rate", "evidence that the score is made of")
-    threshold: float | None = param(None, "a net that scores above it is called backdoored; null: the calibrated one")
+    threshold: float | None = param(None, "a net that scores above it is called backdoored; null: no decision")
 
     def objection(self, model: nn.Module) -> str | None:
         return self._repair().objection(model)
@@ -138,9 +139,7 @@ class MNPDetector(ModelDetector):
         """(threshold, what it was calibrated on)."""
         if self.threshold is not None:
             return self.threshold, "threshold given by the user"
-        if self == type(self)():
-            return CALIBRATED, CALIBRATION
-        return None, "settings other than those of the calibration: no threshold holds for them"
+        return None, CALIBRATION
 
     def _repair(self) -> Defense:
         # By name: methods never import each other.
@@ -159,5 +158,8 @@ def anomaly(values: Tensor, least: float) -> Tensor:
     return centred / (1.4826 * centred.abs().median()).clamp(min=least)
 
 
-CALIBRATED: float | None = None
-CALIBRATION = "not calibrated: no threshold was measured with this version of the repair"
+CALIBRATION = (
+    "uncalibrated: the threshold measured for version 1 (results/detector_digits) does not hold for this one; compare the score "
+    "with those of nets that you know to be clean"
+)
+"""Why the detector gives a score and no yes or no."""
