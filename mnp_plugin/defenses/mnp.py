@@ -186,17 +186,17 @@ class MNP(Defense):
 
     def depth(
         self, victim: nn.Module, neurons: Neurons, order: Tensor, budget: Images, tools: Tools
-    ) -> tuple[int, list[tuple[int, float]]]:
+    ) -> tuple[int, list[list[float]]]:
         """(the most neurons that may go, [(pruned, agreement)]): steps of 15 %, ended by three misses in a row."""
         parts = [budget.pixels()]
         while sum(map(len, parts)) < 500:  # few images alone say little
             parts.append(random_crop_flip(budget.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator))
         x = torch.cat(parts)
         count, best, misses = 3, 0, 0
-        path: list[tuple[int, float]] = []
+        path: list[list[float]] = []
         while count < neurons.count and misses < 3:
             share = agreement(victim, pruned_copy(victim, neurons, order[:count]), x, tools)
-            path.append((count, round(share, 4)))
+            path.append([count, round(share, 4)])
             best, misses = (count, 0) if share >= self.agreement else (best, misses + 1)
             tools.busy("MNP: depth of pruning", len(path), 0)
             count = max(count + 1, round(count * 1.15))

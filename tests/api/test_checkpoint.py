@@ -282,7 +282,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 
 
 def judged(own: Own, **more: Any) -> DetectReport:
-    settings = ["draws=3", "images=8", "steps=2", "level_steps=2", *more.pop("settings", ())]
+    settings = ["draws=3", "images=8", "steps=2", "mask_steps=2", *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
     return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
 
@@ -303,7 +303,7 @@ def test_the_verdict_says_what_it_rests_on(own: Own) -> None:
 
 
 def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "images=8", "steps=2", "level_steps=2"]
+    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "images=8", "steps=2", "mask_steps=2"]
     assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 1
     assert main(own.arguments("detect", *quick, "threshold=1000.0")) == 0
     assert not capsys.readouterr().err

@@ -25,8 +25,7 @@ attacks: [clean, badnets]
 defenses: [none, {name: ft, epochs: 2}]
 """
 MORE = (
-    TEXT
-    + "detectors: [{name: mnp, label: w, draws: 1, images: 8, steps: 2, level_steps: 2}]\ntrials: [recalibrated, retuned50]\n"
+    TEXT + "detectors: [{name: mnp, label: w, draws: 1, images: 8, steps: 2, mask_steps: 2}]\ntrials: [recalibrated, retuned50]\n"
 )
 
 

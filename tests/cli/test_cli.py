@@ -319,7 +319,7 @@ def test_a_place_that_cannot_be_written_to(
     assert trainings == []
 
 
-@pytest.mark.parametrize("defense", ["anp", "mnp", "fp"])
+@pytest.mark.parametrize("defense", ["anp", "clp", "fp"])
 def test_a_defense_that_cannot_treat_the_net(
     fresh: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, defense: str
 ) -> None:

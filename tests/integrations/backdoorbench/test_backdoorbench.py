@@ -263,11 +263,11 @@ def test_a_mistake_on_the_command_line_is_one_message(
 
 def test_the_command_line_wins_over_the_yaml_file(tmp_path: Path) -> None:
     file = tmp_path / "mnp.yaml"
-    file.write_text("dataset: 'cifar10'\nratio: 0.05\nlevels: 7\nlr: 0.5\nnum_workers: 4\n")
-    words = ["--result_file", "x", "--yaml_path", str(file), "--dataset", "gtsrb", "--levels", "3", "--num_workers", "2"]
+    file.write_text("dataset: 'cifar10'\nratio: 0.05\nsteps: 7\nlr: 0.5\nnum_workers: 4\n")
+    words = ["--result_file", "x", "--yaml_path", str(file), "--dataset", "gtsrb", "--steps", "3", "--num_workers", "2"]
     options = read_options("mnp", words)
     assert (options["dataset"], options["ratio"], options["num_workers"]) == ("gtsrb", 0.05, 2)
-    assert (vars(options.method)["levels"], vars(options.method)["lr"]) == (3, 0.5)
+    assert (vars(options.method)["steps"], vars(options.method)["lr"]) == (3, 0.5)
     assert options.name == "mnp"
     assert read_options(None, [*words[:6], "--defense", "mnp"]).name == "mnp_plugin_mnp"
 
@@ -277,8 +277,8 @@ def test_the_command_line_wins_over_the_yaml_file(tmp_path: Path) -> None:
     [
         ("ratoi: 0.1\n", [], "unknown key 'ratoi'"),
         ("ratio: 2.0\n", [], "ratio must be above 0"),
-        ("levels: many\n", [], "'levels' must be int"),
-        ("", ["--levels", "0"], "levels must be >= 1"),
+        ("steps: many\n", [], "'steps' must be int"),
+        ("", ["--steps", "0"], "steps must be >= 1"),
         ("", ["--yaml_path", "none.yaml"], "no file none.yaml"),
     ],
 )
