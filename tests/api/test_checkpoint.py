@@ -130,7 +130,8 @@ def test_the_command_repairs_as_python_does(own: Own, purified: Path) -> None:
     result = purify(own.net(own.victim.state_dict()), own.images.x, own.images.y, settings=settings, recipe=recipe)
     weights = load_file(purified / "repaired.safetensors")
     assert all(torch.allclose(weights[key], value, atol=1e-5) for key, value in result.model.state_dict().items())
-    assert dict(result.report) == report_of(purified)["repair"]
+    assert json.loads(json.dumps(dict(result.report))) == report_of(purified)["repair"]
+    assert report_of(purified)["verdict"] == result.report["verdict"]
 
 
 def test_the_report_says_what_was_pruned(own: Own, purified: Path) -> None:
@@ -282,7 +283,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 
 
 def judged(own: Own, **more: Any) -> DetectReport:
-    settings = ["draws=3", "images=8", "steps=2", "level_steps=2", *more.pop("settings", ())]
+    settings = ["draws=3", "images=8", "steps=2", "mask_steps=2", *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
     return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
 
@@ -303,7 +304,7 @@ def test_the_verdict_says_what_it_rests_on(own: Own) -> None:
 
 
 def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "images=8", "steps=2", "level_steps=2"]
+    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "images=8", "steps=2", "mask_steps=2"]
     assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 1
     assert main(own.arguments("detect", *quick, "threshold=1000.0")) == 0
     assert not capsys.readouterr().err
