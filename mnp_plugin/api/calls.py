@@ -138,7 +138,8 @@ def detect(
 
     Returns:
         Score, evidence per class, suspected target, decision (``.backdoored``) and what that was calibrated on. A net that is
-        hardly right on the images is not decided on (``.backdoored`` is None), and the report says why under ``undecided``.
+        hardly right on the images is not decided on (``.backdoored`` is None) unless the threshold is the caller's own, and
+        the report says why under ``undecided``.
 
     Raises:
         UserError: images or labels that do not fit the model, an unknown detector or one of single images, settings out of
@@ -164,7 +165,9 @@ def detect(
         extra["missing_classes"] = missing
     if hardly_right(right, classes):
         extra["undecided"] = complaint(right, classes)
-        verdict = replace(verdict, threshold=None, calibration=f"no threshold holds: {extra['undecided']}")
+        if getattr(method, "threshold", None) is None:  # else it is the caller's own
+            said = f"no threshold holds: {extra['undecided']}"
+            verdict = replace(verdict, threshold=None, calibration=f"{said}; {verdict.calibration}")
     return replace(verdict, report={**verdict.report, **extra})
 
 

@@ -83,8 +83,8 @@ def images_of(x: object, y: object) -> Images:
         raise UserError(f"{len(given)} clean images are too few; give at least {LEAST}, better some of every class")
     if int(labels.min()) == int(labels.max()):
         raise UserError(
-            f"all clean images are of class {int(labels[0])}; give some of every class: from one class alone a repair keeps "
-            "that class and breaks the others"
+            f"all clean images are of class {int(labels[0])}; give some of every class, of at least 2 classes: a "
+            "repair from one class alone breaks the others"
         )
     return given
 

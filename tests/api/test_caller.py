@@ -309,8 +309,11 @@ def test_a_sound_repair_says_nothing(model: nn.Module, clean: Images, recipe: Re
 
 def test_a_net_fed_wrongly_is_not_decided_on(model: nn.Module, clean: Images, recipe: Recipe) -> None:
     black = torch.zeros_like(clean.x)
-    verdict = detect(model, black, clean.y, settings={**BRIEF, "threshold": -1000.0}, recipe=recipe)
+    own = detect(model, black, clean.y, settings={**BRIEF, "threshold": -1000.0}, recipe=recipe)
+    assert own.backdoored is True
+    verdict = detect(model, black, clean.y, recipe=recipe)
     assert verdict.backdoored is None
+    assert verdict.report["undecided"] == own.report["undecided"]
     assert "the net is right on" in verdict.report["undecided"]
     assert "chance is 10.0 %" in verdict.calibration
     assert "hardly_right" in purify(model, black, clean.y, defense="ft", settings=QUICK, recipe=recipe).report
@@ -322,4 +325,5 @@ def test_progress_is_told(model: nn.Module, clean: Images, recipe: Recipe) -> No
         model, clean.x, clean.y, settings={**BRIEF, "draws": 2}, recipe=recipe,
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
-    assert {total for _, _, total in told} == {2}
+    assert ("detector", 0, 2) in told
+    assert ("detector", 1, 2) in told
