@@ -55,7 +55,7 @@ def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
     path = dict(report["path of pruned, agreement"])
     assert path[report["pruned"]] >= 0.8
     assert all(share < 0.8 for count, share in path.items() if count > report["pruned"])
-    assert report["agreement"]["repaired"] > report["agreement"]["pruned"]
+    assert report["agreement"]["repaired"] >= report["agreement"]["pruned"]
     assert len(report["probes"]) == 2
     assert report["verdict"].startswith(("nothing left", "not repaired"))
 
