@@ -33,6 +33,8 @@ IMS_BRIEF = {
 }
 
 EFFECTIVE: list[tuple[str, dict[str, Any], float, float]] = [
+    ("ft-sam", {"epochs": 40, "batch_size": 32, "rho": 8.0}, 0.5, 0.9),
+    ("i-bau", {"batch_size": 16}, 0.5, 0.8),
     ("sau", {"rounds": 20, "batch_size": 32, "lr": 0.003, "steps": 1}, 0.5, 0.85),
     ("ims", IMS_BRIEF, 0.5, 0.85),
     ("npd", {"batch_size": 24, "epochs": 30}, 0.9, 0.85),
@@ -41,8 +43,7 @@ EFFECTIVE: list[tuple[str, dict[str, Any], float, float]] = [
 ]
 """(name, settings, largest ASR after, smallest ACC after) on a victim of ASR 1 and ACC 0.99.
 
-Not here: FT-SAM and I-BAU, whose effect on it depends on how the processor rounds (without AVX-512 they miss these bounds); CLP,
-RNP, MCR, NFT, FST, AWM, ULRL and D3, which leave this small net's backdoor alive or cost too much accuracy.
+Not here: CLP, RNP, MCR, NFT, FST, AWM, ULRL and D3, which leave this small net's backdoor alive or cost too much accuracy.
 """
 
 OFF: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -68,6 +69,8 @@ OFF: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("name", "settings", "asr", "acc"), EFFECTIVE, ids=[row[0] for row in EFFECTIVE])
 def test_the_backdoor_weakens(patient: Callable[..., Any], name: str, settings: dict[str, Any], asr: float, acc: float) -> None:
+    if name in ("ft-sam", "i-bau") and "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        pytest.skip("without AVX-512 the victim is rounded to another net, on which these settings miss the bounds")
     outcome = patient(name, **settings)
     assert outcome.before.asr > 0.99
     assert outcome.before.acc > 0.95
