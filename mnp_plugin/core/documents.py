@@ -16,6 +16,7 @@ Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_CHARACTERS = 2**20
 MAX_NODES = 100_000
 MAX_DEPTH = 64
+TOO_DEEP = f"lists and mappings are nested more than {MAX_DEPTH} deep"
 MAX_SCALAR = 10_000
 """Characters of one value."""
 
@@ -56,6 +57,8 @@ def parse_yaml(text: str, source: str) -> Document:
         mark = getattr(error, "problem_mark", None)
         line = f", line {min(mark.line, text.count(chr(10))) + 1}" if mark else ""  # libyaml counts a line after the last
         problem = str(getattr(error, "problem", None) or error).splitlines()[0]
+        if "nesting depth" in problem:  # libyaml has a bound of its own, which some builds reach before ours
+            problem = TOO_DEEP
         raise UserError(f"{source}{line}: not valid YAML: {problem}") from None
     except UnicodeError:
         raise UserError(f"{source}: not valid YAML: it holds half of a character") from None
@@ -89,7 +92,7 @@ class _Parser:
         if self.nodes > MAX_NODES:
             raise self._error(event, f"more than {MAX_NODES} values, far more than settings need")
         if len(path) > MAX_DEPTH:
-            raise self._error(event, f"lists and mappings are nested more than {MAX_DEPTH} deep")
+            raise self._error(event, TOO_DEEP)
         if isinstance(event, yaml.AliasEvent):
             raise self._error(event, f"the alias *{event.anchor} is not followed; write the value out")
         if isinstance(event, yaml.ScalarEvent):

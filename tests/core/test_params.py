@@ -292,6 +292,18 @@ def test_odd_and_huge_text_is_refused_with_a_sentence_and_cheaply(title: str) ->
     assert len(str(caught.value)) < 300
 
 
+def test_a_bound_that_the_yaml_library_reaches_first_reads_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shallow(yaml.SafeLoader):
+        """As builds of libyaml with a bound of their own: the parser gives up before we count."""
+
+        def get_event(self) -> yaml.Event:
+            raise yaml.parser.ParserError(None, None, "exceeded maximum nesting depth", self.get_mark())
+
+    monkeypatch.setattr(documents, "Loader", Shallow)
+    with pytest.raises(UserError, match=r"^s.yaml, line 1: not valid YAML: lists and mappings are nested more than 64 deep$"):
+        spec.parse_yaml("a: [[1]]", "s.yaml")
+
+
 @pytest.mark.parametrize("path", sorted(Path("benchmark_configs").resolve().glob("*.yaml")), ids=lambda path: path.stem)
 def test_both_loaders_of_yaml_read_the_same_at_the_same_lines(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = path.read_text(encoding="utf-8") + "z: {q: [1, 'two\n   lines', 3.5e+3, off, ~, 2024-01-02, |-\n  x]}\n"[:60] + "]}\n"
