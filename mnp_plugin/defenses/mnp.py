@@ -41,7 +41,9 @@ class MNP(Defense):
     the clean images and of crops of them; this needs no labels. That is deeper than any accuracy rule would allow, since too
     little pruning only gates a backdoor. *Restoring* then gives the accuracy back: the weights that are left are trained to
     give the victim's outputs on MixUp and CutMix of the clean images, batch-normalisation statistics frozen, pruned neurons
-    held at zero. At the end the filters of pruned neurons are emptied, so that nothing can revive them.
+    held at zero. All of this happens in ``rounds``: the restored net is scored anew, and backdoor neurons that hid behind
+    others the first time stand out, so that two moderate rounds remove more, and cost less, than one deep one. At the end
+    the filters of pruned neurons are emptied, so that nothing can revive them.
 
     With ``guard`` above 0 the restored net also learns to answer perturbed images, on which victim and pruned net disagree
     most, as it answers the clean ones: fewer successful attacks for some accuracy.
@@ -50,7 +52,7 @@ class MNP(Defense):
     """
 
     paper = "Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"
-    version = 2
+    version = 3
 
     expose: bool = param(True, "use clean suppression; off: omega is the deviation alone")
     mu: float = param(5e-4, "weight decay of clean suppression", low=0)
@@ -66,9 +68,11 @@ class MNP(Defense):
     teacher: Literal["victim", "labels"] = param("victim", "what clean preserving and restoring aim at")
     steps: int = param(60, "mask updates", low=1)
     lr: float = param(0.2, "learning rate of all masks (SGD, momentum 0.9)", above=0)
-    agreement: float = param(0.8, "share of the victim's predictions that pruning leaves", above=0, high=1)
+    agreement: float = param(0.85, "share of the victim's predictions that pruning leaves", above=0, high=1)
+    rounds: int = param(2, "times that the net is scored, pruned and restored", low=1)
+    later_agreement: float = param(0.92, "the same share, in rounds after the first", above=0, high=1)
     restore: bool = param(True, "train the remaining weights after pruning; off: pruning alone")
-    restore_steps: int = param(200, "updates of restoring", low=1)
+    restore_steps: int = param(100, "updates of restoring, each round", low=1)
     restore_lr: float = param(0.01, "learning rate of restoring (SGD, Nesterov momentum 0.9, cosine to 0)", above=0)
     weight_decay: float = param(5e-4, "weight decay of restoring", low=0)
     guard: float = param(0.0, "weight of the guard on perturbed images while restoring; 0 is off", low=0)
@@ -82,31 +86,41 @@ class MNP(Defense):
         victim = view.model.requires_grad_(False).eval()
         neurons = Neurons(victim, view.clean[:1].pixels())
         budget = concat([view.clean, view.validation])
-        found = self.search(victim, neurons, budget, tools)
-        gone = found["order"][: found["depth"]]
-        pruned = pruned_copy(victim, neurons, gone)
-        probes = self.look(victim, pruned, budget, tools)
-        result = self.restored(victim, pruned, neurons, gone, budget, probes, tools) if self.restore else pruned
-        empty_filters(result, neurons, gone)
+        net, gone = victim, torch.zeros(0, dtype=torch.int64, device=tools.device)
+        found: list[dict[str, Any]] = []
+        rounds: list[dict[str, Any]] = []
+        probes: list[Probe] = []
+        for number in range(self.rounds):
+            least = self.later_agreement if number else self.agreement
+            found.append(self.search(victim, net, neurons, gone, least, budget, tools))
+            gone = torch.cat([gone, found[-1]["order"][: found[-1]["depth"]]])
+            net = pruned_copy(net, neurons, gone)
+            share = {"pruned": round(agreement(victim, net, budget.pixels(), tools), 4)}
+            probes = probes or self.look(victim, net, budget, tools)
+            if self.restore:
+                net = self.restored(victim, net, neurons, gone, budget, probes, tools)
+            share["repaired"] = round(agreement(victim, net, budget.pixels(), tools), 4)
+            rounds.append({"pruned": len(gone), "path of pruned, agreement": found[-1]["path"], "agreement": share})
+        empty_filters(net, neurons, gone)
         report = {
             "pruned": len(gone),
             "of": neurons.count,
             "layers": neurons.summary(gone.tolist()),
-            "path of pruned, agreement": found["path"],
-            "agreement": {
-                "pruned": round(agreement(victim, pruned, budget.pixels(), tools), 4),
-                "repaired": round(agreement(victim, result, budget.pixels(), tools), 4),
-            },
-            **self.verdict(probes, victim, result, budget, tools),
+            "agreement": rounds[-1]["agreement"],
+            "rounds": rounds,
+            **self.verdict(probes, victim, net, budget, tools),
         }
-        details = {name: found[name] for name in ("magnitude", "saliency", "deviation", "recovered", "mask", "order")}
+        details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "recovered", "mask")}
+        order = found[0]["order"]
+        details["order"] = torch.cat([gone, order[~torch.isin(order, gone)]])
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
-        return Purified(model=result, report=report, details=details)
+        return Purified(model=net, report=report, details=details)
 
     def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: Tools) -> Tensor:
         """Masks in [0, 1], [neurons]: below 0.5 the neurons that the blind choice prunes, in the order of pruning."""
         victim = view.model.requires_grad_(False).eval()
-        found = self.search(victim, neurons, concat([view.clean, view.validation]), tools)
+        none = torch.zeros(0, dtype=torch.int64, device=tools.device)
+        found = self.search(victim, victim, neurons, none, self.agreement, concat([view.clean, view.validation]), tools)
         out: Tensor = 0.5 + found["mask"] / 2
         first = found["order"][: found["depth"]]
         out[first] = torch.linspace(0, 0.49, len(first), device=tools.device)
@@ -114,22 +128,32 @@ class MNP(Defense):
 
     # -- pruning
 
-    def search(self, victim: nn.Module, neurons: Neurons, budget: Images, tools: Tools) -> dict[str, Any]:
-        """Masks and what they come from, float32 [neurons]; ``order`` of pruning, int64 [neurons]; ``depth`` and its path."""
-        magnitude, saliency = neurons.magnitude(victim), neurons.saliency(victim, budget)
+    def search(
+        self, victim: nn.Module, net: nn.Module, neurons: Neurons, gone: Tensor, least: float, budget: Images, tools: Tools
+    ) -> dict[str, Any]:
+        """What to prune next in ``net``, the victim or what earlier rounds made of it; ``gone``, int64, is pruned already.
+
+        Pruning leaves a share ``least`` of the victim's predictions.
+
+        Returns:
+            Masks and what they come from, float32 [neurons]; ``order`` of pruning, int64, of what is not gone; ``depth``, how
+            many of it may go, and the path to it.
+        """
+        magnitude, saliency = neurons.magnitude(net), neurons.saliency(net, budget)
         logs = [value.clamp(min=1e-12).log() for value in (magnitude, saliency)]
         deviation = neurons.standardise(logs[0]) - neurons.standardise(logs[1])
         recovered = torch.ones_like(deviation)
         if self.expose:
-            recovered = self.recover(self.suppress(victim, budget, tools), neurons, budget, tools)
+            recovered = self.recover(self.suppress(net, budget, tools), neurons, budget, tools)
         omega = deviation.clamp(0, 5).square() / 15 + (1 - recovered)
         if self.penalty == "uniform":
             omega = omega.mean().expand(neurons.count).clone()
         elif self.penalty == "shuffled":
             omega = omega[torch.randperm(neurons.count, generator=tools.generator, device=tools.device)]
-        mask = self.masks(victim, neurons, omega, budget, tools) if self.protect else torch.ones_like(omega)
+        mask = self.masks(net, neurons, omega, budget, tools) if self.protect else torch.ones_like(omega)
         order = (mask - 1e-3 * omega / omega.max().clamp(min=1e-12)).argsort()
-        depth, path = self.depth(victim, neurons, order, budget, tools)
+        order = order[~torch.isin(order, gone)]
+        depth, path = self.depth(victim, net, neurons, order, least, budget, tools)
         return {
             "magnitude": magnitude,
             "saliency": saliency,
@@ -141,9 +165,9 @@ class MNP(Defense):
             "path": path,
         }
 
-    def suppress(self, victim: nn.Module, budget: Images, tools: Tools) -> nn.Module:
+    def suppress(self, net: nn.Module, budget: Images, tools: Tools) -> nn.Module:
         """Clean suppression: a copy of the net driven up its clean loss until it has forgotten the clean task."""
-        exposed = copy.deepcopy(victim).requires_grad_(True).train()
+        exposed = copy.deepcopy(net).requires_grad_(True).train()
         optimiser = torch.optim.SGD(exposed.parameters(), self.suppression_lr, momentum=0.9, weight_decay=2 * self.mu)
         per_epoch = max(1, len(budget) // self.batch_size)
         recent: deque[float] = deque(maxlen=per_epoch)
@@ -173,31 +197,31 @@ class MNP(Defense):
             tools.busy("MNP: recovering masks", step + 1, steps)
         return masks.detach()
 
-    def masks(self, victim: nn.Module, neurons: Neurons, omega: Tensor, budget: Images, tools: Tools) -> Tensor:
-        """Weight penalty against clean preserving on the victim's weights, eval mode: masks in [0, 1], [neurons]."""
+    def masks(self, net: nn.Module, neurons: Neurons, omega: Tensor, budget: Images, tools: Tools) -> Tensor:
+        """Weight penalty against clean preserving on the weights of ``net``, eval mode: masks in [0, 1], [neurons]."""
         masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=0.9)
         for step in range(self.steps):
             x, y = self._draw(budget, tools)
-            loss = self._preserve(victim, self._masked(victim, neurons, masks, masks, x, tools), x, y, tools)
+            loss = self._preserve(net, self._masked(net, neurons, masks, masks, x, tools), x, y, tools)
             self._project(masks, optimiser, loss + self.strength * (omega * masks).sum())
             tools.busy("MNP: weight penalty", step + 1, self.steps)
         return masks.detach()
 
     def depth(
-        self, victim: nn.Module, neurons: Neurons, order: Tensor, budget: Images, tools: Tools
+        self, victim: nn.Module, net: nn.Module, neurons: Neurons, order: Tensor, least: float, budget: Images, tools: Tools
     ) -> tuple[int, list[list[float]]]:
-        """(the most neurons that may go, [(pruned, agreement)]): steps of 15 %, ended by three misses in a row."""
+        """(the most of ``order`` that may go, [(pruned, agreement)]): steps of 15 %, ended by three misses in a row."""
         parts = [budget.pixels()]
         while sum(map(len, parts)) < 500:  # few images alone say little
             parts.append(random_crop_flip(budget.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator))
         x = torch.cat(parts)
         count, best, misses = 3, 0, 0
         path: list[list[float]] = []
-        while count < neurons.count and misses < 3:
-            share = agreement(victim, pruned_copy(victim, neurons, order[:count]), x, tools)
+        while count < len(order) and misses < 3:
+            share = agreement(victim, pruned_copy(net, neurons, order[:count]), x, tools)
             path.append([count, round(share, 4)])
-            best, misses = (count, 0) if share >= self.agreement else (best, misses + 1)
+            best, misses = (count, 0) if share >= least else (best, misses + 1)
             tools.busy("MNP: depth of pruning", len(path), 0)
             count = max(count + 1, round(count * 1.15))
         return best, path
@@ -306,14 +330,15 @@ class MNPPrune(MNP):
     """MNP's pruning alone: nothing is trained, so that pruning stops earlier."""
 
     agreement: float = param(0.93, "share of the victim's predictions that pruning leaves", above=0, high=1)
+    rounds: int = param(1, "times that the net is scored and pruned", low=1)
     restore: bool = param(False, "train the remaining weights after pruning")
 
 
-def pruned_copy(victim: nn.Module, neurons: Neurons, gone: Tensor) -> nn.Module:
-    """A copy of ``victim`` without the neurons ``gone`` (int64), eval mode."""
-    net = copy.deepcopy(victim)
-    prune(net, neurons, gone, bias=True)
-    return net.eval()
+def pruned_copy(net: nn.Module, neurons: Neurons, gone: Tensor) -> nn.Module:
+    """A copy of ``net`` without the neurons ``gone`` (int64), eval mode."""
+    pruned = copy.deepcopy(net)
+    prune(pruned, neurons, gone, bias=True)
+    return pruned.eval()
 
 
 @torch.no_grad()

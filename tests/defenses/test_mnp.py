@@ -52,9 +52,11 @@ def test_the_backdoor_goes_and_the_task_stays(repaired: Any) -> None:
 def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
     report = json.loads(json.dumps(repaired.result.report))
     assert report["pruned"] == sum(report["layers"].values())
-    path = dict(report["path of pruned, agreement"])
-    assert path[report["pruned"]] >= 0.8
-    assert all(share < 0.8 for count, share in path.items() if count > report["pruned"])
+    counts = [one["pruned"] for one in report["rounds"]]
+    assert 0 < counts[0] <= counts[1] == report["pruned"]
+    path = dict(report["rounds"][0]["path of pruned, agreement"])
+    assert path[counts[0]] >= 0.85
+    assert all(share < 0.85 for count, share in path.items() if count > counts[0])
     assert report["agreement"]["repaired"] >= report["agreement"]["pruned"]
     assert len(report["probes"]) == 2
     assert report["verdict"].startswith(("nothing left", "not repaired"))
@@ -110,6 +112,7 @@ def test_it_is_the_same_each_time_and_leaves_the_victim_alone(patient: Any, brie
         {"protect": False},
         {"teacher": "labels"},
         {"restore": False},
+        {"rounds": 1},
         {"guard": 1.0},
     ],
     ids=lambda switch: "-".join(map(str, next(iter(switch.items())))),
@@ -152,9 +155,10 @@ def test_the_probe_finds_where_two_nets_differ() -> None:
     assert found.delta[0, 0, 0, 0] == found.delta.max()
 
 
-def test_masks_below_a_half_are_those_pruned(patient: Any, brief: Any) -> None:
+def test_masks_below_a_half_are_those_that_the_first_round_prunes(patient: Any, brief: Any) -> None:
     method = defenses.get("mnp")(**BRIEF)
     view = patient.view()
     neurons = Neurons(view.model, view.clean[:1].pixels())
-    masks = method.optimise_masks(view, neurons, patient.tools())
-    assert torch.equal((masks < 0.5).long(), brief.result.details["pruned"])
+    gone = (method.optimise_masks(view, neurons, patient.tools()) < 0.5).nonzero().flatten()
+    first = brief.result.details["order"][: brief.result.report["rounds"][0]["pruned"]]
+    assert gone.tolist() == sorted(first.tolist())
