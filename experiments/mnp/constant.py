@@ -35,7 +35,7 @@ def masks(model, neurons, omega, clean, gen, constant, *, lam=0.012, steps=60, l
     return m.detach()
 
 
-for label in sys.argv[1:]:
+def study(label: str) -> None:
     b = bench(label)
     view, context = b.draw(0)
     gen = context.generator
@@ -45,6 +45,12 @@ for label in sys.argv[1:]:
     gap = deviation(victim, neurons, budget)
     recovered = recover(suppress(victim, budget, gen), neurons, budget, gen)
     omega = gap.clamp(0, 5).square() / 15 + (1 - recovered)
+
+    def cut(gone, constant):
+        net = copy.deepcopy(victim)
+        prune(net, neurons, gone, bias=not constant)
+        return net.eval()
+
     x = views(budget, gen)
     said = predictions(victim, x).argmax(1)
     state = gen.get_state()
@@ -54,20 +60,19 @@ for label in sys.argv[1:]:
         order = (kept - 1e-3 * omega / omega.max()).argsort()
         low = {str(t): int((kept < t).sum()) for t in (0.1, 0.5, 0.9)}
 
-        def cut(k):
-            net = copy.deepcopy(victim)
-            prune(net, neurons, order[:k], bias=not constant)
-            return net.eval()
-
         path = []
         for k in (10, 20, 35, 50, 65, 80, 95, 110, 130, 150, 172, 200, 230, 270):
-            share = float((predictions(cut(k), x).argmax(1) == said).float().mean())
+            share = float((predictions(cut(order[:k], constant), x).argmax(1) == said).float().mean())
             path.append((k, round(share, 3)))
             if share < 0.7:
                 break
         for least in LEVELS:
             k = max(k for k, share in path if share >= least)
-            hard = cut(k)
+            hard = cut(order[:k], constant)
             row = {"attack": label, "constant": constant, "low": low, "agreement": least, "pruned": k, "hard": b.measure(hard)}
             net = restore(victim, hard, neurons, order[:k], budget, gen, steps=120)
             note(__file__, {**row, "restored": b.measure(net), "path": path})
+
+
+for label in sys.argv[1:]:
+    study(label)

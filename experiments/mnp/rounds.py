@@ -19,7 +19,9 @@ from mnp_plugin.contracts import concat
 from mnp_plugin.neurons.channels import Neurons, prune
 
 levels = [float(part) for part in sys.argv[1].split(",")]
-for label in sys.argv[2:]:
+
+
+def study(label: str) -> None:
     b = bench(label)
     view, context = b.draw(0)
     gen = context.generator
@@ -56,3 +58,7 @@ for label in sys.argv[2:]:
         net = restore(victim, hard.eval(), neurons, gone, budget, gen, steps=100)
         row = {"attack": label, "levels": levels, "round": number, "pruned": len(gone), "hard": b.measure(hard)}
         note(__file__, {**row, "restored": b.measure(net)})
+
+
+for label in sys.argv[2:]:
+    study(label)
