@@ -97,8 +97,10 @@ class Bench:
         """What a job made, by this process or another; made and kept now if there is nothing."""
         if not job.stored:
             return self._made(job)
+        name = job.fingerprint if job.kind in ("victims", "assets") else "-".join(job.key)
+        content = self.store.content(job.images_of)
         return self.store.once(
-            job.fingerprint if job.kind in ("victims", "assets") else "-".join(job.key),
+            f"{name}-{content[:8]}" if content else name,
             load=lambda: job.load(self.store),
             make=lambda: self._made(job),
             waiting=lambda: self.busy(f"{job.title}: another process makes it"),

@@ -60,6 +60,7 @@ class Runner:
         seeds: Collection[int] | None = None,
     ) -> None:
         self.suite, self.store, self.device = suite, store, device
+        store.look_again()
         for kind, asked, known in (
             ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
             ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
@@ -125,7 +126,7 @@ class Runner:
         jobs = in_order(goals, kept=lambda job: job.load(self.store) is not None)
         for job in jobs:
             if job.follows:
-                self.store.drop(job.kind, job.fingerprint)
+                self.store.drop(job.kind, job.fingerprint, self.store.content(job.images_of))
         return jobs
 
     def victim(self, spec: VictimSpec) -> MeasuredVictim:

@@ -140,6 +140,10 @@ class VictimSpec:
             loaded[key] = self.dataset.component.load(cache)
         return Source(data=loaded[key], fresh_net=partial(build_net, net, loaded[key]), spec=self)
 
+    def content(self, cache: Path) -> str:
+        """What :meth:`Dataset.content` says of its images. No part of its identity: seeds stay what the settings make them."""
+        return self.dataset.component.content(cache)
+
 
 def clean_twin(victim: VictimSpec) -> VictimSpec:
     """The clean model of the same data, net, recipe and seed: the source model of attacks that need one."""
@@ -222,6 +226,10 @@ class GivenSpec:
         """All of it."""
         given = self.offer.load(cache)
         return Source(data=given.data, fresh_net=given.fresh_net, given=given)
+
+    def content(self, cache: Path) -> str:
+        """Nothing: its identity is that of its content already."""
+        return ""
 
 
 AnyVictim: TypeAlias = VictimSpec | GivenSpec

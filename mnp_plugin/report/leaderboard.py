@@ -40,6 +40,8 @@ class Plan:
     records: tuple[str, ...]
     """Names of the record files of the suite as it stands."""
     gate: float | None = None
+    content: str = ""
+    """Fingerprint of the images when the suite was last run; empty where its settings say which they are."""
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By file name: ``dataset`` and ``net`` as they are called now."""
     verdicts: tuple[str, ...] = ()
@@ -53,6 +55,10 @@ class Plan:
         if self.gate is not None:
             now["gate"] = self.gate
         return replace(record, **now)
+
+    def shows(self, content: str) -> bool:
+        """Whether what was measured on the images ``content`` belongs into the tables; where that is not known, it does."""
+        return not content or self.content in ("", content)
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -71,6 +77,7 @@ def read_plan(folder: Path) -> Plan | None:
         return Plan(
             records=tuple(map(str, found["records"])),
             gate=None if gate is None else float(gate),
+            content=str(found.get("content", "")),
             labels=labels,
             verdicts=tuple(map(str, found.get("verdicts", ()))),
             trials=tuple(map(str, found.get("trials", ()))),
@@ -80,9 +87,9 @@ def read_plan(folder: Path) -> Plan | None:
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """(records of the suite as planned, names of record files left out because they belong to other settings).
+    """(records of the suite as planned, names of record files left out).
 
-    Gate and labels are those of the plan.
+    Those of other settings are left out, and those of other images than the last run's. Gate and labels are those of the plan.
 
     Raises:
         UserError: no records there, or one that cannot be read.
@@ -93,8 +100,9 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
     planned = set(plan.records)
     chosen = [f for f in files if f.name in planned]
-    records = [plan.applied(from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)), f.name) for f in chosen]
-    return records, [f.name for f in files if f.name not in planned]
+    found = {f.name: from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen}
+    shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}
+    return list(shown.values()), [f.name for f in files if f.name not in shown]
 
 
 def leaderboard(records: Iterable[Record]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.suite import AnyVictim
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -43,6 +44,11 @@ class Job(ABC):
         """One short line for people."""
 
     @property
+    @abstractmethod
+    def images_of(self) -> AnyVictim:
+        """The victim whose images it is made from."""
+
+    @property
     def needs(self) -> Sequence[Job]:
         """The jobs it is made from."""
         return ()
@@ -63,12 +69,13 @@ class Job(ABC):
 
     def load(self, store: Store) -> Kept | None:
         """What was kept of it, or None."""
-        return store.load(self.kind, self.fingerprint, self.identity) if self.stored else None
+        content = store.content(self.images_of)
+        return store.load(self.kind, self.fingerprint, self.identity, content) if self.stored else None
 
     def save(self, store: Store, kept: Kept) -> None:
         """Keep it."""
         if self.stored:
-            store.save(self.kind, self.fingerprint, self.identity, kept)
+            store.save(self.kind, self.fingerprint, self.identity, kept, store.content(self.images_of))
 
     def failed(self, reason: str, bench: Bench) -> Kept | None:
         """What is kept of it if it, or something it needs, failed; None for all but records."""
