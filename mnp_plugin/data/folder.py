@@ -23,6 +23,9 @@ from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.images import read_rgb
 from mnp_plugin.io.tensors import packed, unpacked
 
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of files that are images; those of torchvision's ``ImageFolder``."""
+
 
 def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
     """(file, class index) of every image under ``folder/<class>``, sorted.
@@ -32,20 +35,18 @@ def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]
     Raises:
         UserError: a class folder is missing, cannot be read or holds no image.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # here: importing torchvision takes seconds
-
     found: list[tuple[Path, int]] = []
     left_out: list[Path] = []
     for index, name in enumerate(classes):
         inside = _visible(folder / name)
-        files = [f for f in inside if f.suffix.lower() in IMG_EXTENSIONS]
+        files = [f for f in inside if f.suffix.lower() in ENDINGS]
         if not files:
             raise UserError(
-                f"class '{name}' is empty: no image in {folder / name} (endings known: {', '.join(IMG_EXTENSIONS)}); "
+                f"class '{name}' is empty: no image in {folder / name} (endings known: {', '.join(ENDINGS)}); "
                 "add images or remove the class folder from every split"
             )
         found += [(f, index) for f in files]
-        left_out += [f for f in inside if f.suffix.lower() not in IMG_EXTENSIONS]
+        left_out += [f for f in inside if f.suffix.lower() not in ENDINGS]
     if left_out:
         what = "files or folders that are no images by their ending are left out"
         _log_once(f"{folder}: {len(left_out)} {what}: {left_out[0]} ...")

@@ -158,8 +158,9 @@ def _fault(record: Record) -> str:
     for name in ("cell", "suite", "dataset", "net", "attack", "defense", "reason", "clean_source", "content"):
         if not isinstance(getattr(record, name), str):
             return f"'{name}' must be text, not {getattr(record, name)!r}"
-    if not isinstance(record.spec, dict):
-        return f"'spec' must be a mapping, not {record.spec!r}"
+    for name in ("spec", "prune"):
+        if not isinstance(getattr(record, name), dict):
+            return f"'{name}' must be a mapping, not {getattr(record, name)!r}"
     for name in ("seed", "draw", "clean_images"):
         if type(getattr(record, name)) is not int or getattr(record, name) < 0:
             return f"'{name}' must be a whole number from 0, not {getattr(record, name)!r}"
