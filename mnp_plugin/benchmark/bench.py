@@ -134,10 +134,12 @@ class Bench:
         while len(self._recent) > 3:
             self._recent.popitem(last=False)
 
-    def _done(self, job: Job, kept: Kept) -> Done:
+    def _done(self, job: Job, kept: Kept, reason: str = "") -> Done:
         record = kept.facts.get("record")
         if record is not None:
             self.observer.finished(record)
+        elif job.further:
+            self.observer.measured(job.title, reason)
         return Done(job.key, record=record)
 
     def _failed(self, job: Job, reason: str) -> Done:
@@ -145,7 +147,7 @@ class Bench:
         if kept is None:
             return Done(job.key, reason)
         job.save(self.store, kept)
-        return self._done(job, kept)
+        return self._done(job, kept, reason)
 
 
 def reason_of(error: Exception) -> str:

@@ -24,6 +24,9 @@ from mnp_plugin.report.records import Record, from_json, to_json
 
 T = TypeVar("T")
 
+AWAY = "away"
+"""In place of their content: images that cannot be read now."""
+
 
 def default_cache() -> Path:
     """Where data and victims are cached unless ``--store`` says otherwise; the folder is not created here."""
@@ -63,7 +66,7 @@ class Store:
     # -- the images that things are made from
 
     def content(self, victim: AnyVictim) -> str:
-        """What the images of a victim's data set are now; empty where its settings say that, or where there are none.
+        """What the images of a victim's data set are now: empty where its settings say that, :data:`AWAY` where they are.
 
         Looked at once: :meth:`look_again` forgets it.
         """
@@ -72,7 +75,7 @@ class Store:
             try:
                 self._content[key] = victim.content(self.cache)
             except UserError:  # whoever needs the images is told why when they are loaded
-                self._content[key] = ""
+                self._content[key] = AWAY
         return self._content[key]
 
     def look_again(self) -> None:
@@ -84,7 +87,7 @@ class Store:
 
         True where that is not known: records of older versions do not say it, and images that are away cannot be asked.
         """
-        return not content or self.content(victim) in ("", content)
+        return not content or self.content(victim) in (AWAY, content)
 
     # -- what jobs make
 
@@ -207,10 +210,13 @@ class Store:
     def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
 
-        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``).
+        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``).
         """
         cells = list(suite.cells())
+        path = self.suite_folder(suite.name) / "suite.json"
         content = next(filter(None, map(self.content, suite.victims)), "")  # of a suite's data sets only one is trained on
+        if content == AWAY:
+            content = _content_of(path)
         plan = {
             "suite": suite.name,
             "gate": suite.gate.asr,
@@ -218,7 +224,15 @@ class Store:
             "records": [cell.file_name for cell in cells],
             "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
         } | {kind: list(names) for kind, names in further.items() if names}
-        write_atomic(self.suite_folder(suite.name) / "suite.json", (json.dumps(plan, indent=1) + "\n").encode())
+        write_atomic(path, (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def _content_of(path: Path) -> str:
+    """The content that a plan holds; empty without one."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("content", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as detection_csv
+from mnp_plugin.report.floors import read_floors
 from mnp_plugin.report.leaderboard import leaderboard, read_plan, read_records, to_csv, to_markdown
 from mnp_plugin.report.published import beside, read_published
 from mnp_plugin.report.trials import read_trials, trial_lines, with_trials
@@ -41,7 +42,8 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     records, left_out = read_records(folder)
     plan = read_plan(folder)
     trials = [t for t in read_trials(folder, plan.trials) if plan.shows(t.content)] if plan is not None else []
-    table = with_trials(leaderboard(records), records, trials)
+    floors = [f for f in read_floors(folder, plan.floors) if plan.shows(f.content)] if plan is not None else []
+    table = with_trials(leaderboard(records, {(f.attack, f.seed): f.floor for f in floors if f.floor}), records, trials)
     planned = len(records) if plan is None else len(plan.records)
     notice = f"Unfinished: {len(records)} of {planned} planned cells have a record." if len(records) < planned else ""
     unsaid = sum(record.unsaid for record in records)

@@ -21,7 +21,9 @@ class Job(ABC):
     """One thing that a run makes and keeps. Frozen; two jobs of one kind and identity are the same job."""
 
     kind: ClassVar[str]
-    """``assets``, ``victims``, ``repaired`` or ``records``: also the folder it is kept in."""
+    """``assets``, ``victims``, ``repaired``, ``records``, ...: also the folder it is kept in."""
+    further: ClassVar[bool] = False
+    """Whether its result is a record beside those of the cells."""
 
     @property
     def stored(self) -> bool:

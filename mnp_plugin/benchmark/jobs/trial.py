@@ -32,6 +32,7 @@ class TrialJob(Job):
     cell: Cell
     name: str
     kind = "trials"
+    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ class VerdictJob(Job):
     subject: AnyVictim
     detector: Entry[ModelDetector]
     kind = "verdicts"
+    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
