@@ -173,7 +173,7 @@ def _suite_name(word: str, results: Path) -> str:
         path = find_config(word)
     if not path.is_file():
         raise UserError(f"no suite file {path}; give a suite file, or a folder of {results}.{did_you_mean(path.stem, known)}")
-    data = spec.parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path)).data
+    data = spec.read_yaml(path).data
     named = data.get("suite") if isinstance(data, dict) else None
     name = named if isinstance(named, str) else path.stem
     if name not in known:
