@@ -234,7 +234,8 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
                 "defense": defense,
                 "selection": selection,
                 "attacks": len(part),
-                **{k: part[k].mean() for k in ("acc", "asr", "excess_asr", "ra", "der", "seconds")},
+                **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
+                "excess_asr": part["excess_asr"].mean(skipna=False),  # of some of the attacks it would not fit the ASR beside it
                 "worst_asr": part["asr"].max(),
                 "rank": ranks.mean() if len(ranks) else None,
                 "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
