@@ -97,8 +97,10 @@ class Bench:
         """What a job made, by this process or another; made and kept now if there is nothing."""
         if not job.stored:
             return self._made(job)
+        name = job.fingerprint if job.kind in ("victims", "assets") else "-".join(job.key)
+        content = self.store.content(job.images_of)
         return self.store.once(
-            job.fingerprint if job.kind in ("victims", "assets") else "-".join(job.key),
+            f"{name}-{content[:8]}" if content else name,
             load=lambda: job.load(self.store),
             make=lambda: self._made(job),
             waiting=lambda: self.busy(f"{job.title}: another process makes it"),
@@ -132,10 +134,12 @@ class Bench:
         while len(self._recent) > 3:
             self._recent.popitem(last=False)
 
-    def _done(self, job: Job, kept: Kept) -> Done:
+    def _done(self, job: Job, kept: Kept, reason: str = "") -> Done:
         record = kept.facts.get("record")
         if record is not None:
             self.observer.finished(record)
+        elif job.further:
+            self.observer.measured(job.title, reason)
         return Done(job.key, record=record)
 
     def _failed(self, job: Job, reason: str) -> Done:
@@ -143,7 +147,7 @@ class Bench:
         if kept is None:
             return Done(job.key, reason)
         job.save(self.store, kept)
-        return self._done(job, kept)
+        return self._done(job, kept, reason)
 
 
 def reason_of(error: Exception) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from mnp_plugin.benchmark.jobs.floor import FloorJob
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.trial import TrialJob
 from mnp_plugin.benchmark.jobs.verdict import VerdictJob
-from mnp_plugin.benchmark.suite import Cell, Suite
+from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
 from mnp_plugin.evaluation.trials import TRIALS
 
 
@@ -31,17 +32,27 @@ def further_jobs(suite: Suite, cells: Iterable[Cell]) -> list[VerdictJob | Trial
     return [*verdicts, *trials]
 
 
+def floor_jobs(suite: Suite, cells: Iterable[Cell]) -> list[FloorJob]:
+    """The floors of the attacks of ``cells`` that were trained here, where the suite has a clean net of their seed."""
+    own = [victim for victim in suite.victims if isinstance(victim, VictimSpec)]
+    clean = {victim.seed: victim for victim in own if victim.trigger is None}
+    attacked = {v.fingerprint: v for cell in cells if isinstance(v := cell.victim, VictimSpec) and v.trigger is not None}
+    return [FloorJob(suite.name, victim, clean[victim.seed]) for victim in attacked.values() if victim.seed in clean]
+
+
 def further_records(suite: Suite) -> dict[str, list[str]]:
-    """Names of the records of all :func:`further_jobs` of a suite, by kind."""
+    """Names of the records of all :func:`further_jobs` and :func:`floor_jobs` of a suite, by kind."""
+    cells = list(suite.cells())
     names: dict[str, list[str]] = {}
-    for job in further_jobs(suite, suite.cells()):
+    for job in [*further_jobs(suite, cells), *floor_jobs(suite, cells)]:
         names.setdefault(job.kind, []).append(job.file_name)
     return names
 
 
 def plan(suite: Suite) -> list[Job]:
     """Every job of a suite, each once and after all that it needs; victim by victim."""
-    return in_order([*score_jobs(suite, suite.cells()), *further_jobs(suite, suite.cells())])
+    cells = list(suite.cells())
+    return in_order([*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)])
 
 
 def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: False) -> list[Job]:

@@ -15,7 +15,7 @@ from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
 from mnp_plugin.benchmark.observer import Observer, Silent
-from mnp_plugin.benchmark.plan import further_jobs, further_records, in_order, score_jobs
+from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, further_records, in_order, score_jobs
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.contracts import AttackContext
@@ -60,6 +60,7 @@ class Runner:
         seeds: Collection[int] | None = None,
     ) -> None:
         self.suite, self.store, self.device = suite, store, device
+        store.look_again()
         for kind, asked, known in (
             ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
             ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
@@ -105,16 +106,29 @@ class Runner:
                     raise UserError(f"detector '{detector.label}' cannot judge the net '{victim.net.label}': {reason}")
 
     def run(self, engine: Engine = inline) -> Summary:
-        """Run every pending cell; a failing one becomes a record with its reason and stops nothing else."""
+        """Run every pending cell; a failing one becomes a record with its reason and stops nothing else.
+
+        Floors are measured where their nets are at hand: none is trained for them.
+        """
         goals = self.pending()
         summary = Summary(skipped=len(self.cells) - len(goals))
-        self.observer.plan(len(self.cells), summary.skipped)
-        further = [job for job in further_jobs(self.suite, self.cells) if job.load(self.store) is None]
-        if goals or further:
+        further = further_jobs(self.suite, self.cells)
+        wanted = [job for job in further if job.load(self.store) is None]
+        jobs = self.jobs([*goals, *wanted])
+        floors = floor_jobs(self.suite, self.cells)
+        lacking = [job for job in floors if job.load(self.store) is None]
+        made = set(jobs)
+        at_hand = [job for job in lacking if all(need in made or need.load(self.store) is not None for need in job.needs)]
+        known = len(further) + len(floors) - len(wanted) - len(lacking)
+        self.observer.plan(len(self.cells), summary.skipped, known + len(wanted) + len(at_hand), known)
+        if jobs or at_hand:
             self.observer.busy("checking data and nets")
             self.check()
         self.store.save_plan(self.suite, further_records(self.suite))
-        for done in engine(self.bench, self.jobs([*goals, *further])):
+        for job in jobs:
+            if job.follows:
+                self.store.drop(job.kind, job.fingerprint, self.store.content(job.images_of))
+        for done in engine(self.bench, [*jobs, *at_hand]):
             if done.record is not None:
                 summary.ran += 1
                 summary.failed += [done.record] if done.record.status == "failed" else []
@@ -122,11 +136,7 @@ class Runner:
 
     def jobs(self, goals: Collection[Job]) -> list[Job]:
         """``goals`` and what must be made for them, in order: what is kept whole, and what only that needed, is left out."""
-        jobs = in_order(goals, kept=lambda job: job.load(self.store) is not None)
-        for job in jobs:
-            if job.follows:
-                self.store.drop(job.kind, job.fingerprint)
-        return jobs
+        return in_order(goals, kept=lambda job: job.load(self.store) is not None)
 
     def victim(self, spec: VictimSpec) -> MeasuredVictim:
         """Any victim, of this suite or not: from the store, or made and kept now; raises what making it raises."""

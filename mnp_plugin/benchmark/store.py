@@ -5,7 +5,6 @@ Every write is atomic. Weights are safetensors: nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,19 +13,19 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import platformdirs
-import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
-from mnp_plugin.io.tensors import part, prefixed
+from mnp_plugin.io.tensors import packed, part, prefixed, unpacked
 from mnp_plugin.report.records import Record, from_json, to_json
 
 T = TypeVar("T")
+
+AWAY = "away"
+"""In place of their content: images that cannot be read now."""
 
 
 def default_cache() -> Path:
@@ -57,56 +56,88 @@ class Store:
 
     def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
         self.cache, self.results = cache, results
+        self._content: dict[str, str] = {}
         for folder in (cache, results) if create else ():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"cannot write to {folder} ({error.strerror}); set --store or --results") from None
 
+    # -- the images that things are made from
+
+    def content(self, victim: AnyVictim) -> str:
+        """What the images of a victim's data set are now: empty where its settings say that, :data:`AWAY` where they are.
+
+        Looked at once: :meth:`look_again` forgets it.
+        """
+        key = str(victim.split_identity)
+        if key not in self._content:
+            try:
+                self._content[key] = victim.content(self.cache)
+            except UserError:  # whoever needs the images is told why when they are loaded
+                self._content[key] = AWAY
+        return self._content[key]
+
+    def look_again(self) -> None:
+        """Look at the images anew: those of a run are what they are when it begins."""
+        self._content.clear()
+
+    def current(self, victim: AnyVictim, content: str) -> bool:
+        """Whether what was made from the images ``content`` is of the images of now.
+
+        True where that is not known: records of older versions do not say it, and images that are away cannot be asked.
+        """
+        return not content or self.content(victim) in (AWAY, content)
+
     # -- what jobs make
 
-    def path(self, kind: str, fingerprint: str) -> Path:
-        """Where a thing is kept: ``kind`` is ``victims``, ``assets`` or ``repaired``."""
-        return self.cache / kind / f"{fingerprint}.safetensors"
+    def path(self, kind: str, fingerprint: str, content: str = "") -> Path:
+        """Where a thing is kept, by what it is and the images it is made from.
 
-    def save(self, kind: str, fingerprint: str, identity: Mapping[str, Any], kept: Kept) -> None:
+        ``kind`` is ``victims``, ``assets`` or ``repaired``.
+        """
+        return self.cache / kind / f"{fingerprint}{'-' if content else ''}{content[:8]}.safetensors"
+
+    def save(self, kind: str, fingerprint: str, identity: Mapping[str, Any], kept: Kept, content: str = "") -> None:
         """Save tensors and facts as one file, under all that determines them; a picture goes beside it."""
-        path = self.path(kind, fingerprint)
-        _write(path, kept.tensors, {"spec": dict(identity), "facts": kept.facts})
+        path = self.path(kind, fingerprint, content)
+        _write(path, kept.tensors, {"spec": dict(identity), "facts": kept.facts, **({"content": content} if content else {})})
         if kept.picture is not None:
             write_atomic(path.with_suffix(".png"), kept.picture)
 
-    def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any]) -> Kept | None:
+    def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any], content: str = "") -> Kept | None:
         """What :meth:`save` saved; None if it is not there, its file is damaged or holds something else: it is made again."""
-        found = _read(self.path(kind, fingerprint))
+        found = _read(self.path(kind, fingerprint, content))
         if found is None:
             return None
         tensors, about = found
         said = about.get("spec", about.get("about"))  # the assets of older versions
-        if said != json.loads(json.dumps(identity)) or ("facts" not in about and kind != "assets"):
+        if said != json.loads(json.dumps(identity)) or about.get("content", "") != content:
+            return None
+        if "facts" not in about and kind != "assets":
             return None
         return Kept(tensors, about.get("facts", {}))
 
-    def drop(self, kind: str, fingerprint: str) -> None:
+    def drop(self, kind: str, fingerprint: str, content: str = "") -> None:
         """Remove what :meth:`save` saved, if it is there."""
-        self.path(kind, fingerprint).unlink(missing_ok=True)
+        self.path(kind, fingerprint, content).unlink(missing_ok=True)
 
     def save_victim(
         self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
     ) -> None:
         """Save weights, trigger state and JSON-ready facts of a trained victim as one file."""
         kept = Kept(prefixed("model", weights) | prefixed("state", state), dict(facts))
-        self.save("victims", victim.fingerprint, victim.plain(), kept)
+        self.save("victims", victim.fingerprint, victim.plain(), kept, self.content(victim))
 
     def load_victim(self, victim: VictimSpec) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
         """(weights, trigger state, facts), or None if the victim is not there or its file is damaged."""
-        kept = self.load("victims", victim.fingerprint, victim.plain())
+        kept = self.load("victims", victim.fingerprint, victim.plain(), self.content(victim))
         return None if kept is None else (part("model", kept.tensors), part("state", kept.tensors), kept.facts)
 
     # -- trainings between two epochs
 
     def _partial_path(self, victim: AnyVictim) -> Path:
-        return self.path("victims", victim.fingerprint).with_suffix(".partial")
+        return self.path("victims", victim.fingerprint, self.content(victim)).with_suffix(".partial")
 
     def save_partial(self, victim: VictimSpec, tensors: Mapping[str, Tensor]) -> None:
         """Save a training between two epochs; it goes when the victim is saved."""
@@ -127,7 +158,7 @@ class Store:
         """The victim or asset ``name``: what ``load`` finds, or else ``make`` makes, in one process at a time.
 
         Args:
-            name: its fingerprint.
+            name: its fingerprint, and that of its images.
             load: looks for it in this store.
             make: makes it and saves it in this store.
             waiting: called if another process is making it, before waiting for that.
@@ -179,48 +210,40 @@ class Store:
     def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
 
-        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``).
+        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``).
         """
         cells = list(suite.cells())
+        path = self.suite_folder(suite.name) / "suite.json"
+        content = next(filter(None, map(self.content, suite.victims)), "")  # of a suite's data sets only one is trained on
+        if content == AWAY:
+            content = _content_of(path)
         plan = {
             "suite": suite.name,
             "gate": suite.gate.asr,
+            **({"content": content} if content else {}),
             "records": [cell.file_name for cell in cells],
             "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
         } | {kind: list(names) for kind, names in further.items() if names}
-        write_atomic(self.suite_folder(suite.name) / "suite.json", (json.dumps(plan, indent=1) + "\n").encode())
+        write_atomic(path, (json.dumps(plan, indent=1) + "\n").encode())
+
+
+def _content_of(path: Path) -> str:
+    """The content that a plan holds; empty without one."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("content", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    own = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
-    write_atomic(path, save(own, metadata=meta))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and contents."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    write_atomic(path, packed(tensors, about))
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
     if not path.is_file():
         return None
-    content = path.read_bytes()
-    try:
-        tensors = load(content)
-        size = int.from_bytes(content[:8], "little")
-        meta = json.loads(content[8 : 8 + size])["__metadata__"]
-        about = {key: json.loads(value) for key, value in meta.items()}
-        if about.pop("sha256", None) in (None, _digest(tensors)):  # files of older versions have none
-            return tensors, about
+    found = unpacked(path.read_bytes())
+    if found is None:
         path.unlink()
-        return None
-    except (SafetensorError, KeyError, ValueError):
-        path.unlink()
-        return None
+    return found

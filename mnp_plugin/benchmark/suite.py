@@ -140,6 +140,10 @@ class VictimSpec:
             loaded[key] = self.dataset.component.load(cache)
         return Source(data=loaded[key], fresh_net=partial(build_net, net, loaded[key]), spec=self)
 
+    def content(self, cache: Path) -> str:
+        """What :meth:`Dataset.content` says of its images. No part of its identity: seeds stay what the settings make them."""
+        return self.dataset.component.content(cache)
+
 
 def clean_twin(victim: VictimSpec) -> VictimSpec:
     """The clean model of the same data, net, recipe and seed: the source model of attacks that need one."""
@@ -223,6 +227,10 @@ class GivenSpec:
         given = self.offer.load(cache)
         return Source(data=given.data, fresh_net=given.fresh_net, given=given)
 
+    def content(self, cache: Path) -> str:
+        """Nothing: its identity is that of its content already."""
+        return ""
+
 
 AnyVictim: TypeAlias = VictimSpec | GivenSpec
 
@@ -301,6 +309,10 @@ REQUIRED_OF_GIVEN = ("clean_budget", "defenses")
 """What a suite needs that trains nothing and takes all its ``victims`` from elsewhere."""
 
 
+LONGEST = 80
+"""Bytes of a name or label: a file is named after two of them, a trial and a fingerprint, and file systems take 255."""
+
+
 def load_suite(path: Path) -> Suite:
     """Read and resolve a suite file.
 
@@ -310,16 +322,15 @@ def load_suite(path: Path) -> Suite:
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"no suite file {path}.{did_you_mean(str(path), near)}")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; a suite is a YAML file") from None
-    return parse_suite(text, str(path), default_name=path.stem)
+    return _suite(spec.read_yaml(path), path.stem)
 
 
 def parse_suite(text: str, source: str, default_name: str) -> Suite:
     """Resolve the text of a suite; see :func:`load_suite`."""
-    document = spec.parse_yaml(text, source)
+    return _suite(spec.parse_yaml(text, source), default_name)
+
+
+def _suite(document: Document, default_name: str) -> Suite:
     data = document.data
     if not isinstance(data, dict):
         raise document.error((), f"a suite is a mapping with the keys {', '.join(KEYS)}")
@@ -333,6 +344,8 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
     name = data.get("suite", default_name)
     if not isinstance(name, str) or not name.replace("-", "_").replace(".", "_").isidentifier() or name.startswith("."):
         raise document.error(("suite",), f"must be a plain name (letters, digits, '-', '_', '.'), not {name!r}")
+    if too_long := _too_long(name):
+        raise document.error(("suite",), too_long)
     seeds = _seeds(document)
     recipe = spec.build(Recipe, document, ("recipe",)) if "recipe" in data else Recipe()
     budget = spec.build(CleanBudget, document, ("clean_budget",))
@@ -362,6 +375,12 @@ def parse_suite(text: str, source: str, default_name: str) -> Suite:
         detectors=_detectors(document),
         trials=_trials(document),
     )
+
+
+def _too_long(name: str) -> str:
+    """What is wrong with a name or label of which files are named; empty if nothing is."""
+    size = len(name.encode())
+    return f"must be at most {LONGEST} bytes long, not {size}: files are named after it" if size > LONGEST else ""
 
 
 def _draws(document: Document, index: int, label: str) -> int:
@@ -421,6 +440,8 @@ def _given(document: Document, taken: set[str], seeds: list[int], recipe: Recipe
         for offer in offers:
             if offer.label in taken or offer.label in RESERVED:
                 raise document.error(("victims", name), f"'{offer.label}' stands twice; rename the folder or the attack's label")
+            if too_long := _too_long(offer.label):
+                raise document.error(("victims", name), f"'{offer.label}' {too_long}; rename the folder")
             taken.add(offer.label)
         drawn = replace(budget, source="training")
         found += [
@@ -480,6 +501,8 @@ def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K], als
     label = value.get("label", value["name"])
     if not isinstance(label, str) or not label or not all(c.isalnum() or c in "-_.=" for c in label):
         raise document.error((*path, "label"), f"must be letters, digits, '-', '_', '.' and '=', not {label!r}")
+    if too_long := _too_long(label):
+        raise document.error((*path, "label"), too_long)
     if label != value["name"] and (label in RESERVED or value["name"] in RESERVED):
         raise document.error((*path, "label"), "'clean' and 'none' keep their own labels, and no other may take them")
     return Entry(label, component)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source", "knowledge")
 """Columns of ``leaderboard.csv`` that are words even where they look like numbers."""
 
+OTHER_IMAGES = "other images"
+"""State of a cell whose record was made from images that are not those of now."""
+
 
 def add(verbs: Verbs) -> None:
     """Register the verbs."""
@@ -85,13 +88,15 @@ def _plan(arguments: argparse.Namespace) -> int:
 
     suite = load_suite(find_config(arguments.config))
     store = Store(arguments.store or default_cache(), arguments.results, create=False)
-    cells = []
+    cells, unsaid = [], 0
     for cell in suite.cells():
         record = store.load_record(suite.name, cell)
         victim = cell.victim
+        other = record is not None and not store.current(victim, record.content)
+        unsaid += record is not None and record.unsaid
         cells.append(
             {
-                "state": record.status if record else "to do",
+                "state": OTHER_IMAGES if other else record.status if record else "to do",
                 "cell": cell.fingerprint,
                 "victim": victim.title,
                 "dataset": victim.dataset.label,
@@ -104,13 +109,24 @@ def _plan(arguments: argparse.Namespace) -> int:
         )
     done = sum(cell["state"] == "ok" for cell in cells)
     if arguments.json:
-        _print_json({"suite": suite.name, "victims": len(suite.victims), "done": done, "cells": cells})
+        about = {"suite": suite.name, "victims": len(suite.victims), "done": done, "images unsaid": unsaid}
+        _print_json({**about, "cells": cells})
         return 0
+    others = sum(cell["state"] == OTHER_IMAGES for cell in cells)
+    width = len(OTHER_IMAGES) if others else 6
     for shown in cells:
         draw = f" draw {shown['draw']}" if shown["draw"] else ""
-        print(f"{shown['state']:6}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}{draw}")
+        print(f"{shown['state']:{width}}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}{draw}")
     print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
+    if others:
+        print(f"{others} records were made from other images than those there now: run makes them again")
+    if unsaid:
+        print(_unsaid(unsaid))
     return 0
+
+
+def _unsaid(count: int) -> str:
+    return f"{count} records, of an older version, do not say which images they were made from; they count as done"
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -125,13 +141,16 @@ def _tables(folder: Path, published: Path | None = None, *, as_json: bool = Fals
     built = build_tables(folder, published)
     if as_json:
         rows = _rows(built.csv.read_text(encoding="utf-8"))
-        _print_json({"suite": folder.name, "records": built.records, "left out": built.left_out, "rows": rows})
+        about = {"suite": folder.name, "records": built.records, "left out": built.left_out, "images unsaid": built.unsaid}
+        _print_json({**about, "rows": rows})
         return 0
     print(built.md.read_text(encoding="utf-8"))
     if not quiet:
         if built.left_out:
-            left = f"{len(built.left_out)} records of other settings in {built.csv.parent / 'records'} are left out"
+            left = f"{len(built.left_out)} records of other settings or images in {built.csv.parent / 'records'} are left out"
             print(left, file=sys.stderr)
+        if built.unsaid:
+            print(_unsaid(built.unsaid), file=sys.stderr)
         print(f"{built.records} records -> {built.csv} and {built.md}", file=sys.stderr)
     return 0
 
@@ -154,7 +173,7 @@ def _suite_name(word: str, results: Path) -> str:
         path = find_config(word)
     if not path.is_file():
         raise UserError(f"no suite file {path}; give a suite file, or a folder of {results}.{did_you_mean(path.stem, known)}")
-    data = spec.parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path)).data
+    data = spec.read_yaml(path).data
     named = data.get("suite") if isinstance(data, dict) else None
     name = named if isinstance(named, str) else path.stem
     if name not in known:

@@ -44,10 +44,11 @@ class Screen:
         self.victims.clear()
         self.bars.stop()
 
-    def plan(self, total: int, done: int) -> None:
+    def plan(self, total: int, done: int, further: int = 0, further_done: int = 0) -> None:
         """Say how much there is to do."""
-        self.bars.update(self.cells, total=total, completed=done)
-        self.console.print(f"{total} cells, {done} done before")
+        self.bars.update(self.cells, total=total + further, completed=done + further_done)
+        beside = f"; {further} verdicts, trials and floors, {further_done} done before" if further else ""
+        self.console.print(f"{total} cells, {done} done before{beside}")
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
@@ -80,6 +81,12 @@ class Screen:
             return
         text = f"{name}  {_scores(record.before)} -> {_scores(record.after)}  {record.seconds:.1f} s"
         self.console.print(text if record.took else f"{text}  [yellow]attack did not take[/yellow]")
+
+    def measured(self, title: str, reason: str) -> None:
+        """Count a verdict, a trial or a floor; tell those that failed."""
+        self.bars.advance(self.cells)
+        if reason:
+            self.console.print(f"[red]failed[/red] {escape(title)}  {escape(reason)}", markup=True)
 
 
 def _bar_of(stage: str, steps: int) -> str:

@@ -5,6 +5,7 @@ Aliases are refused: 400 bytes of them unfold to gigabytes. No tag makes anythin
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -41,6 +42,22 @@ class Document:
         line = f", line {self.lines.get(known, 1)}" if self.lines else ""
         dotted = ".".join(str(p) for p in path)
         return UserError(f"{self.source}{line}: {dotted + ': ' if dotted else ''}{message}")
+
+
+def read_yaml(path: Path) -> Document:
+    """:func:`parse_yaml` of a file that is there; a file too large is not read.
+
+    Raises:
+        UserError: as there, or it is no UTF-8 text.
+    """
+    size, most = path.stat().st_size, 4 * MAX_CHARACTERS
+    if size > most:
+        raise UserError(f"{path} has {size} bytes, far more than settings need ({most} are read)")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; it should be a YAML file") from None
+    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, source: str) -> Document:

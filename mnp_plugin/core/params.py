@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from mnp_plugin.core.documents import Document as Document
 from mnp_plugin.core.documents import parse_yaml as parse_yaml
+from mnp_plugin.core.documents import read_yaml as read_yaml
 from mnp_plugin.core.errors import UserError, did_you_mean
 
 D = TypeVar("D")

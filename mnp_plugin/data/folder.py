@@ -1,10 +1,13 @@
-"""Any ``<split>/<class>/<image>`` tree, decoded once and cached as one tensor file."""
+"""Any ``<split>/<class>/<image>`` tree, known by its content, decoded once and cached as one tensor file."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,14 +15,16 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.core.errors import UserError, printable
 from mnp_plugin.data.statistics import channel_statistics
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.images import read_rgb
+from mnp_plugin.io.tensors import packed, unpacked
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Of files that are images; those of torchvision's ``ImageFolder``."""
 
 
 def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]]:
@@ -30,20 +35,18 @@ def list_images(folder: Path, classes: tuple[str, ...]) -> list[tuple[Path, int]
     Raises:
         UserError: a class folder is missing, cannot be read or holds no image.
     """
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # here: importing torchvision takes seconds
-
     found: list[tuple[Path, int]] = []
     left_out: list[Path] = []
     for index, name in enumerate(classes):
         inside = _visible(folder / name)
-        files = [f for f in inside if f.suffix.lower() in IMG_EXTENSIONS]
+        files = [f for f in inside if f.suffix.lower() in ENDINGS]
         if not files:
             raise UserError(
-                f"class '{name}' is empty: no image in {folder / name} (endings known: {', '.join(IMG_EXTENSIONS)}); "
+                f"class '{name}' is empty: no image in {folder / name} (endings known: {', '.join(ENDINGS)}); "
                 "add images or remove the class folder from every split"
             )
         found += [(f, index) for f in files]
-        left_out += [f for f in inside if f.suffix.lower() not in IMG_EXTENSIONS]
+        left_out += [f for f in inside if f.suffix.lower() not in ENDINGS]
     if left_out:
         what = "files or folders that are no images by their ending are left out"
         _log_once(f"{folder}: {len(left_out)} {what}: {left_out[0]} ...")
@@ -100,32 +103,91 @@ def decode(files: list[tuple[Path, int]], size: int) -> Images:
     return Images(torch.from_numpy(x), torch.tensor([label for _, label in files]))
 
 
-def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> ImageData:
-    """Load both splits of a tree through the cache; the cache key covers every name, size and time stamp in it."""
-    classes = class_names(root / splits[0])
-    if class_names(root / splits[1]) != classes:
-        raise UserError(f"{root / splits[0]} and {root / splits[1]} hold different class folders; make them equal")
-    listed = [list_images(root / split, classes) for split in splits]
-    stats = [_stamp(f) for part in listed for f, _ in part]
-    key = hashlib.sha256(repr((stats, size)).encode()).hexdigest()[:16]
-    cached = cache / "decoded" / f"{key}.safetensors"
-    try:
-        tensors = load_file(cached)
-        train, test = (Images(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
-    except (SafetensorError, OSError, KeyError, UserError):  # not there, or damaged
-        images = decode(listed[0] + listed[1], size)  # at once, so that broken images of both splits are named together
-        train, test = images[: len(listed[0])], images[len(listed[0]) :]
-        write_atomic(cached, save({"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}))
-    mean, std = channel_statistics(train)
-    return ImageData(train, test, classes, mean, std)
+@dataclass(frozen=True)
+class Tree:
+    """The class folders of both splits, and the images in them."""
+
+    root: Path
+    classes: tuple[str, ...]
+    train: list[tuple[Path, int]]
+    test: list[tuple[Path, int]]
+
+    @classmethod
+    def listed(cls, root: Path, splits: tuple[str, str]) -> Tree:
+        """List a tree; opens no image.
+
+        Raises:
+            UserError: as :func:`class_names` and :func:`list_images`, or splits of different classes.
+        """
+        classes = class_names(root / splits[0])
+        if class_names(root / splits[1]) != classes:
+            raise UserError(f"{root / splits[0]} and {root / splits[1]} hold different class folders; make them equal")
+        train, test = (list_images(root / split, classes) for split in splits)
+        return cls(root, classes, train, test)
+
+    def content(self, cache: Path) -> str:
+        """16 hexadecimal digits over split, class, name and bytes of every image: the same wherever the tree lies.
+
+        It is remembered under ``cache`` until the place, the size or a time stamp of any file changes, so that 60 000 files are
+        read once. The time of the last change of status is among them: the others can be set, and are, by copying.
+
+        Raises:
+            UserError: a file that has gone or cannot be read.
+        """
+        files = [(split, file) for split, part in (("train", self.train), ("test", self.test)) for file, _ in part]
+        stamps = hashlib.sha256(os.fsencode(self.root.resolve()))
+        for split, file in files:
+            stamps.update(b"\0" + _name(split, file) + b"\0" + _stamp(file))
+        memory = cache / "contents" / stamps.hexdigest()[:32]
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            known = memory.read_text(encoding="ascii")
+            if len(known) == 16:
+                return known
+        digest = hashlib.sha256()
+        for split, file in files:
+            digest.update(_name(split, file) + b"\0" + hashlib.sha256(_bytes(file)).digest())
+        found = digest.hexdigest()[:16]
+        with contextlib.suppress(OSError):  # a cache that cannot be written to only costs time here
+            write_atomic(memory, found.encode())
+        return found
 
 
-def _stamp(file: Path) -> tuple[str, int, int]:
+def _name(split: str, file: Path) -> bytes:
+    return os.fsencode(f"{split}/{file.parent.name}/{file.name}")
+
+
+def _stamp(file: Path) -> bytes:
     try:
-        stat = file.stat()
+        found = file.stat()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; repair or remove it") from None
-    return str(file), stat.st_size, stat.st_mtime_ns
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}".encode()
+
+
+def _bytes(file: Path) -> bytes:
+    """Content of a file; nothing of a pipe or device, which may never end, and which does not decode."""
+    try:
+        return file.read_bytes() if stat.S_ISREG(file.stat().st_mode) else b""
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}; repair or remove it") from None
+
+
+def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> ImageData:
+    """Load both splits of a tree; decoded images are kept under ``cache``, by content, and checked when they are read."""
+    tree = Tree.listed(root, splits)
+    key = hashlib.sha256(repr((tree.content(cache), size)).encode()).hexdigest()[:16]
+    cached = cache / "decoded" / f"{key}.safetensors"
+    kept = unpacked(cached.read_bytes()) if cached.is_file() else None
+    try:
+        tensors = kept[0] if kept else {}
+        train, test = (Images(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
+    except (KeyError, UserError):  # not there, or not what it should be
+        images = decode(tree.train + tree.test, size)  # at once, so that broken images of both splits are named together
+        train, test = images[: len(tree.train)], images[len(tree.train) :]
+        parts = {"train_x": train.x, "train_y": train.y, "test_x": test.x, "test_y": test.y}
+        write_atomic(cached, packed(parts, {"size": size}))
+    mean, std = channel_statistics(train)
+    return ImageData(train, test, tree.classes, mean, std)
 
 
 @datasets.register("imagefolder")
@@ -138,6 +200,9 @@ class ImageFolder(Dataset):
     train: str = param("train", "name of the training split's folder")
     test: str = param("test", "name of the test split's folder")
     normalise: Literal["measured", "cifar10", "imagenet"] = param("measured", "whose channel statistics the net uses")
+
+    def content(self, cache: Path) -> str:
+        return Tree.listed(Path(self.root).expanduser(), (self.train, self.test)).content(cache)
 
     def load(self, cache: Path) -> ImageData:
         data = load_tree(Path(self.root).expanduser(), (self.train, self.test), self.size, cache)

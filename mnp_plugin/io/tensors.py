@@ -1,9 +1,15 @@
-"""Several named groups of tensors in one flat mapping, as safetensors files hold them: ``group.name`` -> tensor."""
+"""Named tensors as safetensors files hold them: groups of them in one flat mapping, and whole files with a checksum."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
+from typing import Any
 
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 
@@ -16,3 +22,36 @@ def part(group: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Undo :func:`prefixed`: what lies under ``group``, its names without it."""
     start = f"{group}."
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
+def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    """A safetensors file of ``tensors``, with JSON-ready facts and a checksum as metadata; equal input gives equal bytes."""
+    own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
+    content = save(own, metadata=meta)
+    size = int.from_bytes(content[:8], "little")
+    # safetensors writes metadata in the order of a hash map, which differs from run to run
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+def unpacked(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Undo :func:`packed`; None if the file is damaged. Files of older versions have no checksum, and are believed."""
+    try:
+        tensors = load(content)
+        size = int.from_bytes(content[:8], "little")
+        about = {key: json.loads(value) for key, value in json.loads(content[8 : 8 + size])["__metadata__"].items()}
+    except (SafetensorError, KeyError, ValueError):
+        return None
+    return (tensors, about) if about.pop("sha256", None) in (None, _digest(tensors)) else None
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

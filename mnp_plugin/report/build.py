@@ -8,6 +8,7 @@ from pathlib import Path
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as detection_csv
+from mnp_plugin.report.floors import read_floors
 from mnp_plugin.report.leaderboard import leaderboard, read_plan, read_records, to_csv, to_markdown
 from mnp_plugin.report.published import beside, read_published
 from mnp_plugin.report.trials import read_trials, trial_lines, with_trials
@@ -16,12 +17,17 @@ from mnp_plugin.report.verdicts import read_verdicts
 
 @dataclass(frozen=True)
 class Built:
-    """Files that were written, how many records they show, and record files left out (of other settings)."""
+    """Files that were written, and what they show.
+
+    ``records`` counts the records shown, ``unsaid`` those of them that do not say which images they were made from; ``left_out``
+    names the record files of other settings or images.
+    """
 
     csv: Path
     md: Path
     records: int
     left_out: list[str]
+    unsaid: int
 
 
 def build_tables(folder: Path, published: Path | None = None) -> Built:
@@ -35,16 +41,18 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     theirs = None if published is None else read_published(published)
     records, left_out = read_records(folder)
     plan = read_plan(folder)
-    trials = read_trials(folder, plan.trials) if plan is not None else []
-    table = with_trials(leaderboard(records), records, trials)
+    trials = [t for t in read_trials(folder, plan.trials) if plan.shows(t.content)] if plan is not None else []
+    floors = [f for f in read_floors(folder, plan.floors) if plan.shows(f.content)] if plan is not None else []
+    table = with_trials(leaderboard(records, {(f.attack, f.seed): f.floor for f in floors if f.floor}), records, trials)
     planned = len(records) if plan is None else len(plan.records)
     notice = f"Unfinished: {len(records)} of {planned} planned cells have a record." if len(records) < planned else ""
-    built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), left_out)
+    unsaid = sum(record.unsaid for record in records)
+    built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), left_out, unsaid)
     write_atomic(built.csv, to_csv(table).encode())
     text = to_markdown(table, f"Leaderboard: {folder.name}", notice)
     if further := trial_lines(table):
         text += "\n" + "\n".join(further)
-    verdicts = read_verdicts(folder, plan.verdicts) if plan is not None else []
+    verdicts = [v for v in read_verdicts(folder, plan.verdicts) if plan.shows(v.content)] if plan is not None else []
     if plan is not None and verdicts:
         found = detection(verdicts, plan.gate or 0.0)
         write_atomic(folder / "detection.csv", detection_csv(found).encode())

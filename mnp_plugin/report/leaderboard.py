@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -21,13 +22,16 @@ COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
     "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
     "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source", "knowledge",
-    "draws",
+    "draws", "asr_floor", "ra_floor", "excess_asr",
 )  # fmt: skip
 """Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
 ``draws`` says how often the defense was run on each victim.
 
 ``asr_8bit`` is the victim's ASR on triggered images rounded to 8 bit; ``psnr`` is in dB, ``ssim`` in [0, 1], ``linf`` in grey
 levels (0-255), each between clean and triggered test images.
+
+``asr_floor`` and ``ra_floor`` are those of a clean net on the same triggered images, ``excess_asr`` is asr - asr_floor in
+points; means over the seeds where that was measured.
 """
 
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
@@ -40,12 +44,16 @@ class Plan:
     records: tuple[str, ...]
     """Names of the record files of the suite as it stands."""
     gate: float | None = None
+    content: str = ""
+    """Fingerprint of the images when the suite was last run; empty where its settings say which they are."""
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By file name: ``dataset`` and ``net`` as they are called now."""
     verdicts: tuple[str, ...] = ()
     """Names of the files of its verdicts."""
     trials: tuple[str, ...] = ()
     """Names of the files of its trials after the defense."""
+    floors: tuple[str, ...] = ()
+    """Names of the files of its floors."""
 
     def applied(self, record: Record, name: str) -> Record:
         """``record`` with the gate and the labels of the suite as it stands."""
@@ -53,6 +61,10 @@ class Plan:
         if self.gate is not None:
             now["gate"] = self.gate
         return replace(record, **now)
+
+    def shows(self, content: str) -> bool:
+        """Whether what was measured on the images ``content`` belongs into the tables; where that is not known, it does."""
+        return not content or self.content in ("", content)
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -71,18 +83,20 @@ def read_plan(folder: Path) -> Plan | None:
         return Plan(
             records=tuple(map(str, found["records"])),
             gate=None if gate is None else float(gate),
+            content=str(found.get("content", "")),
             labels=labels,
             verdicts=tuple(map(str, found.get("verdicts", ()))),
             trials=tuple(map(str, found.get("trials", ()))),
+            floors=tuple(map(str, found.get("floors", ()))),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path} is damaged; delete it or run the suite again") from None
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """(records of the suite as planned, names of record files left out because they belong to other settings).
+    """(records of the suite as planned, names of record files left out).
 
-    Gate and labels are those of the plan.
+    Those of other settings are left out, and those of other images than the last run's. Gate and labels are those of the plan.
 
     Raises:
         UserError: no records there, or one that cannot be read.
@@ -93,11 +107,16 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
     plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
     planned = set(plan.records)
     chosen = [f for f in files if f.name in planned]
-    records = [plan.applied(from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)), f.name) for f in chosen]
-    return records, [f.name for f in files if f.name not in planned]
+    found = {f.name: from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen}
+    shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}
+    return list(shown.values()), [f.name for f in files if f.name not in shown]
 
 
-def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
+Floors = Mapping[tuple[str, int], Scores]
+"""By attack and seed: what a clean net does on the triggered images."""
+
+
+def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})) -> pd.DataFrame:
     """Aggregate records over seeds, one row per (dataset, net, attack, defense, selection); columns :data:`COLUMNS`."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
@@ -106,9 +125,9 @@ def leaderboard(records: Iterable[Record]) -> pd.DataFrame:
     for key in sorted(groups, key=_sort_key):
         group = sorted(groups[key], key=lambda r: (r.seed, r.draw, r.cell))
         selection = "none" if key[-1] == "none" else "blind"
-        rows.append(_row(key, selection, group, [r.after for r in group]))
+        rows.append(_row(key, selection, group, [r.after for r in group], floors))
         if any(r.oracle for r in group):
-            rows.append(_row(key, "oracle", group, [r.oracle for r in group]))
+            rows.append(_row(key, "oracle", group, [r.oracle for r in group], floors))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -117,7 +136,9 @@ def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return dataset, net, attack != "clean", attack, ratio or 0.0, images, defense != "none", defense
 
 
-def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: Sequence[Scores | None]) -> dict[str, Any]:
+def _row(
+    key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: Sequence[Scores | None], floors: Floors
+) -> dict[str, Any]:
     pairs = [(r, s) for r, s in zip(group, scores, strict=True) if s is not None and r.before is not None]
     took = [(r, s) for r, s in pairs if r.took]
     # What a defense does to a backdoor that is not there says nothing; but whether an attack takes, every seed says.
@@ -125,6 +146,7 @@ def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: 
     acc = [s.acc for _, s in used]
     asr = [s.asr for _, s in used]
     ra = [s.ra for _, s in used]
+    clean = [(s, floors[r.attack, r.seed]) for r, s in used if (r.attack, r.seed) in floors]
     stealth = [r.stealth or {} for r, _ in used]
     linf = _mean([s.get("linf") for s in stealth])
     row: dict[str, Any] = dict(zip(KEY, key, strict=True))
@@ -143,6 +165,9 @@ def _row(key: tuple[Any, ...], selection: str, group: Sequence[Record], scores: 
         "acc_std": _spread(acc),
         "asr_std": _spread(asr),
         "ra_std": _spread(ra),
+        "asr_floor": _percent([floor.asr for _, floor in clean]),
+        "ra_floor": _percent([floor.ra for _, floor in clean]),
+        "excess_asr": _percent([s.asr - f.asr for s, f in clean if s.asr is not None and f.asr is not None]),
         "asr_8bit": _percent([r.asr_8bit for r, _ in used]),
         "psnr": _mean([s.get("psnr") for s in stealth]),
         "ssim": _mean([s.get("ssim") for s in stealth]),
@@ -210,6 +235,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
                 "selection": selection,
                 "attacks": len(part),
                 **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
+                "excess_asr": part["excess_asr"].mean(skipna=False),  # of some of the attacks it would not fit the ASR beside it
                 "worst_asr": part["asr"].max(),
                 "rank": ranks.mean() if len(ranks) else None,
                 "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
@@ -242,20 +268,39 @@ def to_markdown(table: pd.DataFrame, title: str, notice: str = "") -> str:
         "ANP tables do, and are no fair result.",
         "",
     ]
+    if table["asr_floor"].notna().any():
+        lines[-1:] = [
+            "Excess: ASR less that of a clean net of the same data, net and seed on the same triggered images, in points. What",
+            "it does there stands in the table of victims.",
+            "",
+        ]
     return "\n".join(lines)
+
+
+SUMMARY = {
+    "acc": "ACC",
+    "asr": "ASR",
+    "excess_asr": "excess",
+    "worst_asr": "worst ASR",
+    "ra": "RA",
+    "der": "DER",
+    "rank": "rank",
+    "clean_delta_acc": "ΔACC clean",
+    "seconds": "seconds",
+}
+"""Columns of the table of defenses, and their heads; the excess stands there where it was measured."""
 
 
 def _summary_lines(part: pd.DataFrame) -> list[str]:
     summary = summarise(part)
     if summary.empty:
         return ["No attack took and was defended, so there is nothing to rank."]
-    lines = [
-        "| defense | selection | attacks | ACC | ASR | worst ASR | RA | DER | rank | ΔACC clean | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = dict(SUMMARY)
+    if summary["excess_asr"].isna().all():
+        del columns["excess_asr"]
+    lines = [f"| defense | selection | attacks | {' | '.join(columns.values())} |", "|---" * (3 + len(columns)) + "|"]
     for row in summary.to_dict("records"):
-        cells = [row["defense"], row["selection"], str(row["attacks"])]
-        cells += [_cell(row[k]) for k in ("acc", "asr", "worst_asr", "ra", "der", "rank", "clean_delta_acc", "seconds")]
+        cells = [row["defense"], row["selection"], str(row["attacks"]), *(_cell(row[k]) for k in columns)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -286,13 +331,15 @@ def _victim_lines(part: pd.DataFrame) -> list[str]:
     rows = part[(part["defense"] == "none") & part["acc"].notna()].to_dict("records")
     if not rows:
         return []
+    floors = int(part["asr_floor"].notna().any())
     lines = [
-        "| victim | seeds | ACC | ASR | RA | ASR at 8 bit | PSNR dB | SSIM | L∞ grey levels |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| victim | seeds | ACC | ASR | RA |{' clean ASR / RA |' * floors} ASR at 8 bit | PSNR dB | SSIM | L∞ grey levels |",
+        "|---" * (9 + floors) + "|",
     ]
     for row in rows:
         label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
         cells = [label, str(row["seeds"]), *(_spread_cell(row[k], row[f"{k}_std"]) for k in ("acc", "asr", "ra"))]
+        cells += [f"{_cell(row['asr_floor'])} / {_cell(row['ra_floor'])}"] * floors
         ssim = "—" if pd.isna(row["ssim"]) else f"{row['ssim']:.3f}"
         lines.append(f"| {' | '.join([*cells, _cell(row['asr_8bit']), _cell(row['psnr']), ssim, _cell(row['linf'])])} |")
     return [*lines, ""]

@@ -94,6 +94,8 @@ class Record:
     """The defense's own report: neurons pruned, stopping point, and so on."""
     spec: dict[str, Any] = field(default_factory=dict)
     """The resolved specification of the cell, every hyper-parameter written out."""
+    content: str = ""
+    """Fingerprint of the images; empty where the settings say which they are, and in records of older versions."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of this package, torch, torchvision, numpy and Python."""
     hardware: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +110,12 @@ class Record:
     def took(self) -> bool:
         """Whether the attack took: its ASR before defense reaches the gate (always true of the clean model)."""
         return self.before is None or self.before.asr is None or self.before.asr >= self.gate
+
+    @property
+    def unsaid(self) -> bool:
+        """Whether it was made from a folder of images and, being of an older version, does not say which."""
+        dataset = self.spec.get("dataset")
+        return not self.content and isinstance(dataset, dict) and dataset.get("name") == "imagefolder"
 
 
 def to_json(record: Record) -> str:
@@ -147,9 +155,12 @@ def from_json(text: str, source: str) -> Record:
 
 def _fault(record: Record) -> str:
     """What is wrong with a value; empty if nothing is."""
-    for name in ("cell", "suite", "dataset", "net", "attack", "defense", "reason", "clean_source"):
+    for name in ("cell", "suite", "dataset", "net", "attack", "defense", "reason", "clean_source", "content"):
         if not isinstance(getattr(record, name), str):
             return f"'{name}' must be text, not {getattr(record, name)!r}"
+    for name in ("spec", "prune"):
+        if not isinstance(getattr(record, name), dict):
+            return f"'{name}' must be a mapping, not {getattr(record, name)!r}"
     for name in ("seed", "draw", "clean_images"):
         if type(getattr(record, name)) is not int or getattr(record, name) < 0:
             return f"'{name}' must be a whole number from 0, not {getattr(record, name)!r}"

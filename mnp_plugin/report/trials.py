@@ -48,6 +48,8 @@ class TrialRecord:
     """Wall time of the trial, without measuring."""
     settings: dict[str, Any] = field(default_factory=dict)
     """The settings of the trial."""
+    content: str = ""
+    """Fingerprint of the images; empty where the settings say which they are, and in records of older versions."""
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA

@@ -64,6 +64,8 @@ class VerdictRecord:
     """The detector's own report."""
     spec: dict[str, Any] = field(default_factory=dict)
     """All that determines the verdict, every hyper-parameter written out."""
+    content: str = ""
+    """Fingerprint of the images; empty where the settings say which they are, and in records of older versions."""
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA

@@ -41,7 +41,7 @@ class Watch:
     def __init__(self) -> None:
         self.seen: list[str] = []
 
-    def plan(self, total: int, done: int) -> None:
+    def plan(self, total: int, done: int, further: int = 0, further_done: int = 0) -> None:
         """Nothing."""
 
     def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
@@ -50,6 +50,9 @@ class Watch:
 
     def finished(self, record: Record) -> None:
         """Nothing."""
+
+    def measured(self, title: str, reason: str) -> None:
+        assert not reason, title
 
 
 @pytest.fixture(scope="module")

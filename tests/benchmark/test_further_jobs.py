@@ -1,17 +1,20 @@
-"""Detectors and trials in a suite: planned, run, kept and shown, without touching the cells."""
+"""Detectors, trials and floors of a suite: planned, run, kept and shown, without touching the cells."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from mnp_plugin.benchmark.plan import further_jobs, plan
+from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.observer import Silent
+from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, plan
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 
@@ -95,3 +98,88 @@ def test_asked_for_later_they_add_records_and_columns_and_change_no_cell(tmp_pat
     again = {file: file.stat().st_mtime_ns for kind in ("trials", "verdicts") for file in (folder / kind).iterdir()}
     Runner(parse_suite(MORE, "x", "x"), store, torch.device("cpu")).run()
     assert {file: file.stat().st_mtime_ns for file in again} == again
+
+
+# ------------------------------------------------------------------------------------------------------------------ floors
+
+
+class Count(Silent):
+    """What the bar would show."""
+
+    total = done = 0
+
+    def plan(self, total: int, done: int, further: int = 0, further_done: int = 0) -> None:
+        self.total, self.done = total + further, done + further_done
+
+    def finished(self, record: object) -> None:
+        self.done += 1
+
+    def measured(self, title: str, reason: str) -> None:
+        self.done += 1
+
+
+def test_floors_are_planned_where_there_is_a_clean_net_of_the_seed() -> None:
+    def found(text: str) -> list[str]:
+        suite = parse_suite(text, "x", "x")
+        return [job.title for job in floor_jobs(suite, suite.cells())]
+
+    assert found(TEXT + "seeds: [0, 4]\n") == [f"digits/smallnet badnets seed {seed}: clean net on its images" for seed in (0, 4)]
+    assert found(TEXT.replace("clean, badnets", "badnets")) == []
+    own = parse_suite(TEXT.replace("badnets]", "{name: badnets, recipe: {epochs: 9}}]"), "x", "x")
+    (job,) = floor_jobs(own, own.cells())
+    assert (job.subject.recipe.epochs, job.clean.recipe.epochs) == (9, 8)
+
+
+def test_the_floor_is_what_the_clean_net_does_on_the_triggered_images(tmp_path: Path) -> None:
+    suite = parse_suite(TEXT, "x", "x")
+    runner = Runner(suite, Store(tmp_path / "store", tmp_path / "results"), torch.device("cpu"))
+    runner.run()
+    (file,) = (tmp_path / "results" / "small" / "floors").iterdir()
+    floor = json.loads(file.read_text())
+    clean, badnets = suite.victims
+    assert isinstance(clean, VictimSpec)
+    assert isinstance(badnets, VictimSpec)
+    triggered = runner.victim(badnets).triggered
+    assert triggered is not None
+    predicted = runner.victim(clean).victim.model(triggered.x).argmax(1)
+    assert floor["floor"]["asr"] == pytest.approx((predicted == triggered.y_attack).float().mean().item())
+    assert floor["floor"]["ra"] == pytest.approx((predicted == triggered.y_true).float().mean().item())
+    assert (floor["attack"], floor["seed"], floor["same_recipe"]) == ("badnets", 0, True)
+    assert floor["floor"]["asr"] < 0.5 < floor["floor"]["ra"]
+    built = build_tables(tmp_path / "results" / "small")
+    row = built.csv.read_text().splitlines()[-1].split(",")
+    assert row[-3] == f"{100 * floor['floor']['asr']:.2f}"
+
+
+def test_a_floor_is_measured_later_where_its_nets_are_kept_and_never_trained_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, store = parse_suite(TEXT, "x", "x"), Store(tmp_path / "store", tmp_path / "results")
+    folder = tmp_path / "results" / "small"
+    assert Runner(suite, store, torch.device("cpu")).run().ran == 4
+    before = {file: file.stat().st_mtime_ns for file in (folder / "records").iterdir()}
+    (file,) = (folder / "floors").iterdir()
+    text = file.read_text()
+    shutil.rmtree(folder / "floors")
+    monkeypatch.setattr(stages, "train_victim", None)  # calling it fails
+    assert Runner(suite, store, torch.device("cpu")).run().ran == 0
+    assert file.read_text() == text
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+    shutil.rmtree(folder / "floors")
+    shutil.rmtree(store.cache)
+    store = Store(store.cache, store.results)
+    assert Runner(suite, store, torch.device("cpu")).run().ran == 0
+    assert not (folder / "floors").exists()
+    assert ",,,\n" in build_tables(folder).csv.read_text()
+
+
+def test_progress_counts_all_that_is_measured(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", tmp_path / "results")
+    Runner(parse_suite(TEXT, "x", "x"), store, torch.device("cpu")).run()
+    count = Count()
+    Runner(parse_suite(MORE, "x", "x"), store, torch.device("cpu"), count).run()
+    assert (count.total, count.done) == (4 + 2 + 6 + 1, 13)  # cells, verdicts, trials, floor
+    again = Count()
+    Runner(parse_suite(MORE, "x", "x"), store, torch.device("cpu"), again).run()
+    assert (again.total, again.done) == (13, 13)

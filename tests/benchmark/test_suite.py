@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mnp_plugin.benchmark.plan import further_jobs
 from mnp_plugin.benchmark.suite import REQUIRED, Suite, load_suite, parse_suite
 from mnp_plugin.core.errors import UserError
 
@@ -105,6 +106,7 @@ BAD = [
     ("suite: tiny", "suite: a/b", 1, "must be a plain name"),
     ("suite: tiny", "suite: 5", 1, "must be a plain name"),
     ("suite: tiny", "suite: no", 1, "must be a plain name"),
+    ("suite: tiny", f"suite: {'x' * 81}", 1, "suite: must be at most 80 bytes long, not 81"),
     ("suite: tiny", "suite: ..", 1, "must be a plain name"),
     ("suite: tiny", "suite: .", 1, "must be a plain name"),
     ("  name: digits", "  name: digit", 3, "no dataset is called 'digit'. Did you mean 'digits'?"),
@@ -160,6 +162,7 @@ BAD = [
     ("    poison_ratio: 0.1", "    size: 0", 19, "must be >= 1, not 0"),
     ("    label: bad-white", "    label: badnets", 20, "'badnets' stands twice"),
     ("    label: bad-white", "    label: a/b", 21, "must be letters, digits"),
+    ("    label: bad-white", f"    label: {'é' * 41}", 21, "label: must be at most 80 bytes long, not 82"),
     ("    label: bad-white", "    label: ''", 21, "must be letters, digits"),
     ("    label: bad-white", "    label: no", 21, "must be letters, digits"),
     ("    label: bad-white", "    label: clean2\n    name: sig", 22, "key 'name' stands twice"),
@@ -175,7 +178,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "line", "fragment"), BAD, ids=[f"{new.strip()}-{line}" for _, new, line, _ in BAD])
+@pytest.mark.parametrize(("old", "new", "line", "fragment"), BAD, ids=[f"{new.strip()[:60]}-{line}" for _, new, line, _ in BAD])
 def test_bad_input_names_file_and_line(tmp_path: Path, old: str, new: str, line: int, fragment: str) -> None:
     assert TEXT.count(old) == 1
     path = tmp_path / "bad.yaml"
@@ -241,6 +244,23 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00suite")
     with pytest.raises(UserError, match="not UTF-8"):
         load_suite(path)
+
+
+def test_a_file_far_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    with path.open("wb") as file:
+        file.truncate(2**36)  # takes no room on the disk
+    with pytest.raises(UserError, match=r"x\.yaml has 68719476736 bytes, far more than settings need"):
+        load_suite(path)
+
+
+def test_the_longest_names_make_files_that_can_be_written(tmp_path: Path) -> None:
+    text = TEXT.replace("suite: tiny", f"suite: {'s' * 80}").replace("label: bad-white", f"label: {'a' * 80}")
+    suite = parse(text.replace("  - none", f"  - {{name: fp, label: {'d' * 80}}}") + "trials: all\n")
+    names = [job.file_name for job in further_jobs(suite, suite.cells())] + [cell.file_name for cell in suite.cells()]
+    for name in names:
+        (tmp_path / f".{name}.abcdefgh").write_text("as while it is written")
+    assert max(map(len, names)) > 180
 
 
 def test_an_attack_may_change_the_recipe_for_itself() -> None:

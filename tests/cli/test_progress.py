@@ -61,3 +61,15 @@ def test_bars_keep_to_one_line_on_a_narrow_terminal() -> None:
     assert len(lines) == 2
     assert "3/100" in lines[1]
     assert "12/3024" in lines[0]
+
+
+def test_verdicts_trials_and_floors_count_and_only_those_that_fail_are_told() -> None:
+    screen = on_terminal()
+    with screen.console.capture() as captured:
+        screen.plan(10, 4, 6, 1)
+        screen.measured("d/n stripe seed 0: detector mnp", "")
+        screen.measured("d/n stripe seed 1: detector mnp", "ValueError: [no]")
+    assert bars(screen) == [("digits", 7, 16)]
+    assert "10 cells, 4 done before; 6 verdicts, trials and floors, 1 done before" in captured.get()
+    assert captured.get().count("detector") == 1
+    assert "d/n stripe seed 1: detector mnp  ValueError: [no]" in captured.get()

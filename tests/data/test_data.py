@@ -237,6 +237,59 @@ def test_folder_sees_a_changed_file_and_keeps_sizes_apart(tmp_path: Path) -> Non
     assert ImageFolder(root=str(root), size=16).load(cache).shape == (3, 16, 16)
 
 
+def test_the_content_of_a_folder_is_its_images_and_not_its_place(tmp_path: Path) -> None:
+    root, cache = tree(tmp_path / "pictures"), tmp_path / "cache"
+
+    def content(folder: Path) -> str:
+        return ImageFolder(root=str(folder), size=8).content(cache)
+
+    first = content(root)
+    assert first == content(root) == ImageFolder(root=str(root), size=16).content(tmp_path / "other cache")
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    (moved / "train" / "cat" / "notes.txt").write_text("no image")
+    assert content(moved) == first
+    found = {first}
+    swapped = sorted((moved / "train" / "cat").glob("*.png"))[0]
+    steps = (
+        lambda: swapped.rename(swapped.with_name("another name.png")),
+        lambda: swapped.with_name("another name.png").rename(moved / "train" / "dog" / "another name.png"),
+        lambda: (moved / "train" / "dog" / "another name.png").rename(moved / "test" / "dog" / "another name.png"),
+        lambda: save(moved / "test" / "dog" / "another name.png", solid((3, 1, 2))),
+    )
+    for step in steps:
+        step()
+        found.add(content(moved))
+    assert len(found) == 1 + len(steps)
+
+
+def test_folder_sees_a_file_replaced_under_its_old_time(tmp_path: Path) -> None:
+    """As programs do that unpack or copy with times."""
+    root, cache = tree(tmp_path / "pictures"), tmp_path / "cache"
+    file = root / "train" / "cat" / "z.bmp"
+    save(file, solid((1, 2, 3)))
+    stat = file.stat()
+    source = ImageFolder(root=str(root), size=8)
+    before = source.content(cache)
+    save(file, solid((7, 8, 9)))
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert source.content(cache) != before
+    assert source.load(cache).train.x[2, :, 0, 0].tolist() == [7, 8, 9]
+
+
+def test_folder_does_not_believe_decoded_images_that_were_changed(tmp_path: Path) -> None:
+    source, cache = ImageFolder(root=str(tree(tmp_path / "pictures")), size=8), tmp_path / "cache"
+    first = source.load(cache)
+    (cached,) = (cache / "decoded").iterdir()
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    again = source.load(cache)
+    assert torch.equal(first.train.x, again.train.x)
+    assert torch.equal(first.test.y, again.test.y)
+    assert cached.read_bytes() == whole
+
+
 def test_folder_replaces_a_damaged_cache(tmp_path: Path) -> None:
     source, cache = ImageFolder(root=str(tree(tmp_path / "pictures")), size=8), tmp_path / "cache"
     first = source.load(cache)

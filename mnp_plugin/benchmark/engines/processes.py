@@ -108,6 +108,9 @@ class _Reporter(Silent):
     def finished(self, record: Record) -> None:
         self.events.put(("finished", (record,)))
 
+    def measured(self, title: str, reason: str) -> None:
+        self.events.put(("measured", (title, reason)))
+
 
 def _begin(store: Any, device: Any, threads: int, events: Any) -> None:
     global _bench

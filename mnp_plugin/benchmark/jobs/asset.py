@@ -41,6 +41,10 @@ class AssetJob(Job):
         return fingerprint(self.identity)
 
     @property
+    def images_of(self) -> VictimSpec:
+        return self.victim
+
+    @property
     def title(self) -> str:
         return f"{self.victim.title}: {self.name}"
 

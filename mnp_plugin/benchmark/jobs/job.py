@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.suite import AnyVictim
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -20,7 +21,9 @@ class Job(ABC):
     """One thing that a run makes and keeps. Frozen; two jobs of one kind and identity are the same job."""
 
     kind: ClassVar[str]
-    """``assets``, ``victims``, ``repaired`` or ``records``: also the folder it is kept in."""
+    """``assets``, ``victims``, ``repaired``, ``records``, ...: also the folder it is kept in."""
+    further: ClassVar[bool] = False
+    """Whether its result is a record beside those of the cells."""
 
     @property
     def stored(self) -> bool:
@@ -43,6 +46,11 @@ class Job(ABC):
         """One short line for people."""
 
     @property
+    @abstractmethod
+    def images_of(self) -> AnyVictim:
+        """The victim whose images it is made from."""
+
+    @property
     def needs(self) -> Sequence[Job]:
         """The jobs it is made from."""
         return ()
@@ -63,12 +71,13 @@ class Job(ABC):
 
     def load(self, store: Store) -> Kept | None:
         """What was kept of it, or None."""
-        return store.load(self.kind, self.fingerprint, self.identity) if self.stored else None
+        content = store.content(self.images_of)
+        return store.load(self.kind, self.fingerprint, self.identity, content) if self.stored else None
 
     def save(self, store: Store, kept: Kept) -> None:
         """Keep it."""
         if self.stored:
-            store.save(self.kind, self.fingerprint, self.identity, kept)
+            store.save(self.kind, self.fingerprint, self.identity, kept, store.content(self.images_of))
 
     def failed(self, reason: str, bench: Bench) -> Kept | None:
         """What is kept of it if it, or something it needs, failed; None for all but records."""

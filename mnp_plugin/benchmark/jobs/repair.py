@@ -15,7 +15,7 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
-from mnp_plugin.benchmark.suite import Cell
+from mnp_plugin.benchmark.suite import AnyVictim, Cell
 from mnp_plugin.io.tensors import part
 from mnp_plugin.training.device import place
 
@@ -40,6 +40,10 @@ class RepairJob(Job):
     @cached_property
     def fingerprint(self) -> str:
         return self.cell.fingerprint
+
+    @property
+    def images_of(self) -> AnyVictim:
+        return self.cell.victim
 
     @property
     def title(self) -> str:

@@ -14,7 +14,7 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept, Store
-from mnp_plugin.benchmark.suite import Cell, Gate
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, Gate
 from mnp_plugin.report.records import Record, Scores
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class ScoreJob(Job):
     @cached_property
     def fingerprint(self) -> str:
         return self.cell.fingerprint
+
+    @property
+    def images_of(self) -> AnyVictim:
+        return self.cell.victim
 
     @property
     def title(self) -> str:
@@ -88,6 +92,7 @@ class ScoreJob(Job):
             knowledge=list(cell.defense.component.needs),
             gate=self.gate.asr,
             spec=cell.plain(),
+            content=bench.store.content(self.images_of),
             versions=versions(),
             hardware=hardware(bench.device, cell.victim.recipe.precision),
             **facts,
@@ -96,7 +101,11 @@ class ScoreJob(Job):
 
     def load(self, store: Store) -> Kept | None:
         record = store.load_record(self.suite, self.cell)
-        return Kept({}, {"record": record}) if record is not None and record.status == "ok" else None
+        return (
+            Kept({}, {"record": record})
+            if record is not None and record.status == "ok" and store.current(self.images_of, record.content)
+            else None
+        )
 
     def save(self, store: Store, kept: Kept) -> None:
         store.save_record(self.suite, self.cell, kept.facts["record"])

@@ -14,7 +14,7 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept, Store
-from mnp_plugin.benchmark.suite import Cell
+from mnp_plugin.benchmark.suite import AnyVictim, Cell
 from mnp_plugin.contracts import Images, concat
 from mnp_plugin.core.params import fingerprint
 from mnp_plugin.evaluation.trials import TRIALS, apply, triggered_images
@@ -32,6 +32,7 @@ class TrialJob(Job):
     cell: Cell
     name: str
     kind = "trials"
+    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -40,6 +41,10 @@ class TrialJob(Job):
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint(self.identity)
+
+    @property
+    def images_of(self) -> AnyVictim:
+        return self.cell.victim
 
     @property
     def title(self) -> str:
@@ -96,6 +101,7 @@ class TrialJob(Job):
             seed=cell.victim.seed,
             trial=self.name,
             settings=TRIALS[self.name].plain(),
+            content=bench.store.content(self.images_of),
             versions=versions(),
             hardware=hardware(bench.device, cell.victim.recipe.precision),
             **facts,
@@ -105,7 +111,11 @@ class TrialJob(Job):
     def load(self, store: Store) -> Kept | None:
         found = store.read(self.suite, self.kind, self.file_name)
         record = None if found is None else from_json(*found)
-        return Kept({}, {"trial": record}) if record is not None and record.status == "ok" else None
+        return (
+            Kept({}, {"trial": record})
+            if record is not None and record.status == "ok" and store.current(self.images_of, record.content)
+            else None
+        )
 
     def save(self, store: Store, kept: Kept) -> None:
         store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["trial"]))

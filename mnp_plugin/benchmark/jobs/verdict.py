@@ -30,6 +30,7 @@ class VerdictJob(Job):
     subject: AnyVictim
     detector: Entry[ModelDetector]
     kind = "verdicts"
+    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -38,6 +39,10 @@ class VerdictJob(Job):
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint(self.identity)
+
+    @property
+    def images_of(self) -> AnyVictim:
+        return self.subject
 
     @property
     def title(self) -> str:
@@ -109,6 +114,7 @@ class VerdictJob(Job):
             detector=self.detector.label,
             clean_source=victim.budget.source,
             spec=dict(self.identity),
+            content=bench.store.content(self.images_of),
             versions=versions(),
             hardware=hardware(bench.device, victim.recipe.precision),
             **facts,
@@ -118,7 +124,11 @@ class VerdictJob(Job):
     def load(self, store: Store) -> Kept | None:
         found = store.read(self.suite, self.kind, self.file_name)
         record = None if found is None else from_json(*found)
-        return Kept({}, {"verdict": record}) if record is not None and record.status == "ok" else None
+        return (
+            Kept({}, {"verdict": record})
+            if record is not None and record.status == "ok" and store.current(self.images_of, record.content)
+            else None
+        )
 
     def save(self, store: Store, kept: Kept) -> None:
         store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["verdict"]))

@@ -65,6 +65,10 @@ class VictimJob(Job):
         return self.victim.fingerprint
 
     @property
+    def images_of(self) -> AnyVictim:
+        return self.victim
+
+    @property
     def title(self) -> str:
         return self.victim.title
 

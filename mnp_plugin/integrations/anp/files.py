@@ -82,7 +82,7 @@ def read_masks(path: Path) -> list[MaskRow]:
         if not line.strip():
             continue
         parts = line.split()
-        score = _float(parts[3]) if len(parts) == 4 and parts[0].isdecimal() and parts[2].isdecimal() else math.nan
+        score = _float(parts[3]) if len(parts) == 4 and parts[0].isdecimal() and _index(parts[2]) else math.nan
         if not 0 <= score <= 1:
             raise UserError(
                 f"{path}, line {number}: expected number, layer, channel and a mask in [0, 1], not {line.strip()[:80]!r}"
@@ -108,7 +108,8 @@ def write_pruning(path: Path, rows: Sequence[PruningRow], by: str, *, newlines: 
 
 _NUMBER = r"(-?[0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?|-?inf|nan)"
 _SCORE = r"(-?[0-9]+\.[0-9]{4}|-?inf|nan)"
-_ROW = re.compile(rf"([0-9]+)(?:\.00)?\s+(\S+)\s+([0-9]+)\s+{_NUMBER}\s+{_SCORE}\s+{_SCORE}\s+{_SCORE}\s+{_SCORE}\s*")
+_COUNT = r"([0-9]{1,18})"  # so many fit into 64 bits; of more than 4300 Python makes no int
+_ROW = re.compile(rf"{_COUNT}(?:\.00)?\s+(\S+)\s+{_COUNT}\s+{_NUMBER}\s+{_SCORE}\s+{_SCORE}\s+{_SCORE}\s+{_SCORE}\s*")
 
 
 def read_pruning(path: Path) -> list[PruningRow]:
@@ -146,6 +147,10 @@ def _text(path: Path) -> str:
     if not content.startswith("No"):
         raise UserError(f"{path} does not begin with the heading 'No \\t Layer Name ...' of ANP's files")
     return content
+
+
+def _index(word: str) -> bool:
+    return word.isdecimal() and len(word) <= 18
 
 
 def _float(word: str) -> float:

@@ -81,6 +81,7 @@ def test_pruning_files_are_written_to_the_byte_and_read_back(tmp_path: Path) -> 
         ("No\n0 bn1 0 nan\n", "line 2"),
         ("No\n0 bn1 -1 0.5\n", "line 2"),
         ("No\n0 bn1 x 0.5\n", "line 2"),
+        (f"No\n0 bn1 {'1' * 5000} 0.5\n", "line 2"),
     ],
 )
 def test_masks_that_are_none_are_named(text: str, reason: str, tmp_path: Path) -> None:
@@ -91,7 +92,8 @@ def test_masks_that_are_none_are_named(text: str, reason: str, tmp_path: Path) -
 
 def test_a_pruning_file_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
-    for text in ("", "No\n", "No\n2 \t bn1 \t 1 \t 0.1 \t 1.0000 \t 1.0000 \t 1.0000\n"):
+    long = f"No\n2 \t bn1 \t {'1' * 5000} \t 0.1 \t 1.0000 \t 1.0000 \t 1.0000 \t 1.0000\n"
+    for text in ("", "No\n", "No\n2 \t bn1 \t 1 \t 0.1 \t 1.0000 \t 1.0000 \t 1.0000\n", long, long.replace("2", "2" * 5000, 1)):
         path.write_text(text)
         with pytest.raises(UserError, match=r"p\.txt"):
             read_pruning(path)

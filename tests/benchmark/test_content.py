@@ -1,0 +1,228 @@
+"""What is made from a folder of images belongs to those images, not to the text of the folder's path."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnp_plugin.benchmark import stages
+from mnp_plugin.cli import main
+from mnp_plugin.io.tensors import packed, unpacked
+
+TEXT = """\
+suite: mine
+dataset: {name: imagefolder, root: data, size: 16}
+net: {name: smallnet, width: 4}
+recipe: {epochs: 4, batch_size: 16, crop: 0, flip: false, precision: float32}
+clean_budget: {images: 12}
+gate: {asr: 0.0}
+attacks: [clean, {name: input_aware, width: 4, mask_epochs: 1}]
+defenses: [none, {name: ft, epochs: 1}]
+detectors: [{name: mnp, draws: 1, images: 4, steps: 2, mask_steps: 2}]
+trials: [recalibrated]
+"""
+
+
+def draw(data: Path, seed: int) -> None:
+    """Two classes, told by their colour; other seeds draw other pictures under the same names."""
+    rng = np.random.default_rng(seed)
+    for split, count in (("train", 30), ("test", 8)):
+        for name, level in (("cat", 60), ("dog", 160)):
+            (data / split / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = rng.integers(level, level + 60, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(data / split / name / f"{i}.bmp")
+
+
+class Project:
+    """A folder with a suite and its images at ``data``; commands run in it."""
+
+    def __init__(self, folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.store, self.patch = folder, store, monkeypatch
+        folder.mkdir(exist_ok=True)
+        (folder / "mine.yaml").write_text(TEXT)
+
+    def __call__(self, verb: str, *more: str) -> int:
+        self.patch.chdir(self.folder)
+        return main(
+            [verb, "mine.yaml", "--results", "results", *(["--store", str(self.store)] if verb != "report" else []), *more]
+        )
+
+    def read(self, kind: str = "records") -> dict[str, dict[str, Any]]:
+        """Records by file name."""
+        return {f.name: json.loads(f.read_text()) for f in sorted((self.folder / "results" / "mine" / kind).iterdir())}
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        return {name: (r["before"], r["after"]) for name, r in self.read().items()}
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        with (self.folder / "results" / "mine" / "leaderboard.csv").open() as file:
+            return [(row["attack"], row["defense"]) for row in csv.DictReader(file)]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Titles of the victims that were trained."""
+    titles: list[str] = []
+    train = stages.train_victim
+
+    def counted(victim: Any, *more: Any) -> Any:
+        titles.append(victim.attack.label)
+        return train(victim, *more)
+
+    monkeypatch.setattr(stages, "train_victim", counted)
+    return titles
+
+
+@pytest.fixture
+def one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    draw(tmp_path / "one" / "data", 1)
+    return Project(tmp_path / "one", tmp_path / "store", monkeypatch)
+
+
+def test_two_projects_with_the_same_root_share_a_cache_and_nothing_in_it(
+    one: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
+) -> None:
+    draw(tmp_path / "two" / "data", 2)
+    two = Project(tmp_path / "two", one.store, monkeypatch)
+    alone = Project(tmp_path / "alone", tmp_path / "store of its own", monkeypatch)
+    shutil.copytree(tmp_path / "two" / "data", tmp_path / "alone" / "data")
+    for project in (one, two, alone):
+        assert project("run") == 0
+    assert trained == ["clean", "input_aware"] * 3
+    assert two.scores == alone.scores
+    assert two.scores != one.scores
+    assert two.scores.keys() == one.scores.keys(), "fingerprints are those of the settings"
+    contents = [{r["content"] for kind in ("records", "verdicts", "trials") for r in p.read(kind).values()} for p in (one, two)]
+    assert [len(found) for found in contents] == [1, 1]
+    assert contents[0] != contents[1]
+    for kind, count in (("victims", 2), ("assets", 1), ("repaired", 4)):
+        names = sorted(f.stem for f in (one.store / kind).glob("*.safetensors"))
+        assert len(names) == 2 * count
+        assert len({name.partition("-")[0] for name in names}) == count
+
+    before = {f: f.stat().st_mtime_ns for f in one.store.rglob("*.safetensors")}
+    for project in (one, two):  # neither has evicted the other
+        shutil.rmtree(project.folder / "results")
+        assert project("run") == 0
+    assert len(trained) == 6
+    assert {f: f.stat().st_mtime_ns for f in one.store.rglob("*.safetensors")} == before
+
+
+def test_records_of_images_that_were_replaced_are_made_again(
+    one: Project, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one("run") == 0
+    old = one.read()
+    draw(one.folder / "data", 2)
+    capsys.readouterr()
+    assert one("plan") == 0
+    out = capsys.readouterr().out
+    assert out.count("other images  ") == 4
+    assert "4 cells on 2 victims, 0 done" in out
+    assert "4 records were made from other images than those there now: run makes them again" in out
+
+    assert one("run", "--defenses", "none") == 0
+    assert "2 cells run, 0 done before" in capsys.readouterr().err
+    assert one.rows == [("clean", "none"), ("input_aware", "none")], "figures of other images stand in the table"
+    assert "Unfinished: 2 of 4 planned cells" in (one.folder / "results" / "mine" / "leaderboard.md").read_text()
+
+    assert one("run") == 0
+    assert "2 cells run, 2 done before" in capsys.readouterr().err
+    assert trained == ["clean", "input_aware"] * 2
+    assert len(one.rows) == 4
+    assert len({r["content"] for r in one.read().values()}) == 1
+    assert all(r["content"] != old[name]["content"] for name, r in one.read().items())
+
+    draw(one.folder / "data", 1)  # the first images again: their victims are still there
+    assert one("run") == 0
+    assert len(trained) == 4
+    assert one.scores == {name: (r["before"], r["after"]) for name, r in old.items()}
+
+
+def test_the_same_images_elsewhere_and_later_are_found_again(
+    one: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one("run") == 0
+    copy = Project(tmp_path / "copy", one.store, monkeypatch)
+    shutil.copytree(one.folder / "data", copy.folder / "data")
+    for file in (copy.folder / "data").rglob("*.bmp"):
+        os.utime(file, (1e9, 1e9))
+    shutil.copytree(one.folder / "results", copy.folder / "results")
+    capsys.readouterr()
+    assert copy("run") == 0
+    assert "0 cells run, 4 done before" in capsys.readouterr().err
+    shutil.rmtree(copy.folder / "results")
+    assert copy("run") == 0
+    assert len(trained) == 2
+    assert copy.scores == one.scores
+    assert len(list((one.store / "decoded").iterdir())) == 1
+
+
+def test_records_of_older_versions_count_and_are_counted(
+    one: Project, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one("run") == 0
+    for file in (one.folder / "results" / "mine" / "records").glob("clean-*.json"):
+        record = json.loads(file.read_text())
+        del record["content"]
+        file.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert one("plan") == 0
+    out = capsys.readouterr().out
+    assert "4 done" in out
+    assert "2 records, of an older version, do not say which images they were made from" in out
+    assert one("run") == 0
+    assert one("report") == 0
+    assert capsys.readouterr().err.count("2 records, of an older version, do not say which images") == 2
+    assert len(trained) == 2
+    assert len(one.rows) == 4
+
+
+def test_a_victim_whose_images_nobody_knows_is_not_used(one: Project, trained: list[str]) -> None:
+    """So are those that older versions kept."""
+    assert one("run") == 0
+    for file in list((one.store / "victims").iterdir()):
+        file.rename(file.with_name(file.name.partition("-")[0] + file.suffix))
+    shutil.rmtree(one.folder / "results")
+    assert one("run") == 0
+    assert trained == ["clean", "input_aware"] * 2
+
+
+def test_a_finished_suite_stays_finished_where_its_images_are_away(
+    one: Project, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one("run") == 0
+    (one.folder / "data").rename(one.folder / "elsewhere")
+    capsys.readouterr()
+    assert one("plan") == 0
+    assert "4 done" in capsys.readouterr().out
+    assert one("run") == 0
+    next((one.folder / "results" / "mine" / "records").iterdir()).unlink()
+    assert one("run") == 2
+    assert "no folder data" in capsys.readouterr().err
+    assert len(trained) == 2
+
+
+def test_equal_content_makes_equal_files_that_know_when_they_are_damaged() -> None:
+    tensors = {name: torch.rand(2, 3) for name in "dbac"}
+    about = {"spec": {"b": 1, "a": [2]}, "facts": {}, "content": "x"}
+    files = {packed(dict(sorted(tensors.items(), reverse=backwards)), about) for backwards in (True, False) for _ in range(8)}
+    assert len(files) == 1
+    (file,) = files
+    found = unpacked(file)
+    assert found is not None
+    assert all(torch.equal(found[0][name], value) for name, value in tensors.items())
+    assert found[1] == about
+    assert unpacked(file[:-1] + bytes([file[-1] ^ 1])) is None
