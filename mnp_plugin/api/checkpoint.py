@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mnp_plugin.api.given import LEAST
+from mnp_plugin.api.given import LEAST, outputs
 from mnp_plugin.api.nets import AUTO, resolve_net
 from mnp_plugin.api.sanity import complaint, hardly_right
 from mnp_plugin.api.settings import component
@@ -91,6 +91,8 @@ def load(
         raise UserError(f"--seed must be a whole number from 0 to 2^63 - 1, not {seed}")
     place = pick_device(device)
     if net != AUTO and ":" not in net:
+        if "." in net and net not in nets.names():
+            raise UserError(f"no net is called '{net}'; for a class of your own write package.module:Class, with a colon")
         component(nets, net, net_settings)
     fixed = _statistics(normalise)
     classes = _class_names(data)
@@ -117,6 +119,12 @@ def load(
             raise UserError(f"the images of {data} have a channel that never varies; give --normalise in numbers")
         model = normalise_inside(model, mean, std)
     model, images = model.to(place).eval(), images.to(place)
+    try:
+        known = outputs(model, images)
+    except UserError as error:
+        raise UserError(f"{checkpoint} on the images of {data}: {error}; see --size") from None
+    if known != len(classes):
+        raise UserError(f"{checkpoint} tells {known} classes apart, but {data} holds {len(classes)} class folders")
     if not bool(torch.isfinite(logits(model, images.x)).all()):
         raise UserError(f"the net's outputs on the images of {data} are not finite; the weights of {checkpoint} are damaged")
     return OwnModel(
@@ -202,6 +210,8 @@ def _statistics(normalise: str) -> tuple[tuple[float, ...], tuple[float, ...]] |
         numbers = []
     if len(numbers) != 6 or not all(-1e6 < n < 1e6 for n in numbers) or min(numbers[3:]) <= 0:
         raise UserError(f"--normalise '{normalise}' is not known; give {NORMALISE} (every std above 0)")
+    if max(numbers[:3]) > 1:
+        raise UserError(f"--normalise '{normalise}' is for pixels from 0 to 255; divide mean and std by 255")
     return tuple(numbers[:3]), tuple(numbers[3:])
 
 

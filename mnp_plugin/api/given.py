@@ -107,20 +107,34 @@ def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe)
     for p in own.parameters():
         p.grad = None
     own.requires_grad_(True)
+    classes = outputs(own, images)
+    _copy(own)  # methods copy the net after forward passes of their own
+    if not bool(torch.isfinite(logits(own, images.x)).all()):
+        raise UserError("the net's outputs on the clean images are not finite; its weights are damaged")
+    return own, images, classes
+
+
+def outputs(model: nn.Module, images: Images) -> int:
+    """Number of classes that ``model``, in eval mode on the device of ``images``, tells apart, found on two images.
+
+    Raises:
+        UserError: the images do not fit the net, it gives no logits [N, K], or there are labels beyond K.
+    """
     example = images[:2].pixels()
     try:
-        out = place(own, device, example)(example)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        raise UserError(f"images of shape {shape} do not fit the model: {_first_line(error)}") from None
+        with torch.no_grad():
+            out = place(model, example.device, example)(example)
+    except Exception as error:  # a stranger's code, which may raise anything
+        raise UserError(
+            f"images of shape {list(images.x.shape[1:])} do not fit the model ({_first_line(error)}); give them in the size and "
+            "the channels that it was trained on"
+        ) from None
     if not isinstance(out, Tensor):
         raise UserError(f"the model gives a {type(out).__name__}, not logits [N, K]; wrap it so that forward gives the logits")
     low, high = int(images.y.min()), int(images.y.max())
     if out.ndim != 2 or low < 0 or high >= out.shape[1]:
         raise UserError(f"labels {low}..{high} do not fit the model's output of shape {list(out.shape)}")
-    _copy(own)  # methods copy the net after forward passes of their own
-    if not bool(torch.isfinite(logits(own, images.x)).all()):
-        raise UserError("the net's outputs on the clean images are not finite; its weights are damaged")
-    return own, images, int(out.shape[1])
+    return int(out.shape[1])
 
 
 def _copy(model: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from mnp_plugin.api.settings import built, component, parse_settings
 from mnp_plugin.core.errors import UserError, did_you_mean
 from mnp_plugin.core.net import Net
 from mnp_plugin.core.registries import nets
+from mnp_plugin.io.weights import without_prefix
 
 AUTO = "auto"
 
@@ -79,7 +80,7 @@ def _found(weights: Mapping[str, Tensor], num_classes: int, shape: Shape) -> Res
         if nearest is None or len(faults) < len(fewest):
             nearest, fewest = candidate, faults
     message = "no net known here fits the weights"
-    if nearest is not None:
+    if nearest is not None and len(fewest) < len(weights):  # or else it is near to nothing
         more = f" and {len(fewest) - 3} more" if len(fewest) > 3 else ""
         message += f"; the nearest is {_asked(nearest)}, but for {'; '.join(fewest[:3])}{more}"
     raise UserError(f"{message}. Data of {num_classes} classes were given. Name the net's class: --net package.module:Class")
@@ -130,6 +131,7 @@ def _width(cls: type[Net], model: nn.Module, weights: Mapping[str, Tensor]) -> i
     setting = next((f for f in fields(cls) if f.name == "width"), None)
     default = None if setting is None else setting.default
     key, own = next(iter(model.state_dict().items()), ("", None))
+    weights = without_prefix(model.state_dict(), weights)
     if setting is None or not isinstance(default, int) or own is None or key not in weights:
         return None
     if not own.ndim or not weights[key].ndim:
@@ -150,7 +152,7 @@ def _width(cls: type[Net], model: nn.Module, weights: Mapping[str, Tensor]) -> i
 def _differences(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """What keeps the weights from fitting; empty if they fit. Counters of batches, which old checkpoints lack, do not count."""
     own = {key: value.shape for key, value in model.state_dict().items()}
-    given = {key: value.shape for key, value in weights.items()}
+    given = {key: value.shape for key, value in without_prefix(own, weights).items()}
     faults = [
         f"{key} {list(given[key])} instead of {list(shape)}" for key, shape in own.items() if given.get(key, shape) != shape
     ]

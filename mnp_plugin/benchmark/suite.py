@@ -289,6 +289,9 @@ class Suite:
 RESERVED = ("clean", "none")
 """Labels that tables give a meaning to: the unattacked model and the row without a defense."""
 
+MAX_DRAWS = 1000
+"""Most runs of a defense on one victim; a mistyped number must not make a plan without end."""
+
 KEYS = (
     "suite",
     "dataset",
@@ -389,8 +392,8 @@ def _draws(document: Document, index: int, label: str) -> int:
     own = isinstance(entry, dict) and "draws" in entry
     path: tuple[Any, ...] = ("defenses", index, "draws") if own else ("draws",)
     draws = entry["draws"] if own else document.data.get("draws", 1)
-    if type(draws) is not int or draws < 1:
-        raise document.error(path, f"must be a whole number from 1, not {draws!r}")
+    if type(draws) is not int or not 1 <= draws <= MAX_DRAWS:
+        raise document.error(path, f"must be a whole number from 1 to {MAX_DRAWS}, not {draws!r}")
     if label == "none" and own and draws > 1:
         raise document.error(path, "without a defense every draw is the same; leave 'draws' out here")
     return 1 if label == "none" else draws

@@ -95,13 +95,14 @@ def _file(text: str) -> Path | None:
 def _evaluation(arguments: argparse.Namespace, *, trigger: bool) -> Evaluation:
     from mnp_plugin.benchmark.store import default_cache
     from mnp_plugin.core.errors import UserError
+    from mnp_plugin.core.paths import from_home
     from mnp_plugin.integrations.anp.data import Evaluation, chosen_trigger, load_data
     from mnp_plugin.training.device import pick_device
 
     if arguments.batch_size < 2:
         raise UserError(f"--batch-size must be at least 2, not {arguments.batch_size}")
     device = pick_device(arguments.device)
-    data = load_data(arguments.data_dir.expanduser(), arguments.store or default_cache())
+    data = load_data(from_home(arguments.data_dir), arguments.store or default_cache())
     found = None
     if trigger:
         kind, target, alpha = arguments.poison_type, arguments.poison_target, arguments.trigger_alpha

@@ -54,7 +54,8 @@ def _list(arguments: argparse.Namespace) -> int:
     for plural, rows in found.items():
         print(f"{plural}:")
         for row in rows:
-            print(f"  {row['name']:20} {row['origin']:20} {row['summary']}")
+            more = "" if row["summary"].endswith(".") else " ..."  # the sentence goes on in the next line of the docstring
+            print(f"  {row['name']:20} {row['origin']:20} {row['summary']}{more}")
     for plugin, reason in BROKEN.items():
         print(f"broken plugin '{plugin}': {reason}")
     return 0

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PAUSE = 10.0
 """Least seconds between two lines about the same step."""
+LEFT = 0.1
+"""Share of triggered images that go to the target above which a repair has failed, whatever its own probes say."""
 SHOWN = 8
 """Most channels of a layer that are printed; report.json holds all."""
 
@@ -181,7 +183,10 @@ def _show(report: Mapping[str, Any]) -> None:
             f"fast, logits differ by at most {small['largest difference of logits']:.1e}; "
             f"{small['silent channels that stay']} silent channels stay"
         )
-    if report["verdict"]:
+    rate = (report.get("triggered") or {}).get("sent to target")
+    if rate is not None and rate["after"] > LEFT:
+        print(f"verdict: the backdoor is still there: {100 * rate['after']:.1f} % of the triggered images go to the target")
+    elif report["verdict"]:
         print(f"verdict: {report['verdict']}")
 
 

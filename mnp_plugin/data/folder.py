@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.core.errors import UserError, printable
+from mnp_plugin.core.paths import from_home
 from mnp_plugin.data.statistics import channel_statistics
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.images import read_rgb
@@ -205,7 +206,7 @@ class ImageFolder(Dataset):
         return Tree.listed(Path(self.root).expanduser(), (self.train, self.test)).content(cache)
 
     def load(self, cache: Path) -> ImageData:
-        data = load_tree(Path(self.root).expanduser(), (self.train, self.test), self.size, cache)
+        data = load_tree(from_home(self.root), (self.train, self.test), self.size, cache)
         if self.normalise == "measured":
             return data
         mean, std = STATISTICS[self.normalise]

@@ -11,6 +11,7 @@ import torch
 
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.paths import from_home
 from mnp_plugin.data.folder import STATISTICS, load_tree
 
 
@@ -18,7 +19,7 @@ def _place(root: str, cache: Path) -> Path:
     if not root:
         (cache / "downloads").mkdir(parents=True, exist_ok=True)
         return cache / "downloads"
-    folder = Path(root).expanduser()
+    folder = from_home(root)
     if not folder.is_dir():
         raise UserError(f"no folder {folder}; set 'root' to a folder that exists, or leave it empty to use the cache")
     return folder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.io.file_kinds import whole_model
+from mnp_plugin.io.file_kinds import SAVE, whole_model
 from mnp_plugin.io.pickle_values import Inert, Token
 from mnp_plugin.io.refusal import RefusedError, need, shown
 
@@ -18,8 +18,8 @@ WRAPPINGS = ("state_dict", "model", "net", "model_state_dict", "weights", "param
 """Keys under which checkpoints keep their state dict."""
 COMPILED = "_orig_mod."
 """What torch.compile puts before the names of a net's tensors."""
-PREFIXES = ("module.", "model.")
-"""What DataParallel and Lightning put before the names of a net's tensors."""
+MAX_PREFIXES = 3
+"""Parts of names that all tensors share and a net has not, as DataParallel (``module.``) and Lightning (``model.``) put them."""
 
 
 def find_state_dict(found: Any) -> dict[str, Any]:
@@ -38,17 +38,24 @@ def find_state_dict(found: Any) -> dict[str, Any]:
             break
         found = inner
     if not isinstance(found, dict):
-        raise RefusedError(f"there is no state dict in it, but a value of type {type(found).__name__}")
+        what = "a single tensor" if _is_tensor(found) else f"a value of type {type(found).__name__}"
+        raise RefusedError(f"there is no state dict in it, but {what}; save one: {SAVE}")
     tensors = [key for key, value in found.items() if _is_tensor(value)]
     others = [key for key, value in found.items() if not _is_tensor(value)]
     if tensors and not others and all(type(key) is str for key in tensors):
         return found
-    if tensors:
-        odd = next(iter([*others, *(key for key in tensors if type(key) is not str)]))
+    if tensors and not others:
+        odd = next(key for key in tensors if type(key) is not str)
+        raise RefusedError(f"there is no state dict in it, but a dictionary whose key {shown(odd)} is no text; save one: {SAVE}")
+    objects = [key for key in others if isinstance(found[key], Inert)]
+    if tensors or objects:
+        odd = (objects or others)[0]
         value = found[odd]
         what = f"an object of class {shown(value.path)}" if isinstance(value, Inert) else f"of type {type(value).__name__}"
-        raise RefusedError(f"there is no state dict in it, but a dictionary whose {shown(odd)} is no dense tensor but {what}")
-    raise RefusedError(f"there is no state dict in it, but {_described(found)}")
+        raise RefusedError(
+            f"there is no state dict in it, but a dictionary whose {shown(odd)} is no dense tensor but {what}; save one: {SAVE}"
+        )
+    raise RefusedError(f"there is no state dict in it, but {_described(found)}; save one: {SAVE}")
 
 
 def _is_tensor(value: Any) -> bool:
@@ -70,12 +77,22 @@ def bare_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(names, tensors.values(), strict=True))
 
 
+def without_prefix(own: Iterable[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` without the part that all their names begin with, where a net whose names are ``own`` has some only without."""
+    names, found = set(own), dict(tensors)
+    for _ in range(MAX_PREFIXES):
+        if not found or not names.isdisjoint(found):
+            return found
+        prefix = next(iter(found)).partition(".")[0] + "."
+        if not all(key.startswith(prefix) for key in found):
+            break
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found if not names.isdisjoint(found) else dict(tensors)
+
+
 def _renamed(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As :func:`bare_names`, and without a ``model.`` before every name where the net itself has no such names."""
-    found = dict(tensors)
-    for prefix in PREFIXES:
-        if found and all(key.startswith(prefix) for key in found) and not any(key.startswith(prefix) for key in own):
-            found = {key.removeprefix(prefix): value for key, value in found.items()}
+    """As :func:`without_prefix`, and with the counters of batches that old checkpoints lack."""
+    found = without_prefix(own, tensors)
     for key, value in own.items():  # torch before 0.4.1 did not count batches
         if key.endswith("num_batches_tracked") and key not in found and f"{key[:-19]}running_mean" in found:
             found[key] = torch.zeros_like(value)
@@ -85,7 +102,7 @@ def _renamed(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[s
 def weights_into(net: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Load ``tensors`` into ``net``, strictly: the same names and shapes, finite in the net's own dtype.
 
-    A prefix ``module.`` or ``model.`` of every name is dropped where the net has none, and missing ``num_batches_tracked`` are 0.
+    A part that all names begin with (``model.``) is dropped where the net has none, and missing ``num_batches_tracked`` are 0.
 
     Args:
         net: changed only if everything fits.
@@ -99,7 +116,7 @@ def weights_into(net: nn.Module, tensors: Mapping[str, Tensor], source: str | Pa
     tensors = _renamed(own, tensors)
     shared = [(key, tensors[key], value) for key, value in own.items() if key in tensors]
     shapes = [f"{key} {list(t.shape)} instead of {list(v.shape)}" for key, t, v in shared if t.shape != v.shape]
-    kinds = [f"{key} {t.dtype} instead of {v.dtype}" for key, t, v in shared if not torch.can_cast(t.dtype, v.dtype)]
+    kinds = [f"{key} {t.dtype} instead of {v.dtype}" for key, t, v in shared if not _converts(key, t, v)]
     faults = [
         listed("missing", [key for key in own if key not in tensors]),
         listed("unexpected", [key for key in tensors if key not in own]),
@@ -116,6 +133,11 @@ def weights_into(net: nn.Module, tensors: Mapping[str, Tensor], source: str | Pa
     except RefusedError as error:
         raise UserError(f"{source}: {error}") from None
     net.load_state_dict(fitting, strict=True)
+
+
+def _converts(key: str, given: Tensor, own: Tensor) -> bool:
+    """Whether ``given`` may stand for ``own``; a counter of batches may have been made a float with all the rest."""
+    return torch.can_cast(given.dtype, own.dtype) or key.endswith("num_batches_tracked")
 
 
 def check_finite(key: str, value: Tensor) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mnp_plugin.contracts import GivenVictim, ImageData, VictimOffer, VictimSource, param, victim_sources
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.paths import from_home
 from mnp_plugin.integrations.backdoorbench.clean_data import load_clean
 from mnp_plugin.integrations.backdoorbench.record import FILE, read_record
 
@@ -29,7 +30,7 @@ class BackdoorBenchVictims(VictimSource):
 
     def offers(self) -> Sequence[VictimOffer]:
         try:
-            root = Path(self.path).expanduser()
+            root = from_home(self.path)
             there = bool(self.path) and root.is_dir()
         except (OSError, RuntimeError, ValueError):  # too long for a name, a home that is not there, a NUL
             there = False
@@ -68,7 +69,7 @@ def load_victim(folder: Path, data: str, cache: Path) -> GivenVictim:
         UserError: missing data, pictures or weights that do not fit.
     """
     record = read_record(folder)
-    place = Path(data).expanduser() if data else record.data_folder()
+    place = from_home(data) if data else record.data_folder()
     clean = _loaded(record.data, place.resolve())
     return GivenVictim(data=clean, model=record.model(), fresh_net=record.fresh_net, triggered=record.triggered(clean.test))
 
