@@ -176,6 +176,8 @@ def _method(registry: Registry[K], given: str | K, settings: Mapping[str, Any] |
         if settings:
             raise UserError(f"this {registry.kind} has its settings already; leave 'settings' out, or give its name")
         return given
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UserError(f"settings must be a mapping, such as {{'lr': 0.01}}, not {type(settings).__name__}")
     return spec.build(registry.get(given), spec.Document(dict(settings or {}), {}, f"settings of '{given}'"), ())
 
 

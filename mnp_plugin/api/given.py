@@ -49,6 +49,8 @@ def bare(model: object) -> nn.Module:
         raise UserError("the model has no parameters, so there is nothing to repair or judge")
     if odd := sorted({str(p.dtype) for p in parameters if p.dtype != torch.float32}):
         raise UserError(f"the model's weights are {', '.join(odd)}; give it in float32: model.float()")
+    if any(p.is_meta for p in parameters):
+        raise UserError("the model lies on the meta device, without numbers; build it on a real one and load its weights")
     if len(devices := sorted({str(p.device) for p in parameters})) > 1:
         raise UserError(f"the model lies on several devices ({', '.join(devices)}); move it to one: model.to('{devices[0]}')")
     if twins := _twins(model):
@@ -96,8 +98,10 @@ def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe)
         UserError: images or labels that do not fit the net, a net that cannot be copied, outputs that are no finite logits,
             ``validation`` or a crop out of range.
     """
-    if not 0 < validation < 1:
-        raise UserError(f"validation must be a share between 0 and 1, not {validation}")
+    if not isinstance(validation, int | float) or not 0 < validation < 1:
+        raise UserError(f"validation must be a share between 0 and 1, not {validation!r}")
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"recipe must be a Recipe, such as Recipe(flip=False), not {type(recipe).__name__}")
     shape = list(images.x.shape[1:])
     if recipe.crop >= min(shape[1:]):
         raise UserError(f"the recipe's crop of {recipe.crop} pixels is too large for images of {shape[1:]}")
@@ -122,8 +126,7 @@ def outputs(model: nn.Module, images: Images) -> int:
     """
     example = images[:2].pixels()
     try:
-        with torch.no_grad():
-            out = place(model, example.device, example)(example)
+        out = place(model, example.device, example)(example)  # with gradients, which a net that keeps its features then holds
     except Exception as error:  # a stranger's code, which may raise anything
         raise UserError(
             f"images of shape {list(images.x.shape[1:])} do not fit the model ({_first_line(error)}); give them in the size and "

@@ -214,7 +214,7 @@ def train_victim(
 
 def take_given(given: GivenVictim, device: torch.device) -> tuple[Victim, Triggered]:
     """A victim made elsewhere and its triggered test set, on ``device``; nothing is known of its poisoned images."""
-    model = place(given.model, device).eval()
+    model = place(given.model, device, given.data.test[:2].pixels()).eval()
     none = torch.empty(0, dtype=torch.int64, device=device)
     t = given.triggered
     triggered = Triggered(t.x.to(device), t.y_true.to(device), t.y_attack.to(device), t.index.to(device))

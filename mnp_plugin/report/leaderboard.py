@@ -79,6 +79,8 @@ def read_plan(folder: Path) -> Plan | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         gate = found.get("gate")
+        if not isinstance(found["records"], list) or not (gate is None or 0 <= gate <= 1):
+            raise ValueError("not a plan")
         labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
         return Plan(
             records=tuple(map(str, found["records"])),
@@ -89,7 +91,7 @@ def read_plan(folder: Path) -> Plan | None:
             trials=tuple(map(str, found.get("trials", ()))),
             floors=tuple(map(str, found.get("floors", ()))),
         )
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged; delete it or run the suite again") from None
 
 
@@ -106,6 +108,8 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
         raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
     plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
     planned = set(plan.records)
+    if planned.isdisjoint(f.name for f in files):
+        raise UserError(f"none of the records in {folder / 'records'} is one that suite.json names; run the suite again")
     chosen = [f for f in files if f.name in planned]
     found = {f.name: from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen}
     shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -136,7 +136,7 @@ def from_json(text: str, source: str) -> Record:
     """
     try:
         plain = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # broken, a number of more digits than Python reads, nested without end
         raise UserError(f"{source}: not a record, its JSON is broken ({error}); delete it and run again") from None
     if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
         found = plain.get("schema") if isinstance(plain, dict) else None
@@ -178,8 +178,17 @@ def _fault(record: Record) -> str:
             return f"'{name}' must be a fraction from 0 to 1, not {value!r}"
     for name in ("seconds", "peak_mb", "victim_seconds"):
         value = getattr(record, name)
-        if value is not None and not (_is_number(value) and 0 <= value < math.inf):
-            return f"'{name}' must be a finite number from 0, not {value!r}"
+        if value is not None and not (_is_number(value) and 0 <= value <= sys.float_info.max):
+            return f"'{name}' must be a finite number from 0"
+    if record.clean_images >= 2**63:
+        return "'clean_images' is absurdly large"
+    if not isinstance(record.knowledge, list) or not all(isinstance(word, str) for word in record.knowledge):
+        return f"'knowledge' must be a list of texts, not {record.knowledge!r}"
+    stealth: Any = record.stealth if record.stealth is not None else {}
+    if not isinstance(stealth, dict) or not all(
+        v is None or (_is_number(v) and abs(v) <= sys.float_info.max) for v in stealth.values()
+    ):
+        return f"'stealth' must map names to finite numbers, not {record.stealth!r}"
     return ""
 
 
@@ -189,7 +198,9 @@ def _is_number(value: object) -> bool:
 
 def _misplaced(record: Record, source: str) -> str:
     """Whether the file is called after another cell than it holds."""
-    named = re.search(r"-([0-9a-f]{16})\.json$", source)
-    if named is None or named[1] == record.cell:
+    named = re.search(r"([^/\\]*)-([0-9a-f]{16})\.json$", source)
+    draw = f"-d{record.draw}" if record.draw else ""
+    own = f"{record.attack}-{record.defense}-s{record.seed}{draw}"
+    if named is None or (named[1], named[2]) == (own, record.cell):
         return ""
-    return f"it holds cell {record.cell}, not the one in its name"
+    return f"it holds {own} (cell {record.cell}), not what its name says"

@@ -78,7 +78,7 @@ def fit(
         MethodError: the loss is not finite.
     """
     device = images.x.device
-    place(model, device).train()
+    place(model, device, images[:2].pixels()).train()
     layout = layout_of(model)
     optimiser = torch.optim.SGD(
         model.parameters(),

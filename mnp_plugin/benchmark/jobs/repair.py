@@ -86,4 +86,4 @@ class RepairJob(Job):
         weights = part("model", kept.tensors) or part("model", inputs[self.victim].tensors)
         model = bench.source(self.cell.victim).fresh_net()
         model.load_state_dict(weights)
-        return place(model, bench.device).eval()
+        return place(model, bench.device, bench.split(self.cell.victim).test[:2].pixels()).eval()

@@ -70,10 +70,10 @@ class ScoreJob(Job):
 
     def failed(self, reason: str, bench: Bench) -> Kept:
         try:
-            victim = bench.kept(self.victim)
+            victim = _of_victim(bench.kept(self.victim))
         except Exception:  # it is the victim that failed, which is what the reason says
             return self._kept(bench, status="failed", reason=f"victim: {reason}")
-        return self._kept(bench, status="failed", reason=reason, **_of_victim(victim))
+        return self._kept(bench, status="failed", reason=reason, **victim)
 
     def _kept(self, bench: Bench, **facts: Any) -> Kept:
         cell = self.cell

@@ -156,7 +156,7 @@ class VictimJob(Job):
         assert source.spec is not None
         model = source.fresh_net()
         model.load_state_dict(part("model", kept.tensors))
-        place(model, bench.device).eval()
+        place(model, bench.device, bench.split(self.victim).test[:2].pixels()).eval()
         state = {key: value.to(bench.device) for key, value in part("state", kept.tensors).items()}
         victim = Victim.from_tensors(state, model, source.fresh_net)
         found = stages.triggered_test(source.spec, victim.state, bench.split(self.victim), len(source.data.classes))
