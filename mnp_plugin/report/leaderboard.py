@@ -79,11 +79,13 @@ def read_plan(folder: Path) -> Plan | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         gate = found.get("gate")
-        if not isinstance(found["records"], list) or not (gate is None or 0 <= gate <= 1):
+        names = found["records"]
+        named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        if not named or not (gate is None or 0 <= gate <= 1):
             raise ValueError("not a plan")
         labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
         return Plan(
-            records=tuple(map(str, found["records"])),
+            records=tuple(names),
             gate=None if gate is None else float(gate),
             content=str(found.get("content", "")),
             labels=labels,
@@ -108,8 +110,6 @@ def read_records(folder: Path) -> tuple[list[Record], list[str]]:
         raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
     plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
     planned = set(plan.records)
-    if planned.isdisjoint(f.name for f in files):
-        raise UserError(f"none of the records in {folder / 'records'} is one that suite.json names; run the suite again")
     chosen = [f for f in files if f.name in planned]
     found = {f.name: from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen}
     shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}

@@ -162,7 +162,27 @@ class Views(nn.Module):
 def test_nets_that_flatten_with_view_work(clean: Images, recipe: Recipe) -> None:
     result = purify(Views(), clean.x, clean.y, defense="anp", settings={"iterations": 2}, recipe=recipe)
     assert result.model(clean.pixels().contiguous()).shape == (60, 10)
+    tuned = purify(Views(), clean.x, clean.y, defense="ft", settings={"epochs": 1}, recipe=recipe)  # trains
+    assert tuned.model(clean.pixels().contiguous()).shape == (60, 10)
     assert detect(Views(), clean.x, clean.y, settings=BRIEF, recipe=recipe).report["undecided"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation": None}, "validation must be a share between 0 and 1, not None"),
+        ({"recipe": "brief"}, "recipe must be a Recipe"),
+        ({"settings": "agreement=0.5"}, "settings must be a mapping"),
+    ],
+)
+def test_arguments_of_another_type_are_named(clean: Images, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        purify(Views(), clean.x, clean.y, **change)
+
+
+def test_a_net_without_numbers_is_refused(clean: Images) -> None:
+    with pytest.raises(UserError, match="meta device"):
+        purify(Views().to("meta"), clean.x, clean.y)
 
 
 class Keeps(nn.Module):

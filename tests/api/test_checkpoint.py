@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -489,3 +490,54 @@ def test_the_size_of_pictures_that_are_not_square_is_asked_for(tmp_path: Path) -
             Image.new("RGB", (9, 12)).save(tmp_path / name / f"{i}.png")
     with pytest.raises(UserError, match="9x12 pixels; give the side"):
         repair_checkpoint(tmp_path / "x.pt", "smallnet", tmp_path)
+
+
+def flat_net(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's class that takes images of 16 pixels and knows two classes, and a checkpoint of it."""
+    code = """
+    from torch import nn
+    class Flat(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(768, 2))
+    """
+    (folder / "flat_net_16.py").write_text(textwrap.dedent(code))
+    monkeypatch.chdir(folder)
+    torch.save({"1.weight": torch.zeros(2, 768), "1.bias": torch.zeros(2)}, folder / "flat.pt")
+
+
+def pictures(folder: Path, classes: str, side: int) -> Path:
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (side, side)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_pictures_of_another_size_than_the_net_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat_net(tmp_path, monkeypatch)
+    data = pictures(tmp_path / "data", "ab", 32)
+    words = ["--checkpoint", "flat.pt", "--net", "flat_net_16:Flat", "--data", str(data), "--quiet"]
+    for verb in ("purify", "detect"):
+        assert main([verb, *words]) == 2
+        assert "images of shape [3, 32, 32] do not fit the model" in (said := capsys.readouterr().err)
+        assert said.rstrip().endswith("see --size")
+
+
+def test_a_name_without_a_colon_and_a_normalisation_of_bytes_are_explained(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*own.arguments("detect"), "--net", "mypkg.mod.Class"]) == 2
+    assert "write package.module:Class, with a colon" in capsys.readouterr().err
+    assert main([*own.arguments("detect"), "--normalise", "125,125,125,60,60,60"]) == 2
+    assert "divide mean and std by 255" in capsys.readouterr().err
+
+
+def test_the_verdict_is_not_kinder_than_the_users_own_trigger(
+    own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    triggered = write_tree(tmp_path / "triggered", own.carriers)
+    words = ["--out", str(tmp_path / "out"), "--triggered", str(triggered), "--settings", "restore=false", "agreement=1"]
+    assert main(own.arguments("purify", *words, "steps=1", "suppression_epochs=1", "recover_epochs=0", "--quiet")) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["triggered"]["sent to target"]["after"] > 0.5
+    assert "verdict: the backdoor is still there: " in capsys.readouterr().out

@@ -149,3 +149,15 @@ def test_what_is_wrong_with_a_class_is_said(name: str, settings: list[str], frag
         resolve_net(name, settings, {}, 4, SHAPE)
     assert fragment in str(caught.value)
     assert sys.path == before
+
+
+def test_auto_looks_behind_a_part_that_all_names_begin_with() -> None:
+    weights = {f"model.net.{key}": value for key, value in weights_of("smallnet", "width=5").items()}
+    found = resolve_net("auto", [], weights, 10, SHAPE)
+    assert (found.name, found.settings) == ("smallnet", ("width=5",))
+
+
+def test_auto_names_no_net_where_none_is_near() -> None:
+    with pytest.raises(UserError, match=r"no net known here fits the weights\. Data of 10 classes") as caught:
+        resolve_net("auto", [], {"a.weight": torch.zeros(3), "b.weight": torch.zeros(3)}, 10, SHAPE)
+    assert "nearest" not in str(caught.value)

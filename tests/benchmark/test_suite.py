@@ -282,3 +282,8 @@ def test_an_attack_may_change_the_recipe_for_itself() -> None:
 def test_a_recipe_of_one_attack_is_checked(line: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         parse(TEXT.replace("    poison_ratio: 0.1\n", f"    poison_ratio: 0.1\n    {line}\n"))
+
+
+def test_a_mistyped_number_of_draws_makes_no_endless_plan() -> None:
+    with pytest.raises(UserError, match="draws: must be a whole number from 1 to 1000, not 1000000000"):
+        parse(f"{TEXT}draws: 1000000000\n")

@@ -694,3 +694,8 @@ def test_split_refuses_to_empty_a_class() -> None:
 def test_split_refuses_a_percentage_that_is_no_budget() -> None:
     with pytest.raises(UserError, match="at least 2"):
         make_split(numbered(), CleanBudget(percent=1.0), seed=0)
+
+
+def test_the_home_of_nobody_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="~nobodyxyz: could not determine home directory; write the path out"):
+        ImageFolder(root="~nobodyxyz").load(tmp_path)

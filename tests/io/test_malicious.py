@@ -702,11 +702,35 @@ def test_weights_in_any_usual_wrapping_are_read(wrap: Callable[[Any], Any], zip_
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in target.state_dict().items())
 
 
-@pytest.mark.parametrize("value", [[], {}, 5, {"a": 1}, {"model": 5}, {"state_dict": {"a": "b"}}, [torch.ones(1)]])
-def test_a_file_without_a_state_dict_says_what_is_there(value: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ([], "a value of type list"), ({}, "an empty dictionary"), (5, "a value of type int"), ({"a": 1}, "with the keys a"),
+        ({"model": 5}, "with the keys model"), ({"state_dict": {"a": "b"}}, "with the keys a"),
+        ([torch.ones(1)], "a value of type list"), (torch.ones(1), "a single tensor"),
+        ({1: torch.ones(1)}, "a dictionary whose key 1 is no text"),
+        ({"a": torch.eye(2).to_sparse()}, "whose 'a' is no dense tensor"),
+    ],
+)  # fmt: skip
+def test_a_file_without_a_state_dict_says_what_is_there(value: object, what: str, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "odd.pt")
-    with pytest.raises(UserError, match=r"odd\.pt is not read: there is no"):
+    with pytest.raises(UserError, match=r"odd\.pt is not read: there is no") as caught:
         read_tensors(tmp_path / "odd.pt")
+    assert what in str(caught.value)
+    assert str(caught.value).endswith("save one: torch.save(model.state_dict(), 'weights.pt')")
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.net.", "module.model."])
+def test_a_part_that_all_names_begin_with_is_dropped(prefix: str) -> None:
+    source, target = small_net(), small_net()
+    weights_into(target, {prefix + key: value for key, value in source.state_dict().items()}, "w.pt")
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in target.state_dict().items())
+
+
+def test_counters_that_were_made_floats_with_the_weights_are_read() -> None:
+    source, target = small_net(), small_net()
+    weights_into(target, {key: value.half() for key, value in source.state_dict().items()}, "w.pt")
+    assert all(value.dtype == source.state_dict()[key].dtype for key, value in target.state_dict().items())
 
 
 # ------------------------------------------------------------------------------------------------------------------- paths

@@ -302,7 +302,13 @@ def test_only_stale_records_do_not_crash_the_report(tmp_path: Path) -> None:
     assert built.csv.read_text() == GOLDEN.splitlines(keepends=True)[0]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"suite": "x"}', '{"records": 5}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"suite": "x"}', '{"records": 5}', '{"records": []}', '{"records": "abc"}', '{"records": [1]}',
+        '{"records": ["a"], "gate": 2}', '{"records": ["a"], "gate": NaN}', "[" * 100_000, "9" * 5000,
+    ],
+)  # fmt: skip
 def test_a_broken_plan_is_named(tmp_path: Path, text: str) -> None:
     save(tmp_path, RECORDS)
     (tmp_path / "suite.json").write_text(text)

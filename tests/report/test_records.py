@@ -148,14 +148,29 @@ def test_records_need_no_torch() -> None:
         ('"acc": 0.25', '"acc": NaN', "'before.acc' must be a fraction from 0 to 1, not nan"),
         ('"acc": 0.25', '"acc": null', "'before.acc' is missing"),
         ('"status": "ok"', '"status": "fine"', "'status' must be 'ok' or 'failed', not 'fine'"),
-        ('"seconds": 1.5', '"seconds": Infinity', "'seconds' must be a finite number from 0, not inf"),
-        ('"cell": "0123456789abcdef"', '"cell": "fedcba9876543210"', "it holds cell fedcba9876543210, not the one in its name"),
+        ('"seconds": 1.5', '"seconds": Infinity', "'seconds' must be a finite number from 0"),
+        ('"seconds": 1.5', f'"seconds": {10**400}', "'seconds' must be a finite number from 0"),
+        ('"clean_images": 100', f'"clean_images": {10**400}', "'clean_images' is absurdly large"),
+        ('"knowledge": []', '"knowledge": null', "'knowledge' must be a list of texts, not None"),
+        ('"knowledge": []', '"knowledge": [1]', "'knowledge' must be a list of texts, not [1]"),
+        ('"stealth": null', '"stealth": [1]', "'stealth' must map names to finite numbers, not [1]"),
+        ('"stealth": null', '"stealth": {"psnr": NaN}', "'stealth' must map names to finite numbers, not {'psnr': nan}"),
+        (
+            '"cell": "0123456789abcdef"',
+            '"cell": "fedcba9876543210"',
+            "it holds badnets-anp-s3 (cell fedcba9876543210), not what its name says",
+        ),
+        (
+            '"defense": "anp"',
+            '"defense": "ft"',
+            "it holds badnets-ft-s3 (cell 0123456789abcdef), not what its name says",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_named_with_its_file(old: str, new: str, message: str) -> None:
     record = replace(RECORD, cell="0123456789abcdef", seed=3, gate=0.8, seconds=1.5, before=Scores(acc=0.25))
     text = to_json(record)
-    source = "records/badnets-none-s3-0123456789abcdef.json"
+    source = "records/badnets-anp-s3-0123456789abcdef.json"
     assert from_json(text, source) == record
     assert old in text
     with pytest.raises(UserError) as caught:
