@@ -220,5 +220,6 @@ def _verdict_text(found: DetectReport) -> str:
         lines.append(f"scores of single draws: {facts['spread'][0]:.3g} to {facts['spread'][1]:.3g}")
     lines.append("evidence by class:")
     lines += [f"  {name:24} {value:8.3f}" for name, value in sorted(facts["evidence"].items(), key=lambda item: -item[1])]
-    lines.append(f"calibrated on: {facts['calibration'] or 'nothing; the score has no threshold'}")
+    if found.word != "uncalibrated":  # which the reason says
+        lines.append(f"calibrated on: {facts['calibration'] or 'nothing; the score has no threshold'}")
     return "\n".join([*lines, accuracy])
