@@ -210,7 +210,7 @@ def _statistics(normalise: str) -> tuple[tuple[float, ...], tuple[float, ...]] |
         numbers = []
     if len(numbers) != 6 or not all(-1e6 < n < 1e6 for n in numbers) or min(numbers[3:]) <= 0:
         raise UserError(f"--normalise '{normalise}' is not known; give {NORMALISE} (every std above 0)")
-    if max(numbers[:3]) > 1:
+    if max(numbers[:3]) > 2:
         raise UserError(f"--normalise '{normalise}' is for pixels from 0 to 255; divide mean and std by 255")
     return tuple(numbers[:3]), tuple(numbers[3:])
 
