@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnp_plugin.benchmark.find import find_config, installed_suites
+from mnp_plugin.core.deferred import torch_deferred
 from mnp_plugin.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    with torch_deferred():
+        return _show_plan(arguments)
+
+
+def _show_plan(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite import load_suite
 

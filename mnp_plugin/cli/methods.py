@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from mnp_plugin.core.deferred import torch_deferred
+
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -61,9 +63,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    from mnp_plugin.cli.describe import describe
+    with torch_deferred():
+        from mnp_plugin.cli.describe import describe
 
-    print(describe(arguments.name))
+        print(describe(arguments.name))
     return 0
 
 

@@ -66,7 +66,7 @@ class FTSAM(Defense):
         return [self.rho * w.abs() * s / norm for w, s in zip(weights, scaled, strict=True)]
 
 
-@torch.no_grad()
 def _move(weights: list[nn.Parameter], moves: list[torch.Tensor], sign: int) -> None:
-    for weight, move in zip(weights, moves, strict=True):
-        weight.add_(move, alpha=sign)
+    with torch.no_grad():
+        for weight, move in zip(weights, moves, strict=True):
+            weight.add_(move, alpha=sign)

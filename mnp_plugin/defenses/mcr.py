@@ -93,7 +93,6 @@ def _curve(t: float, first: Mapping[str, Tensor], middle: Mapping[str, Tensor], 
     return {name: (1 - t) ** 2 * p + 2 * t * (1 - t) * middle[name] + t**2 * last[name] for name, p in first.items()}
 
 
-@torch.no_grad()
 def _estimate_statistics(model: nn.Module, images: Images, size: int) -> None:
     """Running statistics of all normalisations := mean over the batches of ``images``, in file order."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
@@ -102,8 +101,9 @@ def _estimate_statistics(model: nn.Module, images: Images, size: int) -> None:
         layer.reset_running_stats()
         layer.momentum = None  # torch's sign for a cumulative mean
     model.train()
-    for start in range(0, max(len(images) - size + 1, 1), size):
-        model(images[start : start + size].pixels())
+    with torch.no_grad():
+        for start in range(0, max(len(images) - size + 1, 1), size):
+            model(images[start : start + size].pixels())
     model.eval()
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

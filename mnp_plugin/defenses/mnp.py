@@ -341,17 +341,16 @@ def pruned_copy(net: nn.Module, neurons: Neurons, gone: Tensor) -> nn.Module:
     return pruned.eval()
 
 
-@torch.no_grad()
 def agreement(victim: nn.Module, net: nn.Module, x: Tensor, tools: Tools) -> float:
     """Share of the images ``x``, float32 [N, C, H, W] in [0, 1], that both nets give the same class."""
-    same = [
-        forward(victim, part, tools).argmax(1) == forward(net, part, tools).argmax(1)
-        for part in x.split(250)  # type: ignore[no-untyped-call]
-    ]
+    with torch.no_grad():
+        same = [
+            forward(victim, part, tools).argmax(1) == forward(net, part, tools).argmax(1)
+            for part in x.split(250)  # type: ignore[no-untyped-call]
+        ]
     return float(torch.cat(same).float().mean())
 
 
-@torch.no_grad()
 def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor) -> None:
     """Set the filters of pruned neurons to 0, in place; their output is 0 already, and now their gradient is, too."""
     dead = torch.zeros(neurons.count, dtype=torch.bool, device=neurons.device).index_fill(0, gone, True)
@@ -359,4 +358,5 @@ def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor) -> None:
         if layer.conv is not None:
             weight = net.get_submodule(layer.conv).weight
             assert isinstance(weight, Tensor)
-            weight[dead[layer.start : layer.stop]] = 0
+            with torch.no_grad():
+                weight[dead[layer.start : layer.stop]] = 0

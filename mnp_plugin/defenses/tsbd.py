@@ -82,7 +82,6 @@ class TSBD(Defense):
         report = {"unlearning": trace, **({"n": None, "zeroed": 0} if chosen is None else chosen[0])}
         return Purified(model=view.model if chosen is None else chosen[1], report=report, candidates=candidates)
 
-    @torch.no_grad()
     def zero(self, model: nn.Module, changes: Mapping[str, Tensor], share: float) -> int:
         """Set the weights to 0 that changed most in the most changed filters; how many."""
         totals = torch.cat([change.sum(1) for change in changes.values()])
@@ -96,7 +95,8 @@ class TSBD(Defense):
         least = pool.topk(count).values[-1]
         for name, weight in _filters(model).items():
             gone = (changes[name] >= least) & parts[name].unsqueeze(1)
-            weight.mul_(~gone.view_as(weight))
+            with torch.no_grad():
+                weight.mul_(~gone.view_as(weight))
         return int((pool >= least).sum())
 
     def tune(self, model: nn.Module, view: DefenderView, tools: Tools) -> None:
