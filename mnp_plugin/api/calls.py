@@ -19,7 +19,6 @@ from mnp_plugin.contracts import (
     DefenseContext,
     Detector,
     Images,
-    ModelDetector,
     Purified,
     Recipe,
     Verdict,
@@ -129,7 +128,7 @@ def detect(
         model: as for :func:`purify`.
         x: clean images, tensor or NumPy array, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
         y: their labels, int64 [N].
-        detector: name of a registered detector of whole nets, or one with its settings.
+        detector: name of a registered detector, or one with its settings.
         settings: hyper-parameters of a detector given by name, where they differ from the defaults.
         validation: share of the images kept for choices that the detector makes.
         recipe: augmentation and precision; flip and crop as for natural photographs by default.
@@ -142,15 +141,12 @@ def detect(
         the report says why under ``undecided``.
 
     Raises:
-        UserError: images or labels that do not fit the model, an unknown detector or one of single images, settings out of
-            range.
+        UserError: images or labels that do not fit the model, an unknown detector, settings out of range.
         MethodError: the detector failed.
     """
     method = _method(detectors, detector, settings)
     if not isinstance(method, Detector):
         raise UserError(f"{type(method).__name__} is no detector; give the name of one, such as 'mnp'")
-    if not isinstance(method, ModelDetector):
-        raise UserError(f"detector '{method.name}' judges single images, not whole nets; see mnp-bench describe {method.name}")
     net, images, recipe = bare(model), images_of(x, y), recipe or Recipe()
     device = next(net.parameters()).device
     with callers_state_kept(device, _seed(seed)):

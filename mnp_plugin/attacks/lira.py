@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, DefenseContext, Images, State, TrainingHook, attacks, param
 from mnp_plugin.io.tensors import part
 from mnp_plugin.training.source_models import packed, packed_adam, restore_adam, unpacked
 
@@ -54,17 +54,17 @@ class Lira(Attack):
         residual: Tensor = net(x)
         return (x + self.eps * residual).clamp(0, 1)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def prepare(self, train: Images, tools: DefenseContext) -> State:
         return packed("generator", _autoencoder(train.x).to(tools.device))
 
-    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+    def training_hook(self, state: State, num_classes: int, tools: DefenseContext) -> TrainingHook:
         return _Learning(self, state, num_classes, tools)
 
 
 class _Learning(TrainingHook):
     """Trains A' against the classifier, and shows the classifier A's trigger."""
 
-    def __init__(self, attack: Lira, state: State, num_classes: int, tools: Tools) -> None:
+    def __init__(self, attack: Lira, state: State, num_classes: int, tools: DefenseContext) -> None:
         self.attack, self.state, self.num_classes, self.epochs = attack, state, num_classes, tools.recipe.epochs
         self.device, self.epoch, self.share = tools.device, 0, BatchShare(attack.poison_ratio)
         self.used: nn.Module | None = None

@@ -16,9 +16,9 @@ from mnp_plugin.contracts import (
     Component,
     Dataset,
     Defense,
+    Detector,
     GivenVictim,
     ImageData,
-    ModelDetector,
     Net,
     Recipe,
     VictimOffer,
@@ -275,7 +275,7 @@ class Suite:
     defenses: tuple[Entry[Defense], ...]
     draws: Mapping[str, int] = field(default_factory=dict)
     """How often each defense is run on a victim, by its label; once where nothing is said."""
-    detectors: tuple[Entry[ModelDetector], ...] = ()
+    detectors: tuple[Entry[Detector], ...] = ()
     trials: tuple[str, ...] = ()
 
     def cells(self) -> Iterator[Cell]:
@@ -372,7 +372,7 @@ def _suite(document: Document, default_name: str) -> Suite:
         victims=tuple(victims),
         defenses=columns,
         draws=draws,
-        detectors=_detectors(document),
+        detectors=_entries(document, "detectors", detectors) if "detectors" in data else (),
         trials=_trials(document),
     )
 
@@ -394,15 +394,6 @@ def _draws(document: Document, index: int, label: str) -> int:
     if label == "none" and own and draws > 1:
         raise document.error(path, "without a defense every draw is the same; leave 'draws' out here")
     return 1 if label == "none" else draws
-
-
-def _detectors(document: Document) -> tuple[Entry[ModelDetector], ...]:
-    found: list[Entry[ModelDetector]] = []
-    for i, entry in enumerate(_entries(document, "detectors", detectors) if "detectors" in document.data else ()):
-        if not isinstance(entry.component, ModelDetector):
-            raise document.error(("detectors", i), f"'{entry.label}' judges images; a suite runs detectors of nets")
-        found.append(Entry(entry.label, entry.component))
-    return tuple(found)
 
 
 def _trials(document: Document) -> tuple[str, ...]:

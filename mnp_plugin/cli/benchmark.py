@@ -16,7 +16,7 @@ from mnp_plugin.core.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
-TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source", "knowledge")
+TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source")
 """Columns of ``leaderboard.csv`` that are words even where they look like numbers."""
 
 OTHER_IMAGES = "other images"

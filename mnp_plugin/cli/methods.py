@@ -20,7 +20,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("kind", nargs="?", metavar="KIND", help="attacks, defenses, ...: only these")
     verb.add_argument("--json", action="store_true", help="print JSON, nothing else")
     verb.set_defaults(call=_list)
-    text = "paper, hyper-parameters and knowledge of one method"
+    text = "paper and hyper-parameters of one method, and what it may see"
     verb = verbs.add_parser("describe", help=text, description=text)
     verb.add_argument("name")
     verb.set_defaults(call=_describe)

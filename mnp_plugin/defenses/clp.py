@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
 
@@ -35,7 +35,7 @@ class CLP(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.batch_norm_objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         excess = self.excess(view.model, neurons)
         chosen = (excess > self.u).nonzero().flatten()

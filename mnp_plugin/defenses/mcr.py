@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, defenses, param
 from mnp_plugin.training.device import autocast
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.passes import cosine, descend, finite, one_pass
@@ -40,7 +40,7 @@ class MCR(Defense):
     lr: float = param(0.01, "first learning rate of the curve", above=0)
     batch_size: int = param(128, "images per step", low=2)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         victim, end = view.model, copy.deepcopy(view.model)
         recipe = tools.recipe.for_tuning(epochs=self.tuning_epochs, lr=self.tuning_lr, batch_size=self.batch_size)
         fit(end, view.clean, replace(recipe, warmup=0.0), tools.generator)
@@ -69,7 +69,7 @@ class MCR(Defense):
         middle: Mapping[str, Tensor],
         last: Mapping[str, Tensor],
         clean: Images,
-        tools: Tools,
+        tools: DefenseContext,
     ) -> float:
         """Train ``middle`` in place; ``model`` lends its structure. Gives the loss of the last batch."""
         model.train()

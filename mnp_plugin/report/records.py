@@ -68,8 +68,6 @@ class Record:
     """Size of the clean budget handed to the defense, its validation part included."""
     clean_source: str = ""
     """``held-out`` of the training set, or drawn from the ``training`` set."""
-    knowledge: list[str] = field(default_factory=list)
-    """What the defense saw beyond the model and the clean budget; empty for all ordinary defenses."""
     before: Scores | None = None
     """The victim as trained."""
     after: Scores | None = None
@@ -145,6 +143,7 @@ def from_json(text: str, source: str) -> Record:
         for key in ("before", "after", "oracle"):
             if plain[key] is not None:
                 plain[key] = Scores(**plain[key])
+        plain.pop("knowledge", None)  # in records of older versions; always empty
         record = Record(**plain)
     except (TypeError, KeyError) as error:
         raise UserError(f"{source}: not a record of schema {SCHEMA}: {error}") from None

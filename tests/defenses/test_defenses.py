@@ -170,7 +170,7 @@ def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
             return Purified(model=view.model)
 
     stages.defend(Cell(victim=scene.spec, defense=Entry("curious", Curious())), scene.victim, scene.data, scene.split, CPU)
-    assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes", "extras"}
+    assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes"}
     assert [type(context) for context in seen] == [DefenseContext]
     assert {f.name for f in fields(DefenseContext)} == {"device", "generator", "recipe", "fresh_net", "busy"}
 

@@ -89,7 +89,6 @@ class ScoreJob(Job):
             poison_ratio=cell.victim.poison_ratio,
             clean_images=bench.split(cell.victim).budget_size,
             clean_source=cell.victim.budget.source,
-            knowledge=list(cell.defense.component.needs),
             gate=self.gate.asr,
             spec=cell.plain(),
             content=bench.store.content(self.images_of),

@@ -14,7 +14,7 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Entry
-from mnp_plugin.contracts import DefenderView, DefenseContext, ModelDetector, Triggered
+from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Triggered
 from mnp_plugin.core.params import fingerprint
 from mnp_plugin.report.verdicts import VerdictRecord, from_json, to_json
 
@@ -28,7 +28,7 @@ class VerdictJob(Job):
 
     suite: str
     subject: AnyVictim
-    detector: Entry[ModelDetector]
+    detector: Entry[Detector]
     kind = "verdicts"
     further = True
 
