@@ -11,7 +11,8 @@ import pytest
 
 from mnp_plugin.benchmark.find import installed_suites
 from mnp_plugin.core.registries import all_registries
-from mnp_plugin.report.records import Record, Scores, to_json
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import to_json
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "PIL", "torch_pruning")
 

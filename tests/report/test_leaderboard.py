@@ -14,7 +14,8 @@ import pytest
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, read_records, summarise, to_csv, to_markdown
-from mnp_plugin.report.records import Record, Scores, to_json
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import to_json
 
 ISSUE = (
     "dataset,net,attack,poison_ratio,clean_images,defense,selection,seeds,"

@@ -37,10 +37,6 @@ class RepairJob(Job):
     def identity(self) -> Mapping[str, Any]:
         return self.cell.plain()
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.cell.fingerprint
-
     @property
     def images_of(self) -> AnyVictim:
         return self.cell.victim

@@ -60,10 +60,6 @@ class VictimJob(Job):
     def identity(self) -> Mapping[str, Any]:
         return self.victim.plain()
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.victim.fingerprint
-
     @property
     def images_of(self) -> AnyVictim:
         return self.victim
