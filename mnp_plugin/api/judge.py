@@ -70,19 +70,15 @@ def detect_checkpoint(
     recipe = recipe or Recipe()
     say: Progress = progress or (lambda what, done, total: None)
     method = component(detectors, detector, settings) if isinstance(detector, str) else detector
-    say("reading the checkpoint and the images", 0, 0)
     own = files.load(
         checkpoint=Path(checkpoint), net=net, net_settings=net_settings, data=Path(data), size=size, normalise=normalise,
-        device=device, crop=recipe.crop, validation=validation, seed=seed,
+        device=device, crop=recipe.crop, validation=validation, seed=seed, say=say,
     )  # fmt: skip
     if reason := method.objection(own.model):
         raise UserError(f"detector '{method.name}' cannot judge the net '{own.net}': {reason}")
-    say(f"clean accuracy {100 * own.accuracy:.1f} % on {len(own.images)} images of {len(own.classes)} classes", 0, 0)
     facts: dict[str, Any] = {
         "detector": to_plain(method),
-        "checkpoint": str(checkpoint),
-        "net": {"name": own.net, "settings": list(own.net_settings)},
-        "clean images": len(own.images),
+        **own.facts,
         "clean accuracy": own.accuracy,
     }
     weak = files.fed_wrongly(own)
