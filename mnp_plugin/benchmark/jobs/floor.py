@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Inputs
 from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.report.floors import FloorRecord, from_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class FloorJob(RecordJob):
         attacked, clean = self.needs
         triggered = bench.opened(attacked, inputs[attacked]).triggered
         model = clean.opened(inputs[clean], bench).victim.model
-        return self._kept(bench, status="ok", floor=stages.measure(model, bench.split(self.subject).test, triggered))
+        return self._kept(bench, status="ok", floor=measure(model, bench.split(self.subject).test, triggered))
 
     def failed(self, reason: str, bench: Bench) -> Kept:
         return self._kept(bench, status="failed", reason=reason)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Inputs
 from mnp_plugin.benchmark.jobs.recorded import CellRecordJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import Cell, Gate
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.report.records import Record, Scores, from_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ScoreJob(CellRecordJob):
         measured = bench.opened(self.victim, inputs[self.victim])
         facts = dict(inputs[self.repair].facts)
         model = self.repair.opened(inputs[self.repair], inputs, bench)
-        facts["after"] = stages.measure(model, bench.split(self.cell.victim).test, measured.triggered)
+        facts["after"] = measure(model, bench.split(self.cell.victim).test, measured.triggered)
         facts["oracle"] = Scores(**facts["oracle"]) if facts["oracle"] else None
         return self._kept(bench, status="ok", **_of_victim(inputs[self.victim]), **facts)
 

@@ -15,6 +15,7 @@ from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Entry
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Triggered
+from mnp_plugin.evaluation.cost import Cost
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class VerdictJob(RecordJob):
         view = DefenderView(  # the detector is given a copy
             model=measured.victim.model, clean=split.clean, validation=split.validation, num_classes=classes
         )
-        with stages.Cost(bench.device) as cost:
+        with Cost(bench.device) as cost:
             found = self.detector.component.run(view, context)
         report = dict(found.report)
         json.dumps(report, allow_nan=False)  # a report that is not plain JSON is the detector's failure
