@@ -23,7 +23,8 @@ from sklearn.metrics import roc_auc_score
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Suite, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import DefenderView, Detector, detectors
 from mnp_plugin.io.atomic import write_atomic
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 import mnp_plugin
 from mnp_plugin import contracts
-from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli.app import main
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.folder import load_tree

@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.engines.processes import Pool
     from mnp_plugin.benchmark.runner import Runner
     from mnp_plugin.benchmark.store import Store, default_cache
-    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.cli.progress import Screen
     from mnp_plugin.training.device import pick_device
 
@@ -90,7 +90,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _show_plan(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.store import Store, default_cache
-    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.benchmark.suite_file import load_suite
 
     suite = load_suite(find_config(arguments.config))
     store = Store(arguments.store or default_cache(), arguments.results, create=False)

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Suite, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.records import Record, Scores, from_json

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mnp_plugin import contracts
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import load_suite
+from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.cli import main
 from mnp_plugin.cli.progress import Screen
 from mnp_plugin.contracts import Component, DefenderView, Defense, DefenseContext, Purified

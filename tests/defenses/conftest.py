@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import DefenderView, Purified, defenses
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.evaluation.measure import measure

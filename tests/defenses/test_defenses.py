@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import (
     AttackContext,
     DefenderView,
