@@ -11,7 +11,7 @@ from mnp_plugin.benchmark.jobs.job import Inputs
 from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
-from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
+from mnp_plugin.benchmark.suite import AnyVictim
 from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.report.floors import FloorRecord, from_json
 
@@ -27,8 +27,8 @@ class FloorJob(RecordJob):
     """
 
     suite: str
-    subject: VictimSpec
-    clean: VictimSpec
+    subject: AnyVictim
+    clean: AnyVictim
     kind = "floors"
 
     @cached_property
