@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.report.records import SCHEMA, Record, Scores, der, from_json, to_json
+from mnp_plugin.report.records import SCHEMA, Record, Scores, der, from_json
+from mnp_plugin.report.texts import to_json
 
 RECORD = Record(
     cell="0123456789abcdef",
@@ -160,4 +161,4 @@ def test_a_value_that_cannot_be_is_named_with_its_file(old: str, new: str, messa
     assert old in text
     with pytest.raises(UserError) as caught:
         from_json(text.replace(old, new, 1), source)
-    assert str(caught.value) == f"{source}: {message}; delete it and run again"
+    assert str(caught.value) == f"{source}: not a record of a cell: {message}; delete it and run again"
