@@ -24,9 +24,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mnp_plugin.benchmark.stages import measure
 from mnp_plugin.contracts import DefenderView, DefenseContext, Recipe
 from mnp_plugin.defenses.anp import ANP
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.integrations.backdoorbench.clean_data import load_clean
 from mnp_plugin.integrations.backdoorbench.record import read_record
 from mnp_plugin.neurons.channels import Neurons, prune

@@ -23,8 +23,9 @@ from sklearn.metrics import roc_auc_score
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
-from mnp_plugin.contracts import DefenderView, ModelDetector, detectors
+from mnp_plugin.benchmark.suite import Suite, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
+from mnp_plugin.contracts import DefenderView, Detector, detectors
 from mnp_plugin.io.atomic import write_atomic
 
 CPU = torch.device("cpu")
@@ -52,7 +53,7 @@ def suites(part: str) -> list[Suite]:
     return [parse_suite(SUITE.format(seed=seed, target=seed % 10), "calibration", "calibration") for seed in SEEDS[part]]
 
 
-def judge(victim: VictimSpec, detector: ModelDetector, runner: Runner) -> dict[str, Any]:
+def judge(victim: VictimSpec, detector: Detector, runner: Runner) -> dict[str, Any]:
     """Train ``victim``, or take it from the cache, and run the detector on it."""
     data = victim.dataset.component.load(runner.store.cache)
     split = stages.split_of(victim, data)
@@ -120,7 +121,7 @@ def main() -> None:
         return
     store = Store(arguments.store or default_cache(), arguments.out.parent)
     detector = detectors.get("mnp")()
-    assert isinstance(detector, ModelDetector)
+    assert isinstance(detector, Detector)
     done = {(r["attack"], r["seed"]) for r in rows}
     for suite in suites(arguments.part):
         for victim in suite.victims:

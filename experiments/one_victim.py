@@ -10,7 +10,8 @@ import torch
 from mnp_plugin.benchmark.find import find_config
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import VictimSpec, load_suite
+from mnp_plugin.benchmark.suite import VictimSpec
+from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.core.errors import UserError
 
 

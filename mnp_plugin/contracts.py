@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from mnp_plugin.core.attack import Attack
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import Asset, AttackContext, DefenderView, DefenseContext, Requires, Tools
+from mnp_plugin.core.context import Asset, AttackContext, DefenderView, DefenseContext, Requires
 from mnp_plugin.core.dataset import Dataset
 from mnp_plugin.core.defense import Defense, Purified
-from mnp_plugin.core.detector import Detector, ModelDetector, SampleDetector, Verdict
+from mnp_plugin.core.detector import Detector, Verdict
 from mnp_plugin.core.errors import MethodError
 from mnp_plugin.core.images import ImageData, Images, State, Triggered, concat, to_bytes
 from mnp_plugin.core.net import Net
@@ -38,14 +38,11 @@ __all__ = [
     "ImageData",
     "Images",
     "MethodError",
-    "ModelDetector",
     "Net",
     "Purified",
     "Recipe",
     "Requires",
-    "SampleDetector",
     "State",
-    "Tools",
     "TrainingHook",
     "Triggered",
     "Verdict",

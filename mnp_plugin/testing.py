@@ -30,11 +30,10 @@ from mnp_plugin.contracts import (
     DefenderView,
     Defense,
     DefenseContext,
+    Detector,
     ImageData,
-    ModelDetector,
     Net,
     Recipe,
-    SampleDetector,
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
@@ -80,7 +79,7 @@ def check(name: str, settings: Mapping[str, Any] | None = None, *, device: str =
             passed += _check_attack(method, _small_data(device))
         elif isinstance(method, Defense):
             passed += _check_defense(method, _small_data(device))
-        elif isinstance(method, ModelDetector | SampleDetector):
+        elif isinstance(method, Detector):
             passed += _check_detector(method, _small_data(device))
         elif isinstance(method, Net):
             passed += _check_net(method)
@@ -230,8 +229,6 @@ def _view(data: ImageData, model: nn.Module) -> DefenderView:
 
 
 def _check_defense(defense: Defense, data: ImageData) -> list[str]:
-    if defense.needs:
-        return [f"not run: needs {', '.join(defense.needs)}"]
     passed: list[str] = []
     plain = _context(data)
     victim = plain.fresh_net()
@@ -263,22 +260,17 @@ def _check_defense(defense: Defense, data: ImageData) -> list[str]:
     return passed
 
 
-def _check_detector(detector: ModelDetector | SampleDetector, data: ImageData) -> list[str]:
+def _check_detector(detector: Detector, data: ImageData) -> list[str]:
     passed: list[str] = []
     view = _view(data, _context(data).fresh_net().to(data.test.x.device).eval())
-    if isinstance(detector, ModelDetector):
-        weights = {key: value.clone() for key, value in view.model.state_dict().items()}
-        first, second = (detector.run(view, _context(data)) for _ in range(2))
-        _demand(_equal(weights, view.model.state_dict()), "the judged net stays as it is", passed)
-        same = data.test.x.is_cuda or (first.score == second.score and first.per_class == second.per_class)
-        _demand(same, "finite score and evidence, the same under the same seed", passed)
-        _demand(first.threshold is None or bool(first.calibration), "a threshold says on what it was calibrated", passed)
-        json.dumps(dict(first.report), allow_nan=False)
-        passed.append("the report is plain JSON")
-        return passed
-    one, two = (detector.scores(view, data.test.pixels(), _context(data)) for _ in range(2))
-    _demand(one.shape == (len(data.test),) and bool(torch.isfinite(one).all()), "one finite score per image", passed)
-    _demand(torch.equal(one, two), "the same scores under the same seed", passed)
+    weights = {key: value.clone() for key, value in view.model.state_dict().items()}
+    first, second = (detector.run(view, _context(data)) for _ in range(2))
+    _demand(_equal(weights, view.model.state_dict()), "the judged net stays as it is", passed)
+    same = data.test.x.is_cuda or (first.score == second.score and first.per_class == second.per_class)
+    _demand(same, "finite score and evidence, the same under the same seed", passed)
+    _demand(first.threshold is None or bool(first.calibration), "a threshold says on what it was calibrated", passed)
+    json.dumps(dict(first.report), allow_nan=False)
+    passed.append("the report is plain JSON")
     return passed
 
 

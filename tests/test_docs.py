@@ -21,7 +21,7 @@ from PIL import Image
 
 import mnp_plugin
 from mnp_plugin import contracts
-from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli.app import main
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.folder import load_tree
@@ -237,3 +237,21 @@ def test_cifar10_becomes_a_tree_that_suites_read(tmp_path: Path) -> None:
     assert data.train.y.tolist() == [0, 1, 1]
     means = data.train.x.float().mean((1, 2, 3))
     assert torch.allclose(means, torch.tensor([200.0, 10.0, 90.0]), atol=1)  # JPEG, in the order of the data set
+
+
+def test_the_page_of_the_package_lists_every_public_name() -> None:
+    text = (DOCS / "api" / "mnp_plugin.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^ +- (\w+)$", text, re.MULTILINE)) == set(mnp_plugin.__all__) - {"registries"}
+
+
+@pytest.mark.parametrize("verb", ["purify", "detect"])
+def test_the_guide_names_no_flag_that_is_not_there(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+    guide = (DOCS / "guide" / "repair.md").read_text(encoding="utf-8")
+    commands = [line for line in guide.splitlines() if line.startswith(f"mnp-bench {verb}")]
+    assert commands
+    assert {flag for line in commands for flag in re.findall(r"--[\w-]+", line)} <= known
+    if verb == "purify":  # which knows all that the text names, but for the one flag of detect
+        assert set(re.findall(r"`(--[\w-]+)", guide)) <= known | {"--exit-code"}

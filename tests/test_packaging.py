@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 TOPS = (
     "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
+    "CITATION.cff", "mkdocs.yml",
     "benchmark_configs", "docs", "experiments", "mnp_plugin", "tests",
 )  # fmt: skip
 KINDS = ("sdist", "wheel", "editable")

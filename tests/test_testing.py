@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin import contracts
-from mnp_plugin.contracts import Attack, DefenderView, Defense, MethodError, Purified, State, Tools
+from mnp_plugin.contracts import Attack, DefenderView, Defense, DefenseContext, MethodError, Purified, State
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.registry import Registry
 from mnp_plugin.testing import ContractError, check
@@ -109,7 +109,7 @@ def test_an_attack_that_does_nothing_is_caught() -> None:
 class Bent(Defense):
     """A defense that a test bends."""
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         return Purified(model=self.bend(view.model))
 
     def bend(self, model: nn.Module) -> nn.Module:

@@ -20,7 +20,8 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.find import find_config
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite import VictimSpec, load_suite
+from mnp_plugin.benchmark.suite import VictimSpec
+from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.contracts import DefenderView, DefenseContext, Images, Recipe, Triggered, concat
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.evaluation.predict import logits

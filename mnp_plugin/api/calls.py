@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -19,7 +20,6 @@ from mnp_plugin.contracts import (
     DefenseContext,
     Detector,
     Images,
-    ModelDetector,
     Purified,
     Recipe,
     Verdict,
@@ -84,19 +84,13 @@ def purify(
     method = _method(defenses, defense, settings)
     if not isinstance(method, Defense):
         raise UserError(f"{type(method).__name__} is no defense; give the name of one, such as 'mnp'")
-    net, images, recipe = bare(model), images_of(x, y), recipe or Recipe()
-    device = next(net.parameters()).device
-    with callers_state_kept(device, _seed(seed)):
-        own, images, classes = checked(net, images, validation, recipe)
-        part = validation_part(images.y, validation)
-        before = accuracy(own, images)
-        seed_torch(device, seed)
-        view = DefenderView(model=own, clean=images[~part], validation=images[part], num_classes=classes)
-        result = method.run(view, _tools(device, recipe, seed, f"defense '{method.name}'", progress))
+    with _begun(model, x, y, validation, recipe, seed, f"defense '{method.name}'", progress) as work:
+        result = method.run(work.view, work.tools)
         in_default_layout(result.model)
-        after = accuracy(result.model, images)
+        after = accuracy(result.model, work.images)
+    before, classes = work.accuracy, work.view.num_classes
     extra: dict[str, Any] = {"clean_accuracy": {"before": round(before, 4), "after": round(after, 4)}}
-    if missing := _missing(images, classes):
+    if missing := work.missing:
         extra["missing_classes"] = missing
         warnings.warn(
             f"{len(missing)} of {classes} classes have no clean image; the repair may have broken these, unseen", stacklevel=2
@@ -129,7 +123,7 @@ def detect(
         model: as for :func:`purify`.
         x: clean images, tensor or NumPy array, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
         y: their labels, int64 [N].
-        detector: name of a registered detector of whole nets, or one with its settings.
+        detector: name of a registered detector, or one with its settings.
         settings: hyper-parameters of a detector given by name, where they differ from the defaults.
         validation: share of the images kept for choices that the detector makes.
         recipe: augmentation and precision; flip and crop as for natural photographs by default.
@@ -142,29 +136,19 @@ def detect(
         the report says why under ``undecided``.
 
     Raises:
-        UserError: images or labels that do not fit the model, an unknown detector or one of single images, settings out of
-            range.
+        UserError: images or labels that do not fit the model, an unknown detector, settings out of range.
         MethodError: the detector failed.
     """
     method = _method(detectors, detector, settings)
     if not isinstance(method, Detector):
         raise UserError(f"{type(method).__name__} is no detector; give the name of one, such as 'mnp'")
-    if not isinstance(method, ModelDetector):
-        raise UserError(f"detector '{method.name}' judges single images, not whole nets; see mnp-bench describe {method.name}")
-    net, images, recipe = bare(model), images_of(x, y), recipe or Recipe()
-    device = next(net.parameters()).device
-    with callers_state_kept(device, _seed(seed)):
-        own, images, classes = checked(net, images, validation, recipe)
-        part = validation_part(images.y, validation)
-        right = accuracy(own, images)
-        seed_torch(device, seed)
-        view = DefenderView(model=own, clean=images[~part], validation=images[part], num_classes=classes)
-        verdict = method.run(view, _tools(device, recipe, seed, f"detector '{method.name}'", progress))
-    extra: dict[str, Any] = {"clean_accuracy": round(right, 4)}
-    if missing := _missing(images, classes):
+    with _begun(model, x, y, validation, recipe, seed, f"detector '{method.name}'", progress) as work:
+        verdict = method.run(work.view, work.tools)
+    extra: dict[str, Any] = {"clean_accuracy": round(work.accuracy, 4)}
+    if missing := work.missing:
         extra["missing_classes"] = missing
-    if hardly_right(right, classes):
-        extra["undecided"] = complaint(right, classes)
+    if hardly_right(work.accuracy, work.view.num_classes):
+        extra["undecided"] = complaint(work.accuracy, work.view.num_classes)
         if getattr(method, "threshold", None) is None:  # else it is the caller's own
             said = f"no threshold holds: {extra['undecided']}"
             verdict = replace(verdict, threshold=None, calibration=f"{said}; {verdict.calibration}")
@@ -181,24 +165,51 @@ def _method(registry: Registry[K], given: str | K, settings: Mapping[str, Any] |
     return spec.build(registry.get(given), spec.Document(dict(settings or {}), {}, f"settings of '{given}'"), ())
 
 
-def _seed(seed: int) -> int:
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A checked net with its images, as a method takes them, and how right it is on them."""
+
+    images: Images
+    view: DefenderView
+    tools: DefenseContext
+    accuracy: float
+
+    @property
+    def missing(self) -> list[int]:
+        """Classes without an image."""
+        return sorted(set(range(self.view.num_classes)) - set(self.images.y.tolist()))
+
+
+@contextmanager
+def _begun(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    validation: float,
+    recipe: Recipe | None,
+    seed: int,
+    who: str,
+    progress: Progress | None,
+) -> Iterator[_Work]:
+    """Check what was given; inside the block the global streams are seeded, after it the caller's state is as it was."""
+    net, images, recipe = bare(model), images_of(x, y), recipe or Recipe()
+    device = next(net.parameters()).device
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise UserError(f"seed must be a whole number from 0 to 2^63 - 1, not {seed!r}")
-    return seed
-
-
-def _missing(images: Images, classes: int) -> list[int]:
-    return sorted(set(range(classes)) - set(images.y.tolist()))
-
-
-def _tools(device: torch.device, recipe: Recipe, seed: int, who: str, progress: Progress | None) -> DefenseContext:
-    return DefenseContext(
-        device=device,
-        generator=torch.Generator(device=device).manual_seed(seed),
-        recipe=recipe,
-        fresh_net=lambda: _no_fresh_net(who),
-        busy=progress or (lambda what, done, total: None),
-    )
+    with callers_state_kept(device, seed):
+        own, images, classes = checked(net, images, validation, recipe)
+        part = validation_part(images.y, validation)
+        right = accuracy(own, images)
+        seed_torch(device, seed)
+        view = DefenderView(model=own, clean=images[~part], validation=images[part], num_classes=classes)
+        tools = DefenseContext(
+            device=device,
+            generator=torch.Generator(device=device).manual_seed(seed),
+            recipe=recipe,
+            fresh_net=lambda: _no_fresh_net(who),
+            busy=progress or (lambda what, done, total: None),
+        )
+        yield _Work(images, view, tools, right)
 
 
 def _no_fresh_net(who: str) -> nn.Module:

@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from mnp_plugin.api.calls import Progress
 from mnp_plugin.api.given import LEAST, outputs
 from mnp_plugin.api.nets import AUTO, resolve_net
 from mnp_plugin.api.sanity import complaint, hardly_right
@@ -35,6 +37,7 @@ class OwnModel:
     """A user's net and clean images.
 
     Args:
+        checkpoint: where its weights lay.
         model: takes float32 [N, 3, size, size] in [0, 1], normalisation inside; eval mode.
         images: the clean images, on the device of the net.
         classes: names of the classes, in the order of the net's outputs.
@@ -45,6 +48,7 @@ class OwnModel:
         accuracy: fraction of the clean images that it is right on.
     """
 
+    checkpoint: Path
     model: nn.Module
     images: Images
     classes: tuple[str, ...]
@@ -53,6 +57,15 @@ class OwnModel:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     accuracy: float
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What reports say of the net and the images, JSON-ready."""
+        return {
+            "checkpoint": str(self.checkpoint),
+            "net": {"name": self.net, "settings": list(self.net_settings)},
+            "clean images": len(self.images),
+        }
 
 
 def load(
@@ -67,6 +80,7 @@ def load(
     crop: int,
     validation: float,
     seed: int,
+    say: Progress,
 ) -> OwnModel:
     """Read, check and join the user's files; nothing in them is executed. What is cheap to find wrong is found first.
 
@@ -81,10 +95,12 @@ def load(
         crop: shift of the augmentation to come, in pixels.
         validation: share of the images to be held back.
         seed: of the work to come.
+        say: told what runs, and how right the net is.
 
     Raises:
         UserError: what is wrong, and how to put it right.
     """
+    say("reading the checkpoint and the images", 0, 0)
     if not 0 < validation < 1:
         raise UserError(f"--validation must be a share between 0 and 1, not {validation}")
     if not 0 <= seed < 2**63:
@@ -127,7 +143,10 @@ def load(
         raise UserError(f"{checkpoint} tells {known} classes apart, but {data} holds {len(classes)} class folders")
     if not bool(torch.isfinite(logits(model, images.x)).all()):
         raise UserError(f"the net's outputs on the images of {data} are not finite; the weights of {checkpoint} are damaged")
+    right = accuracy(model, images)
+    say(f"clean accuracy {100 * right:.1f} % on {len(images)} images of {len(classes)} classes", 0, 0)
     return OwnModel(
+        checkpoint=checkpoint,
         model=model,
         images=images,
         classes=classes,
@@ -135,7 +154,7 @@ def load(
         net_settings=resolved.settings,
         mean=mean,
         std=std,
-        accuracy=accuracy(model, images),
+        accuracy=right,
     )
 
 

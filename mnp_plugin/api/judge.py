@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mnp_plugin.api import checkpoint as files
 from mnp_plugin.api.calls import Progress, detect
 from mnp_plugin.api.settings import component
-from mnp_plugin.contracts import Detector, ModelDetector, Recipe, Verdict, detectors
+from mnp_plugin.contracts import Detector, Recipe, Verdict, detectors
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import to_plain
 
@@ -59,7 +59,7 @@ def detect_checkpoint(
     Args:
         checkpoint: as for :func:`~mnp_plugin.api.repair.repair_checkpoint`, and so ``net``, ``data``, ``net_settings``, ``size``,
             ``normalise``, ``validation``, ``recipe``, ``seed``, ``device`` and ``progress``.
-        detector: name of a registered detector of whole nets, or one with its settings.
+        detector: name of a registered detector, or one with its settings.
         settings: hyper-parameters of a detector given by name, ``key=value``.
         anyway: judge although the net is hardly right; there is a score then, but no decision.
 
@@ -70,19 +70,15 @@ def detect_checkpoint(
     recipe = recipe or Recipe()
     say: Progress = progress or (lambda what, done, total: None)
     method = component(detectors, detector, settings) if isinstance(detector, str) else detector
-    say("reading the checkpoint and the images", 0, 0)
     own = files.load(
         checkpoint=Path(checkpoint), net=net, net_settings=net_settings, data=Path(data), size=size, normalise=normalise,
-        device=device, crop=recipe.crop, validation=validation, seed=seed,
+        device=device, crop=recipe.crop, validation=validation, seed=seed, say=say,
     )  # fmt: skip
-    if isinstance(method, ModelDetector) and (reason := method.objection(own.model)):
+    if reason := method.objection(own.model):
         raise UserError(f"detector '{method.name}' cannot judge the net '{own.net}': {reason}")
-    say(f"clean accuracy {100 * own.accuracy:.1f} % on {len(own.images)} images of {len(own.classes)} classes", 0, 0)
     facts: dict[str, Any] = {
         "detector": to_plain(method),
-        "checkpoint": str(checkpoint),
-        "net": {"name": own.net, "settings": list(own.net_settings)},
-        "clean images": len(own.images),
+        **own.facts,
         "clean accuracy": own.accuracy,
     }
     weak = files.fed_wrongly(own)

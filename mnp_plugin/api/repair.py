@@ -117,10 +117,9 @@ def repair_checkpoint(
     carriers = None if triggered is None else list_triggered(triggered, class_names(data))
     if test is not None:
         files.check_images(test, class_names(data))
-    say("reading the checkpoint and the images", 0, 0)
     own = files.load(
         checkpoint=checkpoint, net=net, net_settings=net_settings, data=data, size=size, normalise=normalise, device=device,
-        crop=recipe.crop, validation=validation, seed=seed,
+        crop=recipe.crop, validation=validation, seed=seed, say=say,
     )  # fmt: skip
     if reason := method.objection(own.model):
         raise UserError(f"defense '{method.name}' cannot treat the net '{own.net}': {reason}")
@@ -130,7 +129,6 @@ def repair_checkpoint(
         raise UserError(f"{reason}. Nothing was repaired; --anyway goes on")
     side, place = own.images.x.shape[-1], own.images.x.device
     further = None if test is None else files.load_images(test, own.classes, side).to(place)
-    say(f"clean accuracy {100 * own.accuracy:.1f} % on {len(own.images)} images of {len(own.classes)} classes", 0, 0)
     say(f"repairing with {method.name}", 0, 0)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the repair did damage")  # which the report says
@@ -149,12 +147,10 @@ def repair_checkpoint(
         measured["test"] = _before_after(own.model, result.model, further)
     facts: dict[str, Any] = {
         "defense": to_plain(method),
-        "checkpoint": str(checkpoint),
-        "net": {"name": own.net, "settings": list(own.net_settings)},
+        **own.facts,
         "classes": list(own.classes),
         "normalisation": None if own.mean is None else {"mean": own.mean, "std": own.std},
         "seed": seed,
-        "clean images": len(own.images),
         "clean accuracy": measured,
         "verdict": result.report.get("verdict"),
         "repair": dict(result.report),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.attacks.patterns import noise_image
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, DefenseContext, Images, State, attacks, param
 
 
 @attacks.register("adaptive_blend")
@@ -30,13 +30,13 @@ class AdaptiveBlend(Attack):
     alpha_train: float = param(0.15, "weight of the noise image in training", above=0, high=1)
     pieces: int = param(4, "pieces per side", low=1, high=16)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def prepare(self, train: Images, tools: DefenseContext) -> State:
         return {"pattern": noise_image(train, tools)}
 
     def cover_ratio(self) -> float:
         return self.cover
 
-    def poison(self, x: Tensor, y: Tensor, state: State, tools: Tools) -> Tensor:
+    def poison(self, x: Tensor, y: Tensor, state: State, tools: DefenseContext) -> Tensor:
         k, (h, w) = self.pieces, x.shape[-2:]
         order = torch.rand(len(x), k * k, generator=tools.generator, device=x.device).argsort(1)
         on = (order < (k * k + 1) // 2).to(x.dtype).view(-1, 1, k, k)

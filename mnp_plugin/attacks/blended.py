@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mnp_plugin.attacks.patterns import noise_image
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks, param
+from mnp_plugin.contracts import Attack, DefenseContext, Images, State, attacks, param
 
 
 @attacks.register("blended")
@@ -23,7 +23,7 @@ class Blended(Attack):
 
     alpha: float = param(0.2, "weight of the noise image", above=0, high=1)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def prepare(self, train: Images, tools: DefenseContext) -> State:
         return {"pattern": noise_image(train, tools)}
 
     def apply(self, x: Tensor, state: State) -> Tensor:

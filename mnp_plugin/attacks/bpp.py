@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, BatchShare, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, DefenseContext, State, TrainingHook, attacks, param
 
 
 @attacks.register("bpp")
@@ -30,7 +30,7 @@ class Bpp(Attack):
     def apply(self, x: Tensor, state: State) -> Tensor:
         return (x * (self.levels - 1)).round() / (self.levels - 1)
 
-    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+    def training_hook(self, state: State, num_classes: int, tools: DefenseContext) -> TrainingHook:
         return _Quantising(self, num_classes)
 
 

@@ -50,8 +50,10 @@ class InputAware(Attack):
 
     def net(self, shape: tuple[int, int, int], outputs: int) -> nn.Module:
         """The pattern net (``outputs`` = channels of the image) or the mask net (1) for images of ``shape`` (C, H, W)."""
+        from mnp_plugin.attacks.input_aware_net import UNet
+
         steps = _steps(shape[1:])
-        return _UNet(shape[0], outputs, self.width or (32 if steps == 3 else 16), steps)
+        return UNet(shape[0], outputs, self.width or (32 if steps == 3 else 16), steps)
 
     def requires(self) -> Requires:
         names = ("width", "lr", "mask_epochs", "density", "diversity")
@@ -172,30 +174,3 @@ def _rms(x: Tensor) -> Tensor:
 def _diversity(x: Tensor, other: Tensor, made: Tensor, made_other: Tensor) -> Tensor:
     """Large where different images get like triggers."""
     return (_rms(x - other) / (_rms(made - made_other) + TINY)).mean()
-
-
-class _UNet(nn.Sequential):
-    """Convolutions down and up again; output in [0, 1]."""
-
-    def __init__(self, inputs: int, outputs: int, width: int, steps: int) -> None:
-        layers: list[nn.Module] = []
-        channels = inputs
-        for step in range(steps):
-            c = width * 2**step
-            layers += [*_conv(channels, c), *_conv(c, c), nn.MaxPool2d(2)]
-            channels = c
-        layers += _conv(channels, channels)
-        for step in reversed(range(steps)):
-            c = outputs if step == 0 else channels // 2
-            layers += [nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), *_conv(channels, channels)]
-            layers += _conv(channels, c)[: 2 if step == 0 else 3]
-            channels = c
-        super().__init__(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        drawn: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return torch.tanh(drawn) / (2 + TINY) + 0.5
-
-
-def _conv(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs, momentum=0.05), nn.ReLU()]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, DefenseContext, Images, State, TrainingHook, attacks, param
 from mnp_plugin.io.tensors import part
 from mnp_plugin.training.source_models import packed, packed_adam, restore_adam, unpacked
 
@@ -45,7 +45,7 @@ class Lira(Attack):
         return None
 
     def apply(self, x: Tensor, state: State) -> Tensor:
-        net = unpacked("generator", _Autoencoder(x), state, x.device)
+        net = unpacked("generator", _autoencoder(x), state, x.device)
         with torch.no_grad():
             return self.triggered_by(net, x)
 
@@ -54,24 +54,24 @@ class Lira(Attack):
         residual: Tensor = net(x)
         return (x + self.eps * residual).clamp(0, 1)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
-        return packed("generator", _Autoencoder(train.x).to(tools.device))
+    def prepare(self, train: Images, tools: DefenseContext) -> State:
+        return packed("generator", _autoencoder(train.x).to(tools.device))
 
-    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+    def training_hook(self, state: State, num_classes: int, tools: DefenseContext) -> TrainingHook:
         return _Learning(self, state, num_classes, tools)
 
 
 class _Learning(TrainingHook):
     """Trains A' against the classifier, and shows the classifier A's trigger."""
 
-    def __init__(self, attack: Lira, state: State, num_classes: int, tools: Tools) -> None:
+    def __init__(self, attack: Lira, state: State, num_classes: int, tools: DefenseContext) -> None:
         self.attack, self.state, self.num_classes, self.epochs = attack, state, num_classes, tools.recipe.epochs
         self.device, self.epoch, self.share = tools.device, 0, BatchShare(attack.poison_ratio)
         self.used: nn.Module | None = None
         self.resume: State = {}
 
     def _start(self, x: Tensor) -> nn.Module:
-        self.used = unpacked("generator", _Autoencoder(x), self.state, self.device)
+        self.used = unpacked("generator", _autoencoder(x), self.state, self.device)
         self.learning = copy.deepcopy(self.used).requires_grad_(True).train()
         self.optimiser = torch.optim.Adam(self.learning.parameters(), self.attack.lr)
         if self.resume:
@@ -119,16 +119,14 @@ def _depth(sides: tuple[int, int]) -> int:
     return 4 if min(sides) >= 32 else 2
 
 
-class _Autoencoder(nn.Sequential):
+def _autoencoder(x: Tensor) -> nn.Module:
     """For images like ``x``: strided convolutions of 16, 32, ... channels down, transposed ones up; output in [-1, 1]."""
-
-    def __init__(self, x: Tensor) -> None:
-        channels, depth = x.shape[1], _depth((x.shape[2], x.shape[3]))
-        widths = [channels] + [16 * 2**i for i in range(depth)]
-        layers: list[nn.Module] = []
-        for a, b in itertools.pairwise(widths):
-            layers += [nn.Conv2d(a, b, 4, 2, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
-        for a, b in zip(widths[:1:-1], widths[-2:0:-1], strict=True):
-            layers += [nn.ConvTranspose2d(a, b, 4, 2, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(widths[1], channels, 4, 2, padding=1), nn.BatchNorm2d(channels), nn.Tanh()]
-        super().__init__(*layers)
+    channels, depth = x.shape[1], _depth((x.shape[2], x.shape[3]))
+    widths = [channels] + [16 * 2**i for i in range(depth)]
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Conv2d(a, b, 4, 2, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
+    for a, b in zip(widths[:1:-1], widths[-2:0:-1], strict=True):
+        layers += [nn.ConvTranspose2d(a, b, 4, 2, padding=1), nn.BatchNorm2d(b), nn.ReLU()]
+    layers += [nn.ConvTranspose2d(widths[1], channels, 4, 2, padding=1), nn.BatchNorm2d(channels), nn.Tanh()]
+    return nn.Sequential(*layers)

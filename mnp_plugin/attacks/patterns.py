@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mnp_plugin.contracts import Images, Tools
+from mnp_plugin.contracts import DefenseContext, Images
 
 
 def scaled(pixels: int, side: int) -> int:
@@ -26,7 +26,7 @@ def checkerboard(side: int) -> Tensor:
     return ((row + column == 2) | ((row == 2) & (column == 2))).float()
 
 
-def noise_image(train: Images, tools: Tools) -> Tensor:
+def noise_image(train: Images, tools: DefenseContext) -> Tensor:
     """One uniform 8-bit noise image, float32 [C, H, W] in [0, 1].
 
     Above 56 pixels it is drawn at a coarser grid and enlarged bilinearly, else random crops average it away.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnp_plugin.contracts import Asset, Attack, AttackContext, Images, MethodError, Requires, State, attacks, param
 from mnp_plugin.training.source_models import packed, unpacked
@@ -53,9 +52,11 @@ class Ssba(Attack):
         return {**tools.asset(ENCODER), "secret": secret}
 
     def _train(self, train: Images, tools: AttackContext) -> State:
+        from mnp_plugin.attacks.ssba_nets import Encoder, make_decoder
+
         channels = train.x.shape[1]
-        encoder = _Encoder(channels, self.bits).to(tools.device).train()
-        decoder = _decoder(channels, self.bits, (train.x.shape[2], train.x.shape[3])).to(tools.device).train()
+        encoder = Encoder(channels, self.bits).to(tools.device).train()
+        decoder = make_decoder(channels, self.bits, (train.x.shape[2], train.x.shape[3])).to(tools.device).train()
         optimiser = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], self.lr)
         read_at: int | None = None
         size = min(self.batch_size, len(train))
@@ -85,49 +86,9 @@ class Ssba(Attack):
         return packed("encoder", encoder)
 
     def apply(self, x: Tensor, state: State) -> Tensor:
-        encoder = unpacked("encoder", _Encoder(x.shape[1], self.bits), state, x.device)
+        from mnp_plugin.attacks.ssba_nets import Encoder
+
+        encoder = unpacked("encoder", Encoder(x.shape[1], self.bits), state, x.device)
         with torch.no_grad():
             coded: Tensor = encoder(x, state["secret"].to(x).expand(len(x), -1))
         return coded.clamp(0, 1)
-
-
-class _Encoder(nn.Module):
-    """U-Net over the image and a plane made of the bits; gives the image plus a residual, not clipped."""
-
-    def __init__(self, channels: int, bits: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.plane = nn.Linear(bits, 16 * 16 * channels)
-        widths = [2 * channels, 32, 32, 64, 128, 256]
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 1 if i == 0 else 2, padding=1) for i, (a, b) in enumerate(itertools.pairwise(widths))
-        )
-        self.up, self.merge = nn.ModuleList(), nn.ModuleList()
-        for below, beside, out in ((256, 128, 128), (128, 64, 64), (64, 32, 32), (32, 32 + 2 * channels, 32)):
-            self.up.append(nn.Conv2d(below, out, 3, padding=1))
-            self.merge.append(nn.Conv2d(out + beside, out, 3, padding=1))
-        self.last = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, channels, 1))
-
-    def forward(self, x: Tensor, secret: Tensor) -> Tensor:
-        plane = F.relu(self.plane(secret - 0.5)).view(-1, self.channels, 16, 16)
-        both = torch.cat([F.interpolate(plane, x.shape[-2:], mode="nearest"), x - 0.5], 1)
-        levels = []
-        out = both
-        for conv in self.down:
-            out = F.relu(conv(out))
-            levels.append(out)
-        beside = [levels[3], levels[2], levels[1], torch.cat([levels[0], both], 1)]
-        for up, merge, skip in zip(self.up, self.merge, beside, strict=True):
-            out = F.relu(up(F.interpolate(out, skip.shape[-2:], mode="nearest")))
-            out = F.relu(merge(torch.cat([out, skip], 1)))
-        residual: Tensor = self.last(out)
-        return x + residual
-
-
-def _decoder(channels: int, bits: int, sides: tuple[int, int]) -> nn.Module:
-    layers: list[nn.Module] = []
-    height, width = sides
-    for a, b, stride in ((channels, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 64, 2), (64, 128, 2), (128, 128, 2)):
-        layers += [nn.Conv2d(a, b, 3, stride, padding=1), nn.ReLU()]
-        height, width = -(-height // stride), -(-width // stride)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * height * width, 512), nn.ReLU(), nn.Linear(512, bits))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnp_plugin.attacks.patterns import scaled
-from mnp_plugin.contracts import Attack, Images, State, Tools, attacks
+from mnp_plugin.contracts import Attack, DefenseContext, Images, State, attacks
 
 
 @attacks.register("trojan")
@@ -22,7 +22,7 @@ class Trojan(Attack):
 
     paper = "Liu et al., Trojaning Attack on Neural Networks, NDSS 2018 (patch variant of RNP, arXiv 2305.14876)"
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def prepare(self, train: Images, tools: DefenseContext) -> State:
         c, side = train.x.shape[1], scaled(3, train.x.shape[-1])
         cells = torch.randint(0, 256, (c, 3, 3), generator=tools.generator, device=tools.device, dtype=torch.uint8)
         index = torch.arange(side, device=tools.device) * 3 // side

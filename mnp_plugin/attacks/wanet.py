@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Attack, BatchShare, Images, State, Tools, TrainingHook, attacks, param
+from mnp_plugin.contracts import Attack, BatchShare, DefenseContext, Images, State, TrainingHook, attacks, param
 
 
 @attacks.register("wanet")
@@ -30,7 +30,7 @@ class WaNet(Attack):
     grid: int = param(4, "control points per side, k", low=2, high=64)
     cross_ratio: float = param(2.0, "noise-mode images per poisoned image", low=0, high=8)
 
-    def prepare(self, train: Images, tools: Tools) -> State:
+    def prepare(self, train: Images, tools: DefenseContext) -> State:
         k = self.grid
         field = torch.rand(1, 2, k, k, generator=tools.generator, device=tools.device) * 2 - 1
         field = field / field.abs().mean()
@@ -51,7 +51,7 @@ class WaNet(Attack):
         grid = self.grid_for(x, state).expand(len(x), -1, -1, -1)
         return F.grid_sample(x, grid, align_corners=True, padding_mode="border")
 
-    def training_hook(self, state: State, num_classes: int, tools: Tools) -> TrainingHook:
+    def training_hook(self, state: State, num_classes: int, tools: DefenseContext) -> TrainingHook:
         return _Warping(self, state, num_classes, tools.generator)
 
 

@@ -136,11 +136,12 @@ class Bench:
 
     def _done(self, job: Job, kept: Kept, reason: str = "") -> Done:
         record = kept.facts.get("record")
-        if record is not None:
+        if isinstance(record, Record):
             self.observer.finished(record)
-        elif job.further:
+            return Done(job.key, record=record)
+        if job.further:
             self.observer.measured(job.title, reason)
-        return Done(job.key, record=record)
+        return Done(job.key)
 
     def _failed(self, job: Job, reason: str) -> Done:
         kept = job.failed(reason, self)

@@ -9,7 +9,7 @@ from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.trial import TrialJob
 from mnp_plugin.benchmark.jobs.verdict import VerdictJob
-from mnp_plugin.benchmark.suite import Cell, Suite, VictimSpec
+from mnp_plugin.benchmark.suite import Cell, Suite
 from mnp_plugin.evaluation.trials import TRIALS
 
 
@@ -34,9 +34,8 @@ def further_jobs(suite: Suite, cells: Iterable[Cell]) -> list[VerdictJob | Trial
 
 def floor_jobs(suite: Suite, cells: Iterable[Cell]) -> list[FloorJob]:
     """The floors of the attacks of ``cells`` that were trained here, where the suite has a clean net of their seed."""
-    own = [victim for victim in suite.victims if isinstance(victim, VictimSpec)]
-    clean = {victim.seed: victim for victim in own if victim.trigger is None}
-    attacked = {v.fingerprint: v for cell in cells if isinstance(v := cell.victim, VictimSpec) and v.trigger is not None}
+    clean = {victim.seed: victim for victim in suite.victims if victim.kept and victim.trigger is None}
+    attacked = {cell.victim.fingerprint: cell.victim for cell in cells if cell.victim.trigger is not None}
     return [FloorJob(suite.name, victim, clean[victim.seed]) for victim in attacked.values() if victim.seed in clean]
 
 

@@ -93,9 +93,6 @@ class Runner:
         """
         for victim in self.suite.victims:
             stages.check(victim, self.bench.source(victim))
-        for entry in self.suite.defenses:
-            if needs := entry.component.needs:
-                raise UserError(f"defense '{entry.label}' needs {', '.join(needs)}, which this benchmark does not grant")
         for victim in {v.net.label: v for v in self.suite.victims}.values():  # one of each net
             model = self.bench.source(victim).fresh_net()
             for entry in self.suite.defenses:

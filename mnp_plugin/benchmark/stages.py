@@ -1,4 +1,4 @@
-"""The stages of the route, as functions of values: poison, train, defend, measure. They touch no disk.
+"""The stages of the route, as functions of values: poison, train, defend. They touch no disk.
 
 Data are moved to the device once, as a whole split, before the first stage.
 
@@ -7,16 +7,10 @@ Seeds come from what a thing is, so neither order nor resumption nor parallelism
 
 from __future__ import annotations
 
-import io
-import math
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import psutil
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Source, VictimSpec
@@ -37,10 +31,8 @@ from mnp_plugin.contracts import (
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.split import Split, make_split, redivided
-from mnp_plugin.evaluation import scores as metrics
-from mnp_plugin.evaluation.predict import logits
+from mnp_plugin.evaluation.cost import Cost
 from mnp_plugin.nets import build_net
-from mnp_plugin.report.records import Scores
 from mnp_plugin.training.device import place
 from mnp_plugin.training.loop import Keeper, Progress, fit
 
@@ -249,33 +241,6 @@ def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: 
     return attack.triggered(split.test, state, num_classes)
 
 
-def measure(model: nn.Module, test: Images, triggered: Triggered | None) -> Scores:
-    """ACC, ASR and RA of ``model``."""
-    clean = logits(model, test.x).argmax(1)
-    if triggered is None:
-        return metrics.scores(clean, test.y, None, None, None)
-    bad = logits(model, triggered.x).argmax(1)
-    return metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
-
-
-def asr_in_bytes(model: nn.Module, triggered: Triggered) -> float:
-    """ASR on triggered images rounded to 8 bit, as a saved picture would be."""
-    return metrics.rate(logits(model, to_bytes(triggered.x)).argmax(1) == triggered.y_attack)
-
-
-def pictures(test: Images, triggered: Triggered, count: int = 8) -> bytes:
-    """A PNG of up to ``count`` test images: clean, triggered, and their difference times ten, one row each."""
-    from torchvision.utils import make_grid  # here: importing torchvision takes seconds
-
-    bad = triggered.x[:count]
-    clean = test.x[triggered.index[:count]].float() / 255
-    rows = torch.cat([clean, bad, ((bad - clean).abs() * 10).clamp(0, 1)])
-    grid = to_bytes(make_grid(rows.cpu(), nrow=len(bad), padding=1))  # grey images become RGB here
-    file = io.BytesIO()
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(file, "png")
-    return file.getvalue()
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Outcome:
     """What a defense did and cost."""
@@ -319,78 +284,3 @@ def defend(
     cost = Cost(device)
     purified = cell.defense.component.run(view, context, cost)
     return Outcome(purified=purified, seconds=cost.seconds, peak_mb=cost.mib)
-
-
-def oracle_choice(
-    purified: Purified, before: Scores, test: Images, triggered: Triggered | None
-) -> tuple[Scores, dict[str, float]] | None:
-    """The candidate with the lowest test ASR among those that keep 90 % of the victim's test accuracy.
-
-    This is how published tables of ANP chose (BackdoorBench: relative fall below 10 %). It looks at triggered test data
-    and is reported in a row of its own. None where there is nothing to choose or no ASR.
-    """
-    if purified.candidates is None or before.asr is None or triggered is None:
-        return None
-    best: tuple[Scores, dict[str, float]] | None = None
-    lowest = math.inf
-    for setting, model in purified.candidates():
-        clean = predictions_within(model, test.x, test.y, above=0.9 * before.acc)
-        bad = None if clean is None else predictions_within(model, triggered.x, triggered.y_attack, below=lowest)
-        if clean is not None and bad is not None:
-            found = metrics.scores(clean, test.y, bad, triggered.y_true, triggered.y_attack)
-            assert found.asr is not None
-            best, lowest = (found, dict(setting)), found.asr
-    return best
-
-
-def predictions_within(
-    model: nn.Module, x: Tensor, y: Tensor, *, above: float = -math.inf, below: float = math.inf, batch: int = 500
-) -> Tensor | None:
-    """Predicted classes, int64 [N]; None, and no more of the work, once the share predicted as ``y`` must miss the bounds."""
-    parts: list[Tensor] = []
-    hits, seen = 0, 0
-    for part, wanted in zip(x.split(batch), y.split(batch), strict=True):  # type: ignore[no-untyped-call]
-        parts.append(logits(model, part).argmax(1))
-        hits, seen = hits + int((parts[-1] == wanted).sum()), seen + len(part)
-        if (hits + len(x) - seen) / len(x) <= above or hits / len(x) >= below:
-            return None
-    return torch.cat(parts)
-
-
-class Cost:
-    """Wall time in seconds and peak memory in MiB of a ``with`` block.
-
-    Memory is that of the device on CUDA; else what is resident, sampled every 20 ms.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.mib, self.seconds = device, 0.0, 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._start = 0.0
-
-    def _sample(self) -> None:
-        process = psutil.Process()
-        while True:
-            self.mib = max(self.mib, process.memory_info().rss / 2**20)
-            if self._stop.wait(0.02):
-                return
-
-    def __enter__(self) -> Cost:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self._thread.start()
-        self._start = time.perf_counter()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        self.seconds = time.perf_counter() - self._start
-        if self.device.type == "cuda":
-            self.mib = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            self._stop.set()
-            self._thread.join()

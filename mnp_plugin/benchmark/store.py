@@ -20,7 +20,7 @@ from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.tensors import packed, part, prefixed, unpacked
-from mnp_plugin.report.records import Record, from_json, to_json
+from mnp_plugin.report.records import Record, from_json
 
 T = TypeVar("T")
 
@@ -186,17 +186,10 @@ class Store:
         """``results/<suite>``."""
         return self.results / suite
 
-    def _record_path(self, suite: str, cell: Cell) -> Path:
-        return self.suite_folder(suite) / "records" / cell.file_name
-
     def load_record(self, suite: str, cell: Cell) -> Record | None:
         """The record of a cell, or None."""
-        path = self._record_path(suite, cell)
-        return from_json(path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else None
-
-    def save_record(self, suite: str, cell: Cell, record: Record) -> None:
-        """Save the record of a cell."""
-        write_atomic(self._record_path(suite, cell), to_json(record).encode())
+        found = self.read(suite, "records", cell.file_name)
+        return None if found is None else from_json(*found)
 
     def read(self, suite: str, kind: str, name: str) -> tuple[str, str] | None:
         """(text, path) of ``results/<suite>/<kind>/<name>``, or None."""

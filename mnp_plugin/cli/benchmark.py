@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnp_plugin.benchmark.find import find_config, installed_suites
+from mnp_plugin.core.deferred import torch_deferred
 from mnp_plugin.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
-TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source", "knowledge")
+TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source")
 """Columns of ``leaderboard.csv`` that are words even where they look like numbers."""
 
 OTHER_IMAGES = "other images"
@@ -64,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.engines.processes import Pool
     from mnp_plugin.benchmark.runner import Runner
     from mnp_plugin.benchmark.store import Store, default_cache
-    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.cli.progress import Screen
     from mnp_plugin.training.device import pick_device
 
@@ -83,8 +84,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    with torch_deferred():
+        return _show_plan(arguments)
+
+
+def _show_plan(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.store import Store, default_cache
-    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.benchmark.suite_file import load_suite
 
     suite = load_suite(find_config(arguments.config))
     store = Store(arguments.store or default_cache(), arguments.results, create=False)

@@ -58,7 +58,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 def _export(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.find import find_config
     from mnp_plugin.benchmark.store import Store, default_cache
-    from mnp_plugin.benchmark.suite import load_suite
+    from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.integrations.backdoorbench.export import export_victim
 
     suite = load_suite(find_config(arguments.config))

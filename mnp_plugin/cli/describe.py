@@ -33,9 +33,8 @@ def _page(kind: str, cls: type[contracts.Component], origin: str) -> str:
     lines.append(f"paper: {cls.paper or 'none given'}")
     if issubclass(cls, contracts.Attack):
         lines.append(f"labels: {'clean label, ' if cls.clean_label else ''}{', '.join(cls.label_modes)}")
-    if issubclass(cls, contracts.Defense | contracts.ModelDetector | contracts.SampleDetector):
-        extra = ", ".join(getattr(cls, "needs", ())) or "nothing else"
-        lines.append(f"may see: the model, its clean budget, and {extra}")
+    if issubclass(cls, contracts.Defense | contracts.Detector):
+        lines.append("may see: the model and its clean budget, nothing else")
     hints = typing.get_type_hints(cls)
     lines += ["", "hyper-parameters:"]
     for field in dataclasses.fields(cls):

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from mnp_plugin.core.deferred import torch_deferred
+
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -18,7 +20,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("kind", nargs="?", metavar="KIND", help="attacks, defenses, ...: only these")
     verb.add_argument("--json", action="store_true", help="print JSON, nothing else")
     verb.set_defaults(call=_list)
-    text = "paper, hyper-parameters and knowledge of one method"
+    text = "paper and hyper-parameters of one method, and what it may see"
     verb = verbs.add_parser("describe", help=text, description=text)
     verb.add_argument("name")
     verb.set_defaults(call=_describe)
@@ -62,9 +64,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _describe(arguments: argparse.Namespace) -> int:
-    from mnp_plugin.cli.describe import describe
+    with torch_deferred():
+        from mnp_plugin.cli.describe import describe
 
-    print(describe(arguments.name))
+        print(describe(arguments.name))
     return 0
 
 

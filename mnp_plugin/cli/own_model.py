@@ -47,7 +47,7 @@ def add(verbs: Verbs) -> None:
     text = "judge from a few clean images whether a checkpoint is backdoored: score, evidence per class, suspected target"
     verb = verbs.add_parser("detect", help=text, description=text)
     _inputs(verb)
-    verb.add_argument("--detector", default="mnp", help="a registered detector of whole nets (default: mnp)")
+    verb.add_argument("--detector", default="mnp", help="a registered detector (default: mnp)")
     verb.add_argument("--settings", nargs="+", default=[], metavar="KEY=VALUE", help="its hyper-parameters")
     verb.add_argument("--json", action="store_true", help="print the verdict as JSON, nothing else")
     verb.add_argument(

@@ -99,11 +99,6 @@ class Attack(Component):
 
     # -- what the framework calls
 
-    @property
-    def controls_training(self) -> bool:
-        """Whether the attack alters batches while training instead of the stored data."""
-        return type(self).training_hook is not Attack.training_hook
-
     @final
     def stamp(self, x: Tensor, state: State) -> Tensor:
         """Apply the trigger, check the result and clip it to [0, 1].

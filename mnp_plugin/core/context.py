@@ -70,10 +70,6 @@ class AttackContext(DefenseContext):
         return self.assets[name]
 
 
-Tools = DefenseContext
-"""What both contexts have: the annotation of a method that needs no more."""
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Asset:
     """Something an attack needs learned from the training set before it starts; made once for all victims that share it.
@@ -106,11 +102,9 @@ class DefenderView:
         clean: the part of the clean budget to work with.
         validation: the rest of the budget, for stopping and choosing.
         num_classes: number of classes.
-        extras: what the defense declared in ``needs`` and was granted.
     """
 
     model: nn.Module
     clean: Images
     validation: Images
     num_classes: int
-    extras: Mapping[str, Any] = field(default_factory=dict)

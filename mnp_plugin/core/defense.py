@@ -6,8 +6,8 @@ import copy
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +39,6 @@ class Purified:
 class Defense(Component):
     """A repair of a trained net. Override :meth:`purify`."""
 
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Knowledge beyond model and clean budget, printed in the table; none for the ordinary defender."""
-
     @abstractmethod
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         """Repair ``view.model`` (the defense owns it) with the clean budget and choose the stopping point blind."""
@@ -66,13 +63,7 @@ class Defense(Component):
         reason = self.objection(view.model)
         if reason:
             raise UserError(f"defense '{self.name}' cannot treat this net: {reason}")
-        own = DefenderView(
-            model=copy.deepcopy(view.model).requires_grad_(True).eval(),
-            clean=view.clean,
-            validation=view.validation,
-            num_classes=view.num_classes,
-            extras={key: view.extras[key] for key in self.needs},
-        )
+        own = replace(view, model=copy.deepcopy(view.model).requires_grad_(True).eval())
         with around or nullcontext():
             result = self.purify(own, tools)
         self._check(result.model, view.model)

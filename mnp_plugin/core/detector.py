@@ -1,4 +1,4 @@
-"""A detector: of backdoored nets, or of triggered images."""
+"""A detector of backdoored nets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
-from torch import Tensor, nn
+from torch import nn
 
 from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, DefenseContext
@@ -45,11 +45,6 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector(Component):
-    """Base of both kinds of detector: extend one of the two below."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelDetector(Detector):
     """Says how backdoored a whole net looks. Override :meth:`inspect`."""
 
     @abstractmethod
@@ -71,7 +66,7 @@ class ModelDetector(Detector):
         reason = self.objection(view.model)
         if reason:
             raise UserError(f"detector '{self.name}' cannot judge this net: {reason}")
-        verdict = self.inspect(replace(view, model=copy.deepcopy(view.model).eval(), extras={}), tools)
+        verdict = self.inspect(replace(view, model=copy.deepcopy(view.model).eval()), tools)
         if len(verdict.per_class) not in (0, view.num_classes):
             raise MethodError(f"detector '{self.name}' gave {len(verdict.per_class)} evidences for {view.num_classes} classes")
         if not all(math.isfinite(value) for value in (verdict.score, *verdict.per_class)):
@@ -79,12 +74,3 @@ class ModelDetector(Detector):
         if verdict.suspected is not None and not 0 <= verdict.suspected < view.num_classes:
             raise MethodError(f"detector '{self.name}' suspects class {verdict.suspected} of {view.num_classes}")
         return verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleDetector(Detector):
-    """Says how triggered single images look to a net. Override :meth:`scores`."""
-
-    @abstractmethod
-    def scores(self, view: DefenderView, suspects: Tensor, tools: DefenseContext) -> Tensor:
-        """float32 [N] for ``suspects`` (float32 [N, C, H, W] in [0, 1]); grows with the suspicion."""

@@ -31,7 +31,7 @@ def where_defined(cls: type) -> str:
     """``module.Class (file)``, for messages that must name the culprit."""
     try:
         file = inspect.getsourcefile(cls) or "unknown file"
-    except TypeError:
+    except (TypeError, OSError):  # OSError: of python -c
         file = "defined interactively"
     return f"{cls.__module__}.{cls.__qualname__} ({file})"
 

@@ -203,7 +203,7 @@ class ImageFolder(Dataset):
     normalise: Literal["measured", "cifar10", "imagenet"] = param("measured", "whose channel statistics the net uses")
 
     def content(self, cache: Path) -> str:
-        return Tree.listed(Path(self.root).expanduser(), (self.train, self.test)).content(cache)
+        return Tree.listed(from_home(self.root), (self.train, self.test)).content(cache)
 
     def load(self, cache: Path) -> ImageData:
         data = load_tree(from_home(self.root), (self.train, self.test), self.size, cache)

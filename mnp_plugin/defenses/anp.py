@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons
@@ -50,7 +50,7 @@ class ANP(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.batch_norm_objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         masks = self.optimise_masks(view, neurons, tools)
         chosen = last_within(self.sweep(view.model, neurons, masks), within(view, self.drop))
@@ -66,7 +66,11 @@ class ANP(Defense):
         return Purified(model=best, report=report, candidates=lambda: self.sweep(view.model, neurons, masks))
 
     def optimise_masks(
-        self, view: DefenderView, neurons: Neurons, tools: Tools, told: Callable[[int, Tensor, float, float], None] | None = None
+        self,
+        view: DefenderView,
+        neurons: Neurons,
+        tools: DefenseContext,
+        told: Callable[[int, Tensor, float, float], None] | None = None,
     ) -> Tensor:
         """Masks in [0, 1], [neurons]; ``view.model`` keeps its weights and running statistics.
 

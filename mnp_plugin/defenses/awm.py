@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import descend, finite, one_pass
 
@@ -45,7 +45,7 @@ class AWM(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if any(isinstance(m, nn.Conv2d) for m in model.modules()) else "it has no Conv2d layer to mask"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.requires_grad_(False).eval()
         weights = {f"{name}.weight": m.weight for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
         masks = {name: torch.ones_like(w).requires_grad_(True) for name, w in weights.items()}
@@ -79,7 +79,9 @@ class AWM(Defense):
         report = {"mean_mask": float(flat.mean()), "zero": int((flat == 0).sum()), "of": len(flat)}
         return Purified(model=model, report=report | {"perturbation_l1": [norms[0], norms[-1]]})
 
-    def perturbation(self, net: Callable[[Tensor], Tensor], model: nn.Module, view: DefenderView, tools: Tools) -> Tensor:
+    def perturbation(
+        self, net: Callable[[Tensor], Tensor], model: nn.Module, view: DefenderView, tools: DefenseContext
+    ) -> Tensor:
         """One image, [1, C, H, W], that turns most clean images to other classes."""
         delta = torch.zeros_like(view.clean[:1].pixels())
         for _ in range(self.inner):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, defenses, param
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
@@ -38,7 +38,7 @@ class BNP(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.batch_norm_objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         excess = self.excess(view.model, neurons, view.clean[: self.images])
         chosen = (excess > self.u).nonzero().flatten()

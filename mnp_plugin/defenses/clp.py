@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
 
@@ -35,7 +35,7 @@ class CLP(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.batch_norm_objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         excess = self.excess(view.model, neurons)
         chosen = (excess > self.u).nonzero().flatten()
@@ -58,20 +58,20 @@ class CLP(Defense):
 
         return Purified(model=model, report=report, candidates=candidates)
 
-    @torch.no_grad()
     def excess(self, model: nn.Module, neurons: Neurons) -> Tensor:
         """Standard deviations by which each channel's bound exceeds its layer's mean, [neurons]; unpaired ones -inf."""
         parts = []
-        for layer in neurons.layers:
-            bn = model.get_submodule(layer.name)
-            assert channel.is_batch_norm(bn)
-            if layer.conv is None or bn.num_features < 2:
-                parts.append(torch.full((bn.num_features,), -torch.inf, device=neurons.device))
-                continue
-            conv = model.get_submodule(layer.conv)
-            assert isinstance(conv, nn.Conv2d)
-            assert bn.running_var is not None
-            steepest = torch.linalg.svdvals(conv.weight.float().flatten(2))[:, 0]
-            bound = steepest * bn.weight.abs() / (bn.running_var + bn.eps).sqrt()
-            parts.append((bound - bound.mean()) / bound.std().clamp(min=1e-12))
+        with torch.no_grad():
+            for layer in neurons.layers:
+                bn = model.get_submodule(layer.name)
+                assert channel.is_batch_norm(bn)
+                if layer.conv is None or bn.num_features < 2:
+                    parts.append(torch.full((bn.num_features,), -torch.inf, device=neurons.device))
+                    continue
+                conv = model.get_submodule(layer.conv)
+                assert isinstance(conv, nn.Conv2d)
+                assert bn.running_var is not None
+                steepest = torch.linalg.svdvals(conv.weight.float().flatten(2))[:, 0]
+                bound = steepest * bn.weight.abs() / (bn.running_var + bn.eps).sqrt()
+                parts.append((bound - bound.mean()) / bound.std().clamp(min=1e-12))
         return torch.cat(parts)

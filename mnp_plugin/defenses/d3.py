@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.source_models import head_of
 
@@ -35,7 +35,7 @@ class D3(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to move away from"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         head = head_of(view.model).weight
         original = head.detach().clone()
         with torch.no_grad():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, concat, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, concat, defenses, param
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.training.loop import fit
@@ -40,7 +40,7 @@ class FinePruning(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if head_of(model) else "it has no linear layer"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model
         head = head_of(model)
         assert head is not None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.source_models import head_of
 
@@ -33,7 +33,7 @@ class FST(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to start anew"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         weight = head_of(view.model).weight
         original = weight.detach().clone()
         bound = original.shape[1] ** -0.5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
 
 
@@ -22,7 +22,7 @@ class FineTuning(Defense):
     lr: float = param(0.01, "peak learning rate", above=0)
     batch_size: int = param(128, "images per step", low=2)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         fit(view.model, view.clean, recipe, tools.generator)
         return Purified(model=view.model, report={"epochs": self.epochs})

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.passes import cosine, finite, forward, one_pass, statistics_held
 
 
@@ -36,7 +36,7 @@ class FTSAM(Defense):
     label_smoothing: float = param(0.1, "smoothing of the labels", low=0, high=0.9)
     batch_size: int = param(256, "images per step", low=2)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model, recipe = view.model, tools.recipe
         weights = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(weights, self.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
@@ -66,7 +66,7 @@ class FTSAM(Defense):
         return [self.rho * w.abs() * s / norm for w, s in zip(weights, scaled, strict=True)]
 
 
-@torch.no_grad()
 def _move(weights: list[nn.Parameter], moves: list[torch.Tensor], sign: int) -> None:
-    for weight, move in zip(weights, moves, strict=True):
-        weight.add_(move, alpha=sign)
+    with torch.no_grad():
+        for weight, move in zip(weights, moves, strict=True):
+            weight.add_(move, alpha=sign)

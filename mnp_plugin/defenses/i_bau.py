@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.device import in_layout_of
 from mnp_plugin.training.passes import finite, one_pass
 
@@ -40,7 +40,7 @@ class IBAU(Defense):
     portion: float = param(0.01, "share of a batch that carries the perturbation", low=0, high=1)
     batch_size: int = param(100, "images per step", low=2)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.eval()
         weights = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(weights, self.lr)
@@ -79,7 +79,7 @@ class IBAU(Defense):
         delta: Tensor,
         first: tuple[Tensor, Tensor],
         part: tuple[Tensor, Tensor],
-        tools: Tools,
+        tools: DefenseContext,
     ) -> list[Tensor]:
         """Gradient of the outer loss on ``part`` in the weights, the perturbation following them."""
         delta = delta.detach().requires_grad_(True)

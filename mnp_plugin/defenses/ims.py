@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import descend, finite, forward, one_pass
 
@@ -47,7 +47,7 @@ class IMS(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if any(isinstance(m, nn.Conv2d) for m in model.modules()) else "it has no Conv2d layer to mask"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.requires_grad_(False).eval()
         sizes = {name: m.out_channels for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
         both = torch.ones(2, sum(sizes.values()), device=tools.device, requires_grad=True)
@@ -62,7 +62,7 @@ class IMS(Defense):
         report = {"rounds": done, "mean_factor": float(factor.mean()), "below_half": int((factor < 0.5).sum())}
         return Purified(model=model, report=report | {"of": len(factor)})
 
-    def _endless(self, view: DefenderView, tools: Tools) -> Iterator[Tensor]:
+    def _endless(self, view: DefenderView, tools: DefenseContext) -> Iterator[Tensor]:
         while True:
             for x, _ in one_pass(view.model, view.clean, self.batch_size, tools, augment=False):
                 yield x
@@ -75,7 +75,7 @@ class IMS(Defense):
         return out
 
     def _stage(
-        self, model: nn.Module, sizes: dict[str, int], both: Tensor, stage: int, images: Iterator[Tensor], tools: Tools
+        self, model: nn.Module, sizes: dict[str, int], both: Tensor, stage: int, images: Iterator[Tensor], tools: DefenseContext
     ) -> int:
         """Optimise ``both`` in place; the rounds it took."""
         limit = self.rounds if stage else self.first_rounds
@@ -108,7 +108,7 @@ class IMS(Defense):
                 return number + 1
         return limit
 
-    def _perturbation(self, model: nn.Module, net, x: Tensor, victim: Tensor, tools: Tools) -> Tensor:  # type: ignore[no-untyped-def]
+    def _perturbation(self, model: nn.Module, net, x: Tensor, victim: Tensor, tools: DefenseContext) -> Tensor:  # type: ignore[no-untyped-def]
         delta = torch.zeros_like(x, requires_grad=True)
         optimiser = torch.optim.AdamW([delta], self.perturbation_lr)
         for _ in range(self.perturbation_steps):

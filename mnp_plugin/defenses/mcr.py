@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, defenses, param
 from mnp_plugin.training.device import autocast
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.passes import cosine, descend, finite, one_pass
@@ -40,7 +40,7 @@ class MCR(Defense):
     lr: float = param(0.01, "first learning rate of the curve", above=0)
     batch_size: int = param(128, "images per step", low=2)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         victim, end = view.model, copy.deepcopy(view.model)
         recipe = tools.recipe.for_tuning(epochs=self.tuning_epochs, lr=self.tuning_lr, batch_size=self.batch_size)
         fit(end, view.clean, replace(recipe, warmup=0.0), tools.generator)
@@ -69,7 +69,7 @@ class MCR(Defense):
         middle: Mapping[str, Tensor],
         last: Mapping[str, Tensor],
         clean: Images,
-        tools: Tools,
+        tools: DefenseContext,
     ) -> float:
         """Train ``middle`` in place; ``model`` lends its structure. Gives the loss of the last batch."""
         model.train()
@@ -93,7 +93,6 @@ def _curve(t: float, first: Mapping[str, Tensor], middle: Mapping[str, Tensor], 
     return {name: (1 - t) ** 2 * p + 2 * t * (1 - t) * middle[name] + t**2 * last[name] for name, p in first.items()}
 
 
-@torch.no_grad()
 def _estimate_statistics(model: nn.Module, images: Images, size: int) -> None:
     """Running statistics of all normalisations := mean over the batches of ``images``, in file order."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
@@ -102,8 +101,9 @@ def _estimate_statistics(model: nn.Module, images: Images, size: int) -> None:
         layer.reset_running_stats()
         layer.momentum = None  # torch's sign for a cumulative mean
     model.train()
-    for start in range(0, max(len(images) - size + 1, 1), size):
-        model(images[start : start + size].pixels())
+    with torch.no_grad():
+        for start in range(0, max(len(images) - size + 1, 1), size):
+            model(images[start : start + size].pixels())
     model.eval()
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

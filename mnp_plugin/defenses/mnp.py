@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Images, Purified, Tools, concat, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, concat, defenses, param
 from mnp_plugin.data.augment import mix, random_crop_flip
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
@@ -82,7 +82,7 @@ class MNP(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         victim = view.model.requires_grad_(False).eval()
         neurons = Neurons(victim, view.clean[:1].pixels())
         budget = concat([view.clean, view.validation])
@@ -116,7 +116,7 @@ class MNP(Defense):
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
         return Purified(model=net, report=report, details=details)
 
-    def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: Tools) -> Tensor:
+    def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: DefenseContext) -> Tensor:
         """Masks in [0, 1], [neurons]: below 0.5 the neurons that the blind choice prunes, in the order of pruning."""
         victim = view.model.requires_grad_(False).eval()
         none = torch.zeros(0, dtype=torch.int64, device=tools.device)
@@ -129,7 +129,14 @@ class MNP(Defense):
     # -- pruning
 
     def search(
-        self, victim: nn.Module, net: nn.Module, neurons: Neurons, gone: Tensor, least: float, budget: Images, tools: Tools
+        self,
+        victim: nn.Module,
+        net: nn.Module,
+        neurons: Neurons,
+        gone: Tensor,
+        least: float,
+        budget: Images,
+        tools: DefenseContext,
     ) -> dict[str, Any]:
         """What to prune next in ``net``, the victim or what earlier rounds made of it; ``gone``, int64, is pruned already.
 
@@ -165,7 +172,7 @@ class MNP(Defense):
             "path": path,
         }
 
-    def suppress(self, net: nn.Module, budget: Images, tools: Tools) -> nn.Module:
+    def suppress(self, net: nn.Module, budget: Images, tools: DefenseContext) -> nn.Module:
         """Clean suppression: a copy of the net driven up its clean loss until it has forgotten the clean task."""
         exposed = copy.deepcopy(net).requires_grad_(True).train()
         optimiser = torch.optim.SGD(exposed.parameters(), self.suppression_lr, momentum=0.9, weight_decay=2 * self.mu)
@@ -184,7 +191,7 @@ class MNP(Defense):
                 break
         return exposed.requires_grad_(False)
 
-    def recover(self, exposed: nn.Module, neurons: Neurons, budget: Images, tools: Tools) -> Tensor:
+    def recover(self, exposed: nn.Module, neurons: Neurons, budget: Images, tools: DefenseContext) -> Tensor:
         """Masks on the suppressed net's scales that bring the clean task back, [neurons], batch statistics."""
         masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=0.9)
@@ -197,7 +204,7 @@ class MNP(Defense):
             tools.busy("MNP: recovering masks", step + 1, steps)
         return masks.detach()
 
-    def masks(self, net: nn.Module, neurons: Neurons, omega: Tensor, budget: Images, tools: Tools) -> Tensor:
+    def masks(self, net: nn.Module, neurons: Neurons, omega: Tensor, budget: Images, tools: DefenseContext) -> Tensor:
         """Weight penalty against clean preserving on the weights of ``net``, eval mode: masks in [0, 1], [neurons]."""
         masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=0.9)
@@ -209,7 +216,14 @@ class MNP(Defense):
         return masks.detach()
 
     def depth(
-        self, victim: nn.Module, net: nn.Module, neurons: Neurons, order: Tensor, least: float, budget: Images, tools: Tools
+        self,
+        victim: nn.Module,
+        net: nn.Module,
+        neurons: Neurons,
+        order: Tensor,
+        least: float,
+        budget: Images,
+        tools: DefenseContext,
     ) -> tuple[int, list[list[float]]]:
         """(the most of ``order`` that may go, [(pruned, agreement)]): steps of 15 %, ended by three misses in a row."""
         parts = [budget.pixels()]
@@ -236,7 +250,7 @@ class MNP(Defense):
         gone: Tensor,
         budget: Images,
         probes: list[Probe],
-        tools: Tools,
+        tools: DefenseContext,
     ) -> nn.Module:
         """The pruned net, its other weights trained by distillation from the victim."""
         net = copy.deepcopy(pruned).requires_grad_(True).eval()
@@ -263,7 +277,7 @@ class MNP(Defense):
 
     # -- what is left
 
-    def look(self, victim: nn.Module, pruned: nn.Module, budget: Images, tools: Tools) -> list[Probe]:
+    def look(self, victim: nn.Module, pruned: nn.Module, budget: Images, tools: DefenseContext) -> list[Probe]:
         """Perturbations on which victim and pruned net disagree most, each from images and a start of its own."""
         found = []
         for number in range(self.probes):
@@ -273,7 +287,7 @@ class MNP(Defense):
         return found
 
     def verdict(
-        self, probes: list[Probe], victim: nn.Module, repaired: nn.Module, budget: Images, tools: Tools
+        self, probes: list[Probe], victim: nn.Module, repaired: nn.Module, budget: Images, tools: DefenseContext
     ) -> dict[str, Any]:
         """What the perturbations still do to the repaired net, in figures and in one honest sentence."""
         x = budget.pixels()[:256]
@@ -295,7 +309,7 @@ class MNP(Defense):
 
     # -- parts of a step
 
-    def _draw(self, budget: Images, tools: Tools, *, augment: bool = True) -> tuple[Tensor, Tensor]:
+    def _draw(self, budget: Images, tools: DefenseContext, *, augment: bool = True) -> tuple[Tensor, Tensor]:
         """A random batch of the clean budget: (x in [0, 1], y)."""
         order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
         part = budget[order[: self.batch_size]]
@@ -304,7 +318,7 @@ class MNP(Defense):
             x = random_crop_flip(x, tools.recipe.crop, tools.recipe.flip, tools.generator)
         return x, part.y
 
-    def _preserve(self, victim: nn.Module, out: Tensor, x: Tensor, y: Tensor, tools: Tools) -> Tensor:
+    def _preserve(self, victim: nn.Module, out: Tensor, x: Tensor, y: Tensor, tools: DefenseContext) -> Tensor:
         """Clean preserving: divergence from the victim's outputs on ``x``, or cross entropy of the labels."""
         if self.teacher == "labels":
             return F.cross_entropy(out, y)
@@ -313,7 +327,9 @@ class MNP(Defense):
         return divergence(aim, out)
 
     @staticmethod
-    def _masked(net: nn.Module, neurons: Neurons, scale: Tensor, shift: Tensor | None, x: Tensor, tools: Tools) -> Tensor:
+    def _masked(
+        net: nn.Module, neurons: Neurons, scale: Tensor, shift: Tensor | None, x: Tensor, tools: DefenseContext
+    ) -> Tensor:
         with autocast(tools.recipe.precision, tools.device):
             return neurons.forward(net, in_layout_of(net, x), scale, shift).float()
 
@@ -341,17 +357,16 @@ def pruned_copy(net: nn.Module, neurons: Neurons, gone: Tensor) -> nn.Module:
     return pruned.eval()
 
 
-@torch.no_grad()
-def agreement(victim: nn.Module, net: nn.Module, x: Tensor, tools: Tools) -> float:
+def agreement(victim: nn.Module, net: nn.Module, x: Tensor, tools: DefenseContext) -> float:
     """Share of the images ``x``, float32 [N, C, H, W] in [0, 1], that both nets give the same class."""
-    same = [
-        forward(victim, part, tools).argmax(1) == forward(net, part, tools).argmax(1)
-        for part in x.split(250)  # type: ignore[no-untyped-call]
-    ]
+    with torch.no_grad():
+        same = [
+            forward(victim, part, tools).argmax(1) == forward(net, part, tools).argmax(1)
+            for part in x.split(250)  # type: ignore[no-untyped-call]
+        ]
     return float(torch.cat(same).float().mean())
 
 
-@torch.no_grad()
 def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor) -> None:
     """Set the filters of pruned neurons to 0, in place; their output is 0 already, and now their gradient is, too."""
     dead = torch.zeros(neurons.count, dtype=torch.bool, device=neurons.device).index_fill(0, gone, True)
@@ -359,4 +374,5 @@ def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor) -> None:
         if layer.conv is not None:
             weight = net.get_submodule(layer.conv).weight
             assert isinstance(weight, Tensor)
-            weight[dead[layer.start : layer.stop]] = 0
+            with torch.no_grad():
+                weight[dead[layer.start : layer.stop]] = 0

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
 
 
@@ -38,7 +38,7 @@ class NAD(Defense):
             return None
         return "it has no convolutional feature maps to compare"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         teacher = copy.deepcopy(view.model)
         fit(teacher, view.clean, replace(recipe, epochs=self.teacher_epochs), tools.generator)

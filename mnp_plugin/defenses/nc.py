@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, concat, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, concat, defenses, param
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.trigger_inversion import Inversion, anomalies, invert
 
@@ -41,7 +41,7 @@ class NeuralCleanse(Defense):
     lr: float = param(0.01, "peak learning rate of unlearning", above=0)
     batch_size: int = param(256, "images per step", low=2)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         how = Inversion(
             epochs=self.inversion_epochs,
             lr=self.inversion_lr,
@@ -67,7 +67,7 @@ class NeuralCleanse(Defense):
         }
         return Purified(model=view.model, report=report)
 
-    def unlearn(self, view: DefenderView, patches: list[tuple[Tensor, Tensor]], tools: Tools) -> None:
+    def unlearn(self, view: DefenderView, patches: list[tuple[Tensor, Tensor]], tools: DefenseContext) -> None:
         """Fine-tune in place with a share of each batch stamped and truly labelled."""
 
         def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, scale
@@ -44,7 +44,7 @@ class NFT(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.batch_norm_objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model, clean, device = view.model.requires_grad_(False).train(), view.clean, tools.device
         neurons = Neurons(model, clean[:1].pixels())
         lowest = torch.ones(neurons.count, device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses
 
 
 @defenses.register("none")
@@ -12,5 +12,5 @@ from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defense
 class NoDefense(Defense):
     """Gives the victim back unchanged."""
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         return Purified(model=view.model)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import descend, finite, one_pass
 
@@ -50,7 +50,7 @@ class NPD(Defense):
             return f"it has no ungrouped convolution '{self.layer}'; there are {', '.join(layers)}"
         return None
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.requires_grad_(False).eval()
         name = self.layer or list(_convolutions(model))[-2]
         conv = _convolutions(model)[name]

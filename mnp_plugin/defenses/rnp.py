@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.stopping import within
@@ -51,7 +51,7 @@ class RNP(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return channel.batch_norm_objection(model)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
         model = copy.deepcopy(view.model)
         trace = ascend(
@@ -82,7 +82,7 @@ class RNP(Defense):
         }
         return Purified(model=view.model if chosen is None else chosen[1], report=report, candidates=candidates)
 
-    def recover(self, model: nn.Module, neurons: Neurons, view: DefenderView, tools: Tools) -> Tensor:
+    def recover(self, model: nn.Module, neurons: Neurons, view: DefenderView, tools: DefenseContext) -> Tensor:
         """Masks in [0, 1], [neurons], that bring the clean task back into the unlearned ``model``."""
         model.requires_grad_(False).train()
         masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.passes import descend, finite, forward, one_pass
 
 
@@ -40,7 +40,7 @@ class SAU(Defense):
     beta_shared: float = param(1.0, "weight of sharing in the inner problem", low=0)
     shared: float = param(1.0, "weight of the shared risk in the outer problem", low=0)
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.eval()
         victim = copy.deepcopy(model).requires_grad_(False)
         optimiser = torch.optim.Adam(model.parameters(), self.lr)
@@ -62,7 +62,7 @@ class SAU(Defense):
             tools.busy("rounds of unlearning", number + 1, self.rounds)
         return Purified(model=model, report={"rounds": self.rounds, "victim_fooled": [fooled[0], fooled[-1]]})
 
-    def perturbation(self, model: nn.Module, victim: nn.Module, x: Tensor, y: Tensor, tools: Tools) -> Tensor:
+    def perturbation(self, model: nn.Module, victim: nn.Module, x: Tensor, y: Tensor, tools: DefenseContext) -> Tensor:
         """Shared adversarial perturbation of each image, within [-norm, norm]."""
         nets = (model, victim)
         with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.neurons.thresholds import last_within
 from mnp_plugin.neurons.unlearning import ascend
@@ -51,7 +51,7 @@ class TSBD(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if _filters(model) else "it has no spatial convolution (Conv2d)"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         unlearnt = copy.deepcopy(view.model)
         trace = ascend(
             unlearnt,
@@ -82,7 +82,6 @@ class TSBD(Defense):
         report = {"unlearning": trace, **({"n": None, "zeroed": 0} if chosen is None else chosen[0])}
         return Purified(model=view.model if chosen is None else chosen[1], report=report, candidates=candidates)
 
-    @torch.no_grad()
     def zero(self, model: nn.Module, changes: Mapping[str, Tensor], share: float) -> int:
         """Set the weights to 0 that changed most in the most changed filters; how many."""
         totals = torch.cat([change.sum(1) for change in changes.values()])
@@ -96,10 +95,11 @@ class TSBD(Defense):
         least = pool.topk(count).values[-1]
         for name, weight in _filters(model).items():
             gone = (changes[name] >= least) & parts[name].unsqueeze(1)
-            weight.mul_(~gone.view_as(weight))
+            with torch.no_grad():
+                weight.mul_(~gone.view_as(weight))
         return int((pool >= least).sum())
 
-    def tune(self, model: nn.Module, view: DefenderView, tools: Tools) -> None:
+    def tune(self, model: nn.Module, view: DefenderView, tools: DefenseContext) -> None:
         """Fine-tune in place."""
         weights = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.SGD(weights, self.lr, momentum=0.9)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, Purified, Tools, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons.channels import robust_z
 from mnp_plugin.neurons.unlearning import ascend
 from mnp_plugin.training.loop import fit
@@ -46,7 +46,7 @@ class ULRL(Defense):
     def objection(self, model: nn.Module) -> str | None:
         return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to look at"
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model
         head = head_of(model)
         unlearnt = copy.deepcopy(model)

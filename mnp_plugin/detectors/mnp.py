@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import (
     DefenderView,
     Defense,
+    DefenseContext,
+    Detector,
     Images,
-    ModelDetector,
-    Tools,
     Verdict,
     concat,
     defenses,
@@ -29,7 +29,7 @@ STATISTICS = ("log-probability", "rate", "anomaly")
 
 @detectors.register("mnp")
 @dataclass(frozen=True, kw_only=True)
-class MNPDetector(ModelDetector):
+class MNPDetector(Detector):
     """Purification contrast: what a repair by magnitude-based neuron pruning takes from universal perturbations, by class.
 
     In each of ``draws`` draws the clean budget is divided anew into a working and a validation part, and MNP repairs a copy
@@ -66,7 +66,7 @@ class MNPDetector(ModelDetector):
     def objection(self, model: nn.Module) -> str | None:
         return self._repair().objection(model)
 
-    def inspect(self, view: DefenderView, tools: Tools) -> Verdict:
+    def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         model = view.model.requires_grad_(False)
         budget = concat([view.clean, view.validation])
         if bool((budget.y == budget.y[0]).all()):
@@ -95,14 +95,16 @@ class MNPDetector(ModelDetector):
             },
         )
 
-    def repair(self, model: nn.Module, budget: Images, held: int, num_classes: int, tools: Tools) -> tuple[nn.Module, int]:
+    def repair(
+        self, model: nn.Module, budget: Images, held: int, num_classes: int, tools: DefenseContext
+    ) -> tuple[nn.Module, int]:
         """(repaired copy, neurons pruned) from a random division of ``budget`` that holds back ``held`` images."""
         order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
         view = DefenderView(model=model, clean=budget[order[held:]], validation=budget[order[:held]], num_classes=num_classes)
         result = self._repair().run(view, tools)
         return result.model.requires_grad_(False), int(result.report["pruned"])
 
-    def contrast(self, model: nn.Module, repaired: nn.Module, budget: Images, num_classes: int, tools: Tools) -> Tensor:
+    def contrast(self, model: nn.Module, repaired: nn.Module, budget: Images, num_classes: int, tools: DefenseContext) -> Tensor:
         """What the repair takes from each class's perturbation: float32 [2, K], by log-probability and by rate."""
         rows = []
         for target in range(num_classes):

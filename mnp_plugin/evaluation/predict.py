@@ -9,17 +9,17 @@ from mnp_plugin.core.images import Images
 from mnp_plugin.training.device import layout_of
 
 
-@torch.inference_mode()
 def logits(model: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
     """Logits in eval mode, float32 [N, K]; ``x`` is uint8 or float in [0, 1], [N, C, H, W]."""
     model.eval()
     layout = layout_of(model)
     parts = []
-    for start in range(0, len(x), batch):
-        part = x[start : start + batch]
-        part = part.float() / 255 if part.dtype == torch.uint8 else part
-        parts.append(model(part.contiguous(memory_format=layout)).float())
-    return torch.cat(parts)
+    with torch.inference_mode():
+        for start in range(0, len(x), batch):
+            part = x[start : start + batch]
+            part = part.float() / 255 if part.dtype == torch.uint8 else part
+            parts.append(model(part.contiguous(memory_format=layout)).float())
+        return torch.cat(parts)
 
 
 def accuracy(model: nn.Module, images: Images) -> float:

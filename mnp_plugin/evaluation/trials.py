@@ -61,7 +61,6 @@ TRIALS = {
 """Every trial by name."""
 
 
-@torch.no_grad()
 def recalibrate(model: nn.Module, budget: Images) -> None:
     """Measure the running statistics of all BatchNorm layers anew, as plain means over one pass of ``budget``; in place.
 
@@ -75,8 +74,9 @@ def recalibrate(model: nn.Module, budget: Images) -> None:
         norm.momentum = None  # a cumulative mean
         norm.train()
     layout = layout_of(model)
-    for part in budget.x.chunk(max(len(budget) // BATCH, 1)):  # equal parts weigh alike
-        model((part.float() / 255).contiguous(memory_format=layout))
+    with torch.no_grad():
+        for part in budget.x.chunk(max(len(budget) // BATCH, 1)):  # equal parts weigh alike
+            model((part.float() / 255).contiguous(memory_format=layout))
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
     model.eval()

@@ -137,7 +137,10 @@ def weights_into(net: nn.Module, tensors: Mapping[str, Tensor], source: str | Pa
 
 def _converts(key: str, given: Tensor, own: Tensor) -> bool:
     """Whether ``given`` may stand for ``own``; a counter of batches may have been made a float with all the rest."""
-    return torch.can_cast(given.dtype, own.dtype) or key.endswith("num_batches_tracked")
+    if torch.can_cast(given.dtype, own.dtype):
+        return True
+    counts = key.endswith("num_batches_tracked") and given.is_floating_point()
+    return counts and bool((given.isfinite() & (given == given.round())).all())
 
 
 def check_finite(key: str, value: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import ImageData, Net
 from mnp_plugin.core.errors import UserError
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound="nn.Module")
 
 
 class Normalise:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mnp_plugin.contracts import Images
-from mnp_plugin.neurons.units import Layer, Norm, batch_norm_objection, find, is_batch_norm, objection
+from mnp_plugin.neurons.units import Layer, batch_norm_objection, find, is_batch_norm, is_norm, objection
 
 __all__ = ["Layer", "Neurons", "batch_norm_objection", "is_batch_norm", "objection", "prune", "robust_z", "scale"]
 
@@ -90,7 +90,7 @@ class Neurons:
             assert module.running_var is not None
             size = module.weight.detach().abs() / (module.running_var + module.eps).sqrt()
         elif layer.kind == "norm":
-            assert isinstance(module, Norm)
+            assert is_norm(module)
             size = module.weight.detach().abs()
         else:
             size = layer.weight.norms(model.get_parameter(layer.weight.parameter), count)
@@ -139,7 +139,6 @@ class Neurons:
         return counts
 
 
-@torch.no_grad()
 def scale(model: nn.Module, neurons: Neurons, masks: Tensor, *, bias: bool) -> None:
     """Bake ``masks`` [neurons] into the weights (gamma of a normalisation) and, with ``bias``, the biases, in place.
 
@@ -150,7 +149,8 @@ def scale(model: nn.Module, neurons: Neurons, masks: Tensor, *, bias: bool) -> N
         for entries in (layer.weight, layer.bias if bias else None):
             if entries is not None:
                 parameter = model.get_parameter(entries.parameter)
-                parameter.mul_(entries.expand(masks[layer.start : layer.stop], parameter))
+                with torch.no_grad():
+                    parameter.mul_(entries.expand(masks[layer.start : layer.stop], parameter))
 
 
 def prune(model: nn.Module, neurons: Neurons, indices: Tensor, *, bias: bool) -> None:

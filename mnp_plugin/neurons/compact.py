@@ -171,17 +171,17 @@ def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@torch.no_grad()
 def _speed(before: nn.Module, after: nn.Module, x: Tensor, rounds: int = 7) -> float:
     """Ratio of median times, the two nets taking turns so that a change of load meets both."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for net, kept in zip((before, after), times, strict=True):
-            start = time.perf_counter()
-            net(x)
-            if x.device.type == "cuda":
-                torch.cuda.synchronize(x.device)
-            kept.append(time.perf_counter() - start)
+            with torch.no_grad():
+                start = time.perf_counter()
+                net(x)
+                if x.device.type == "cuda":
+                    torch.cuda.synchronize(x.device)
+                kept.append(time.perf_counter() - start)
     return median(times[0][1:]) / median(times[1][1:])
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.core.context import Tools
+from mnp_plugin.core.context import DefenseContext
 from mnp_plugin.training.passes import forward
 
 
@@ -38,7 +38,9 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), log_target=True, reduction="batchmean")
 
 
-def find_probe(net: nn.Module, pruned: nn.Module, x: Tensor, tools: Tools, *, eps: float = 16 / 255, steps: int = 15) -> Probe:
+def find_probe(
+    net: nn.Module, pruned: nn.Module, x: Tensor, tools: DefenseContext, *, eps: float = 16 / 255, steps: int = 15
+) -> Probe:
     """Ascend KL(net(x + d) || pruned(x + d)) over one d for all images, by falling sign steps from a small random start.
 
     A perturbation on which a net and a copy without its backdoor disagree most rides on the backdoor; on a clean net it

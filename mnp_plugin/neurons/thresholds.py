@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
 
 from torch import Tensor, nn
 
 from mnp_plugin.neurons.channels import Neurons, prune
 
-Candidates = Iterator[tuple[Mapping[str, float], nn.Module]]
+Candidates: TypeAlias = "Iterator[tuple[Mapping[str, float], nn.Module]]"
 
 
 def up_to(masks: Tensor, threshold: float) -> Tensor:

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.neurons.graph import Graph, evaluating
 
-BatchNorm: TypeAlias = nn.BatchNorm2d | nn.SyncBatchNorm
-Norm: TypeAlias = nn.GroupNorm | nn.InstanceNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm
+BatchNorm: TypeAlias = "nn.BatchNorm2d | nn.SyncBatchNorm"
+Norm: TypeAlias = "nn.GroupNorm | nn.InstanceNorm2d | BatchNorm"
 
 NOTHING_TO_MASK = (
     "it has nothing to mask: no normalised channels, no hidden channels between its layers and no attention heads; "
@@ -84,6 +84,11 @@ class Layer:
     weight: Entries
     bias: Entries | None
     value: Entries | None = None
+
+
+def is_norm(module: nn.Module) -> TypeGuard[Norm]:
+    """Whether ``module`` is a normalisation whose channels can be units."""
+    return isinstance(module, (nn.GroupNorm, nn.InstanceNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm))
 
 
 def is_batch_norm(module: nn.Module) -> TypeGuard[BatchNorm]:
@@ -156,7 +161,7 @@ def _others(model: nn.Module, graph: Graph) -> dict[str, Layer]:
         if isinstance(module, nn.Linear) and (attention := graph.attention(product)) is not None:
             attentions[path] = attention
         norm = (graph.normalisation(product) or "").rpartition(".")[0]
-        if norm and isinstance(takes := model.get_submodule(norm), Norm):
+        if norm and is_norm(takes := model.get_submodule(norm)):
             found[norm] = _normalised(norm, takes.weight.numel(), path, "norm")
         elif graph.is_hidden(product):
             bias = Entries(f"{path}.bias") if module.bias is not None else None

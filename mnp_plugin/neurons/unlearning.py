@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnp_plugin.contracts import Images, Tools
+from mnp_plugin.contracts import DefenseContext, Images
 from mnp_plugin.evaluation.predict import accuracy
 from mnp_plugin.training.passes import descend, finite, forward, one_pass
 
@@ -16,7 +16,7 @@ from mnp_plugin.training.passes import descend, finite, forward, one_pass
 def ascend(
     model: nn.Module,
     images: Images,
-    tools: Tools,
+    tools: DefenseContext,
     *,
     lr: float,
     factor: Callable[[int], float],

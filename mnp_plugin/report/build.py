@@ -8,11 +8,13 @@ from pathlib import Path
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as detection_csv
-from mnp_plugin.report.floors import read_floors
+from mnp_plugin.report.floors import from_json as floor_from_json
 from mnp_plugin.report.leaderboard import leaderboard, read_plan, read_records, to_csv, to_markdown
 from mnp_plugin.report.published import beside, read_published
-from mnp_plugin.report.trials import read_trials, trial_lines, with_trials
-from mnp_plugin.report.verdicts import read_verdicts
+from mnp_plugin.report.texts import read_planned
+from mnp_plugin.report.trials import from_json as trial_from_json
+from mnp_plugin.report.trials import trial_lines, with_trials
+from mnp_plugin.report.verdicts import from_json as verdict_from_json
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,13 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     theirs = None if published is None else read_published(published)
     records, left_out = read_records(folder)
     plan = read_plan(folder)
-    trials = [t for t in read_trials(folder, plan.trials) if plan.shows(t.content)] if plan is not None else []
-    floors = [f for f in read_floors(folder, plan.floors) if plan.shows(f.content)] if plan is not None else []
-    table = with_trials(leaderboard(records, {(f.attack, f.seed): f.floor for f in floors if f.floor}), records, trials)
+    trials, verdicts, floors = [], [], []
+    if plan is not None:
+        trials = [t for t in read_planned(folder / "trials", plan.trials, trial_from_json) if plan.shows(t.content)]
+        verdicts = [v for v in read_planned(folder / "verdicts", plan.verdicts, verdict_from_json) if plan.shows(v.content)]
+        floors = [f for f in read_planned(folder / "floors", plan.floors, floor_from_json) if plan.shows(f.content)]
+    floor_of = {(f.attack, f.seed): f.floor for f in floors if f.floor}
+    table = with_trials(leaderboard(records, floor_of), records, [t for t in trials if t.status == "ok"])
     planned = len(records) if plan is None else len(plan.records)
     notice = f"Unfinished: {len(records)} of {planned} planned cells have a record." if len(records) < planned else ""
     unsaid = sum(record.unsaid for record in records)
@@ -52,7 +58,6 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     text = to_markdown(table, f"Leaderboard: {folder.name}", notice)
     if further := trial_lines(table):
         text += "\n" + "\n".join(further)
-    verdicts = [v for v in read_verdicts(folder, plan.verdicts) if plan.shows(v.content)] if plan is not None else []
     if plan is not None and verdicts:
         found = detection(verdicts, plan.gate or 0.0)
         write_atomic(folder / "detection.csv", detection_csv(found).encode())

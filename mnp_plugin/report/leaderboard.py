@@ -21,7 +21,7 @@ from mnp_plugin.report.records import Record, Scores, der, from_json
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
     "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
-    "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source", "knowledge",
+    "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
     "draws", "asr_floor", "ra_floor", "excess_asr",
 )  # fmt: skip
 """Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
@@ -179,7 +179,6 @@ def _row(
         "seconds": _mean([r.seconds for r, _ in used]),
         "peak_mb": _mean([r.peak_mb for r, _ in used]),
         "clean_source": group[0].clean_source,
-        "knowledge": " ".join(group[0].knowledge),
         "flag": _flag(group, len(pairs), len(took)),
     }
     return row

@@ -5,18 +5,14 @@ Rates are fractions in [0, 1]; a score that could not be measured is null, never
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import re
-import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.texts import Status, finite, fraction, parsed
 
 SCHEMA = 1
-
-Status = Literal["ok", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +64,6 @@ class Record:
     """Size of the clean budget handed to the defense, its validation part included."""
     clean_source: str = ""
     """``held-out`` of the training set, or drawn from the ``training`` set."""
-    knowledge: list[str] = field(default_factory=list)
-    """What the defense saw beyond the model and the clean budget; empty for all ordinary defenses."""
     before: Scores | None = None
     """The victim as trained."""
     after: Scores | None = None
@@ -118,39 +112,40 @@ class Record:
         return not self.content and isinstance(dataset, dict) and dataset.get("name") == "imagefolder"
 
 
-def to_json(record: Record) -> str:
-    """Stable, human-readable JSON text.
-
-    Raises:
-        ValueError: a number is NaN or infinite; a missing score is None with a reason.
-    """
-    plain = dataclasses.asdict(record)
-    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=True) + "\n"
-
-
 def from_json(text: str, source: str) -> Record:
     """Read a record.
 
     Raises:
-        UserError: not JSON, another schema, or missing and unknown keys; names ``source``.
+        UserError: not JSON, another schema, missing and unknown keys, or a value that cannot be; names ``source``.
     """
-    try:
-        plain = json.loads(text)
-    except (ValueError, RecursionError) as error:  # broken, a number of more digits than Python reads, nested without end
-        raise UserError(f"{source}: not a record, its JSON is broken ({error}); delete it and run again") from None
-    if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
-        found = plain.get("schema") if isinstance(plain, dict) else None
-        raise UserError(f"{source}: schema {found!r}, this version reads {SCHEMA}; delete it and run again")
-    try:
-        for key in ("before", "after", "oracle"):
-            if plain[key] is not None:
-                plain[key] = Scores(**plain[key])
-        record = Record(**plain)
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{source}: not a record of schema {SCHEMA}: {error}") from None
-    if fault := _fault(record) or _misplaced(record, source):
-        raise UserError(f"{source}: {fault}; delete it and run again")
-    return record
+
+    def build(plain: dict[str, Any]) -> Record:
+        plain.pop("knowledge", None)  # in records of older versions; always empty
+        record = Record(**{**plain, **{key: scores_in(plain, key) for key in ("before", "after", "oracle")}})
+        if fault := _fault(record) or _misplaced(record, source):
+            raise ValueError(fault)
+        return record
+
+    return parsed(text, source, "a record of a cell", SCHEMA, build)
+
+
+def scores_in(plain: Mapping[str, Any], key: str) -> Scores | None:
+    """The scores under ``key``, or None where that is null.
+
+    Raises:
+        KeyError: no such key.
+        TypeError: not the scores of this schema.
+        ValueError: a score that cannot be.
+    """
+    if plain[key] is None:
+        return None
+    found = Scores(**plain[key])
+    for name, value in vars(found).items():
+        if name == "acc" and value is None:
+            raise ValueError(f"'{key}.acc' is missing")
+        if value is not None and not fraction(value):
+            raise ValueError(f"'{key}.{name}' must be a fraction from 0 to 1, not {value!r}")
+    return found
 
 
 def _fault(record: Record) -> str:
@@ -167,33 +162,19 @@ def _fault(record: Record) -> str:
     if record.status not in ("ok", "failed"):
         return f"'status' must be 'ok' or 'failed', not {record.status!r}"
     fractions: dict[str, Any] = {name: getattr(record, name) for name in ("gate", "poison_ratio", "asr_8bit")}
-    for part in ("before", "after", "oracle"):
-        scores = getattr(record, part)
-        if scores is not None:
-            fractions |= {f"{part}.{name}": value for name, value in vars(scores).items()}
-            if scores.acc is None:
-                return f"'{part}.acc' is missing"
     for name, value in fractions.items():
-        if value is not None and not (_is_number(value) and 0 <= value <= 1):
+        if value is not None and not fraction(value):
             return f"'{name}' must be a fraction from 0 to 1, not {value!r}"
     for name in ("seconds", "peak_mb", "victim_seconds"):
         value = getattr(record, name)
-        if value is not None and not (_is_number(value) and 0 <= value <= sys.float_info.max):
+        if value is not None and not (finite(value) and value >= 0):
             return f"'{name}' must be a finite number from 0"
     if record.clean_images >= 2**63:
         return "'clean_images' is absurdly large"
-    if not isinstance(record.knowledge, list) or not all(isinstance(word, str) for word in record.knowledge):
-        return f"'knowledge' must be a list of texts, not {record.knowledge!r}"
     stealth: Any = record.stealth if record.stealth is not None else {}
-    if not isinstance(stealth, dict) or not all(
-        v is None or (_is_number(v) and abs(v) <= sys.float_info.max) for v in stealth.values()
-    ):
+    if not isinstance(stealth, dict) or not all(value is None or finite(value) for value in stealth.values()):
         return f"'stealth' must map names to finite numbers, not {record.stealth!r}"
     return ""
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _misplaced(record: Record, source: str) -> str:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.leaderboard import KEY
-from mnp_plugin.report.records import Record, Scores, Status
+from mnp_plugin.report.records import Record, Scores, scores_in
+from mnp_plugin.report.texts import Status, parsed
 
 SCHEMA = 1
 
@@ -55,36 +52,15 @@ class TrialRecord:
     schema: int = SCHEMA
 
 
-def to_json(record: TrialRecord) -> str:
-    """Stable, human-readable JSON text."""
-    return json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
 def from_json(text: str, source: str) -> TrialRecord:
     """Read a record.
 
     Raises:
         UserError: not JSON, or not a record of this schema; names ``source``.
     """
-    try:
-        plain = json.loads(text)
-        if plain["schema"] != SCHEMA:
-            raise ValueError(f"schema {plain['schema']!r}, this version reads {SCHEMA}")
-        record = TrialRecord(**{**plain, "after": None if plain["after"] is None else Scores(**plain["after"])})
-        for name in ("acc", "asr", "ra") if record.after else ():
-            value = getattr(record.after, name)
-            if not (value is None and name != "acc") and not (type(value) in (int, float) and 0 <= value <= 1):
-                raise ValueError(f"after.{name} must be a number from 0 to 1, not {value!r}")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UserError(f"{source}: not a record of a trial ({error}); delete it and run again") from None
-    return record
-
-
-def read_trials(folder: Path, planned: Collection[str]) -> list[TrialRecord]:
-    """The trials that succeeded among the files ``planned``, from ``folder`` (``results/<suite>``)."""
-    files = [file for file in sorted((folder / "trials").glob("*.json")) if file.name in planned]
-    found = [from_json(file.read_text(encoding="utf-8", errors="replace"), str(file)) for file in files]
-    return [record for record in found if record.status == "ok"]
+    return parsed(
+        text, source, "a record of a trial", SCHEMA, lambda plain: TrialRecord(**{**plain, "after": scores_in(plain, "after")})
+    )
 
 
 def with_trials(table: pd.DataFrame, records: Sequence[Record], trials: Sequence[TrialRecord]) -> pd.DataFrame:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
-from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from mnp_plugin.core.errors import UserError
-from mnp_plugin.report.records import Status
+from mnp_plugin.report.texts import Status, finite, fraction, parsed
 
 SCHEMA = 1
 
@@ -71,36 +65,21 @@ class VerdictRecord:
     schema: int = SCHEMA
 
 
-def to_json(record: VerdictRecord) -> str:
-    """Stable, human-readable JSON text."""
-    return json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
 def from_json(text: str, source: str) -> VerdictRecord:
     """Read a record.
 
     Raises:
         UserError: not JSON, not a record of this schema, or a number that cannot be; names ``source``.
     """
-    try:
-        plain = json.loads(text)
-        if plain["schema"] != SCHEMA:
-            raise ValueError(f"schema {plain['schema']!r}, this version reads {SCHEMA}")
+
+    def build(plain: dict[str, Any]) -> VerdictRecord:
         record = VerdictRecord(**plain)
         numbers = {"score": record.score, "threshold": record.threshold, "seconds": record.seconds, "asr": record.asr}
         for name, value in numbers.items():
-            if value is None and not (name == "score" and record.status == "ok"):
-                continue
-            if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+            if not finite(value) and (value is not None or (name == "score" and record.status == "ok")):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
-        if record.asr is not None and not 0 <= record.asr <= 1:
+        if record.asr is not None and not fraction(record.asr):
             raise ValueError(f"asr must be from 0 to 1, not {record.asr!r}")
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise UserError(f"{source}: not a record of a verdict ({error}); delete it and run again") from None
-    return record
+        return record
 
-
-def read_verdicts(folder: Path, planned: Collection[str]) -> list[VerdictRecord]:
-    """The verdicts among the files ``planned``, failed ones too, from ``folder`` (``results/<suite>``)."""
-    files = [file for file in sorted((folder / "verdicts").glob("*.json")) if file.name in planned]
-    return [from_json(file.read_text(encoding="utf-8", errors="replace"), str(file)) for file in files]
+    return parsed(text, source, "a record of a verdict", SCHEMA, build)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.core.errors import UserError
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", bound="nn.Module")
 
 
 def pick_device(name: str) -> torch.device:
@@ -100,11 +100,11 @@ def _corrupts_memory(model: nn.Module) -> bool:
     )
 
 
-@torch.no_grad()
 def _takes_channels_last(model: nn.Module, x: Tensor) -> bool:
     was_training = model.training
     try:
-        model.eval()(x.contiguous(memory_format=torch.channels_last))
+        with torch.no_grad():
+            model.eval()(x.contiguous(memory_format=torch.channels_last))
     except RuntimeError:
         return False
     finally:

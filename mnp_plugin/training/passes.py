@@ -9,14 +9,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Images, MethodError, Tools
+from mnp_plugin.contracts import DefenseContext, Images, MethodError
 from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.loop import batches
 
 
 def one_pass(
-    model: nn.Module, images: Images, size: int, tools: Tools, *, augment: bool = True
+    model: nn.Module, images: Images, size: int, tools: DefenseContext, *, augment: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled batches of one pass over ``images``, of ``size`` or all there are; a smaller rest is left out.
 
@@ -32,7 +32,7 @@ def one_pass(
         yield in_layout_of(model, x), part.y
 
 
-def forward(model: nn.Module, x: Tensor, tools: Tools) -> Tensor:
+def forward(model: nn.Module, x: Tensor, tools: DefenseContext) -> Tensor:
     """Logits, float32 [N, K], computed in the recipe's precision, with gradients; ``x`` is float [N, C, H, W]."""
     with autocast(tools.recipe.precision, tools.device):
         out: Tensor = model(in_layout_of(model, x))

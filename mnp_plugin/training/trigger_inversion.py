@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import Images, Tools
+from mnp_plugin.contracts import DefenseContext, Images
 from mnp_plugin.training.passes import descend, forward, one_pass
 
 
@@ -34,7 +34,7 @@ class Inversion:
     batch_size: int = 32
 
 
-def invert(model: nn.Module, images: Images, target: int, how: Inversion, tools: Tools) -> tuple[Tensor, Tensor]:
+def invert(model: nn.Module, images: Images, target: int, how: Inversion, tools: DefenseContext) -> tuple[Tensor, Tensor]:
     """(mask [1, H, W], pattern [C, H, W]) in [0, 1]: the smallest mask of an epoch that succeeded, else the last one.
 
     ``model`` is used in eval mode with frozen weights and left so.

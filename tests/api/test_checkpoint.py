@@ -23,7 +23,7 @@ from torch import nn
 
 from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, repair_checkpoint
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli import main
 from mnp_plugin.contracts import Images, Recipe, Triggered, to_bytes
 from mnp_plugin.core.errors import UserError

@@ -16,12 +16,13 @@ from mnp_plugin.attacks.clean import Clean
 from mnp_plugin.attacks.sig import Sig
 from mnp_plugin.attacks.trojan import Trojan
 from mnp_plugin.attacks.wanet import WaNet
-from mnp_plugin.benchmark.stages import attack_context, measure, poison, poison_candidates, split_of, train_victim, triggered_test
+from mnp_plugin.benchmark.stages import attack_context, poison, poison_candidates, split_of, train_victim, triggered_test
 from mnp_plugin.benchmark.suite import Entry, VictimSpec
 from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, MethodError, Recipe, State, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import CleanBudget
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.nets.small import SmallNet
 
 ALL = [BadNets(), BadNets(pattern="white"), Blended(), Sig(), Trojan(), WaNet()]

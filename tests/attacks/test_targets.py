@@ -12,7 +12,8 @@ from mnp_plugin.attacks.lc import LabelConsistent
 from mnp_plugin.attacks.sig import Sig
 from mnp_plugin.attacks.wanet import WaNet
 from mnp_plugin.benchmark.stages import check_victim, poison, poison_candidates
-from mnp_plugin.benchmark.suite import Entry, VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Entry, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, Recipe, attacks
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError

@@ -13,7 +13,8 @@ from safetensors.torch import load, load_file
 
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import Suite, parse_suite
+from mnp_plugin.benchmark.suite import Suite
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.records import Record
 

@@ -10,7 +10,7 @@ import torch
 
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import load_suite
+from mnp_plugin.benchmark.suite_file import load_suite
 
 CONFIG = Path(__file__).parents[2] / "benchmark_configs" / "digits.yaml"
 

@@ -14,7 +14,8 @@ from mnp_plugin.benchmark.observer import Silent
 from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, plan
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 

@@ -13,7 +13,8 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.partial import Partial
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import State
 
 SUITE = """

@@ -14,7 +14,8 @@ from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.plan import in_order, plan
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import Suite, load_suite, parse_suite
+from mnp_plugin.benchmark.suite import Suite
+from mnp_plugin.benchmark.suite_file import load_suite, parse_suite
 from mnp_plugin.contracts import Images, concat
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import save
 
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import Suite, VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Suite, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.records import Record, Scores, from_json
+from mnp_plugin.report.texts import to_json
 
 TEXT = "dataset: digits\nnet: smallnet\nclean_budget: {images: 40}\nattacks: [clean, badnets]\ndefenses: [none, ft]\n"
 
@@ -119,7 +121,7 @@ def record(suite: Suite, index: int = 0) -> Record:
 def test_record_round_trip(store: Store, suite: Suite) -> None:
     cells = list(suite.cells())
     assert store.load_record(suite.name, cells[0]) is None
-    store.save_record(suite.name, cells[0], record(suite))
+    store.write(suite.name, "records", cells[0].file_name, to_json(record(suite)))
     assert store.load_record(suite.name, cells[0]) == record(suite)
     assert store.load_record(suite.name, cells[1]) is None
     assert store.load_record("other", cells[0]) is None
@@ -190,7 +192,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from mnp_plugin.io.atomic import write_atomic
-from mnp_plugin.report.records import Record, to_json
+from mnp_plugin.report.records import Record
+from mnp_plugin.report.texts import to_json
 
 folder = Path(sys.argv[1])
 record = Record(cell="c", suite="s", dataset="d", net="n", attack="a", defense="f", seed=0, status="ok")

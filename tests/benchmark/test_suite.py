@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from mnp_plugin.benchmark.plan import further_jobs
-from mnp_plugin.benchmark.suite import REQUIRED, Suite, load_suite, parse_suite
+from mnp_plugin.benchmark.suite import Suite
+from mnp_plugin.benchmark.suite_file import REQUIRED, load_suite, parse_suite
 from mnp_plugin.core.errors import UserError
 
 TEXT = """\

@@ -18,10 +18,10 @@ from PIL import Image
 
 from mnp_plugin import contracts
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import load_suite
+from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.cli import main
 from mnp_plugin.cli.progress import Screen
-from mnp_plugin.contracts import Component, DefenderView, Defense, Purified, Tools
+from mnp_plugin.contracts import Component, DefenderView, Defense, DefenseContext, Purified
 from mnp_plugin.report.records import Record, Scores, from_json
 
 TEXT = """\
@@ -57,7 +57,7 @@ class Scripted(Defense):
 
     act: ClassVar[Callable[[DefenderView], Purified]]
 
-    def purify(self, view: DefenderView, tools: Tools) -> Purified:
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         return type(self).act(view)
 
 
@@ -168,7 +168,7 @@ def test_describe_every_registered_name(capsys: pytest.CaptureFixture[str]) -> N
             assert " object at 0x" not in page
 
 
-def test_describe_shows_default_range_labels_and_knowledge(capsys: pytest.CaptureFixture[str]) -> None:
+def test_describe_shows_default_range_labels_and_what_it_may_see(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "badnets"]) == 0
     page = capsys.readouterr().out
     assert "poison_ratio = 0.1  (float, > 0, <= 1)" in page
@@ -177,7 +177,7 @@ def test_describe_shows_default_range_labels_and_knowledge(capsys: pytest.Captur
     assert "labels: all2one, all2all" in page
     assert "arXiv 1708.06733" in page
     assert main(["describe", "anp"]) == 0
-    assert "may see: the model, its clean budget, and nothing else" in capsys.readouterr().out
+    assert "may see: the model and its clean budget, nothing else" in capsys.readouterr().out
 
 
 def test_describe_shows_a_default_that_a_factory_makes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,7 @@ def test_describe_shows_a_default_that_a_factory_makes(capsys: pytest.CaptureFix
 
         layers: tuple[int, ...] = field(default_factory=lambda: (3, 4))
 
-        def purify(self, view: DefenderView, tools: Tools) -> Purified:
+        def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
             return keep(view)
 
     contracts.defenses.names()

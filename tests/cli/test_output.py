@@ -17,7 +17,8 @@ from mnp_plugin import contracts
 from mnp_plugin.benchmark import find
 from mnp_plugin.cli import main, methods
 from mnp_plugin.core.errors import MethodError
-from mnp_plugin.report.records import Record, Scores, to_json
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import to_json
 
 TINY = """\
 suite: tiny

@@ -9,9 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from mnp_plugin.report.records import Record, Scores, to_json
+from mnp_plugin.benchmark.find import installed_suites
+from mnp_plugin.core.registries import all_registries
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import to_json
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "PIL", "torch_pruning")
+
+READ_FROM_FILES = {"backdoorbench"}
+"""A source of victims: what may stand in their files is a table of torch's own types."""
 
 PROBE = """
 import json, sys
@@ -63,6 +69,54 @@ def test_a_report_needs_pandas_and_no_torch(tmp_path: Path) -> None:
     assert "torch" not in imported(tmp_path, "report", "s")
 
 
-@pytest.mark.parametrize("arguments", [["plan", "digits"], ["describe", "badnets"]], ids=" ".join)
-def test_methods_are_imported_one_by_one_with_torch_and_nothing_else(arguments: list[str], tmp_path: Path) -> None:
-    assert set(imported(tmp_path, *arguments)) <= {"torch", "PIL"}
+@pytest.mark.parametrize("suite", sorted(installed_suites()))
+def test_a_plan_needs_no_torch(suite: str, tmp_path: Path) -> None:
+    """A module of a method that uses torch outside its functions makes plans slow."""
+    assert set(imported(tmp_path, "plan", suite)) <= {"PIL"}
+
+
+def test_a_description_needs_no_torch() -> None:
+    names = {name for registry in all_registries for name in registry.names()} - READ_FROM_FILES
+    code = f"""
+import sys
+from mnp_plugin.cli import main
+for name in {sorted(names)!r}:
+    assert main(["describe", name]) == 0
+    if "torch" in sys.modules:
+        sys.exit(f"{{name}} imports torch")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["plan", "digits"], ["describe", "mnp"], ["describe", "backdoorbench"]], ids=" ".join)
+def test_with_torch_there_the_answer_is_the_same(arguments: list[str], tmp_path: Path) -> None:
+    code = "import sys; {first}from mnp_plugin.cli import main; sys.exit(main({arguments!r}))"
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", code.format(first=first, arguments=arguments)],
+            capture_output=True, text=True, cwd=tmp_path, check=True,
+        ).stdout
+        for first in ("", "import torch; ")
+    ]  # fmt: skip
+    assert texts[0] == texts[1] != ""
+
+
+def test_after_a_plan_the_library_works_as_ever(tmp_path: Path) -> None:
+    code = """
+import sys
+from mnp_plugin.cli import main
+main(["plan", "digits"])
+assert "torch" not in sys.modules
+from mnp_plugin.core import images
+from mnp_plugin.defenses import npd
+import torch
+assert len(images.Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)).pixels()) == 2
+assert images.Tensor is torch.Tensor and images.torch is torch
+assert npd.functional_call is torch.func.functional_call and npd.F is torch.nn.functional
+from mnp_plugin.testing import check
+print(len(check("ft")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -68,6 +69,20 @@ def test_register_get_names_origin(gadgets: Registry[Gadget]) -> None:
     assert gadgets.names() == ["crank-2", "lever"]
     assert Lever.name == "lever"
     assert gadgets.origin("lever") == "this session"
+
+
+@pytest.mark.parametrize("words", [["-c", "{code}"], ["-"]], ids=["python -c", "python -"])
+def test_a_class_without_a_file_is_named(words: list[str]) -> None:
+    code = """
+from mnp_plugin.core.registry import Registry
+class Gadget: ...
+Registry("gadget", Gadget).register("lever")(Gadget)
+"""
+    words = [word.format(code=code) for word in words]
+    done = subprocess.run([sys.executable, *words], input=code, capture_output=True, text=True, check=False)
+    place = "defined interactively" if words[0] == "-c" else "<stdin>"
+    message = f"RegistryError: gadget 'lever', __main__.Gadget ({place}): put @dataclass(frozen=True, kw_only=True)"
+    assert message in done.stderr
 
 
 def refusal(known: Registry[Gadget], name: str, cls: Any) -> str:

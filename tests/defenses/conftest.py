@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import parse_suite
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import DefenderView, Purified, defenses
 from mnp_plugin.data.digits import Digits
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.report.records import Scores
 
 SUITE = """
@@ -60,7 +61,7 @@ class Patient:
         return DefenderView(model=model or self.victim.model, clean=split.clean, validation=split.validation, num_classes=10)
 
     def measure(self, model: nn.Module) -> Scores:
-        return stages.measure(model, self.split.test, self.triggered)
+        return measure(model, self.split.test, self.triggered)
 
     def __call__(self, name: str, *, on: nn.Module | None = None, **settings: Any) -> Outcome:
         result = defenses.get(name)(**settings).run(self.view(on), self.tools())

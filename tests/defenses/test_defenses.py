@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec, parse_suite
+from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec
+from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.contracts import (
     AttackContext,
     DefenderView,
@@ -33,6 +34,8 @@ from mnp_plugin.defenses.anp import ANP
 from mnp_plugin.defenses.fp import FinePruning
 from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.defenses.nad import NAD, tap_names
+from mnp_plugin.evaluation.measure import measure
+from mnp_plugin.evaluation.oracle import oracle_choice
 from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.nets import build_net, with_normalisation
 from mnp_plugin.nets.convnext import SmallConvNeXt
@@ -68,7 +71,7 @@ class Scene:
         self.before = self.measure(self.victim.model)
 
     def measure(self, model: nn.Module) -> Scores:
-        return stages.measure(model, self.split.test, self.triggered)
+        return measure(model, self.split.test, self.triggered)
 
     def view(self) -> DefenderView:
         return DefenderView(model=self.victim.model, clean=self.split.clean, validation=self.split.validation, num_classes=10)
@@ -91,7 +94,7 @@ def test_the_victim_is_really_backdoored(scene: Scene) -> None:
 def test_anp_lowers_asr_and_its_oracle_is_no_worse(scene: Scene) -> None:
     result = ANP(iterations=120).run(scene.view(), scene.tools())
     after = scene.measure(result.model)
-    choice = stages.oracle_choice(result, scene.before, scene.split.test, scene.triggered)
+    choice = oracle_choice(result, scene.before, scene.split.test, scene.triggered)
     assert choice is not None
     best, setting = choice
     assert best.asr is not None
@@ -170,7 +173,7 @@ def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
             return Purified(model=view.model)
 
     stages.defend(Cell(victim=scene.spec, defense=Entry("curious", Curious())), scene.victim, scene.data, scene.split, CPU)
-    assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes", "extras"}
+    assert {f.name for f in fields(DefenderView)} == {"model", "clean", "validation", "num_classes"}
     assert [type(context) for context in seen] == [DefenseContext]
     assert {f.name for f in fields(DefenseContext)} == {"device", "generator", "recipe", "fresh_net", "busy"}
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnp_plugin.contracts import DefenderView, Images, Recipe, Tools, defenses
+from mnp_plugin.contracts import DefenderView, DefenseContext, Images, Recipe, defenses
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.defenses.bnp import BNP
 from mnp_plugin.defenses.clp import CLP
@@ -181,8 +181,8 @@ def _images(count: int) -> Images:
     return Images(x, torch.randint(0, 4, (count,), generator=draw))
 
 
-def _tools() -> Tools:
-    return Tools(
+def _tools() -> DefenseContext:
+    return DefenseContext(
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(0),
         recipe=Recipe(crop=0, flip=False, precision="float32"),

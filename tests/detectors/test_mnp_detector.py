@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mnp_plugin import contracts, detect
 from mnp_plugin.api import calls as api
-from mnp_plugin.contracts import DefenderView, Images, MethodError, ModelDetector, Recipe, Tools, Verdict
+from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Images, MethodError, Recipe, Verdict
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.detectors.mnp import MNPDetector, anomaly, combine
 
@@ -45,8 +45,8 @@ def quarters(count: int = 32) -> Images:
     return Images(x, y)
 
 
-def tools(seed: int = 0) -> Tools:
-    return Tools(
+def tools(seed: int = 0) -> DefenseContext:
+    return DefenseContext(
         device=CPU,
         generator=torch.Generator().manual_seed(seed),
         recipe=Recipe(crop=0, flip=False),
@@ -159,14 +159,14 @@ def test_what_cannot_be_judged_is_said() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bent(ModelDetector):
+class Bent(Detector):
     """Gives the verdict that a test asks for."""
 
     score: float = contracts.param(0.0, "score")
     classes: int = contracts.param(CLASSES, "evidences")
     suspect: int = contracts.param(0, "suspect")
 
-    def inspect(self, view: DefenderView, tools: Tools) -> Verdict:
+    def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         return Verdict(score=self.score / 1e-308, per_class=(0.0,) * self.classes, suspected=self.suspect)
 
 

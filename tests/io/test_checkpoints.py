@@ -187,7 +187,7 @@ KINDS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "NumPy archive": ("m.npz", lambda: bytes_of(lambda s: np.savez(s, a=np.ones(2))), r"\.npz"),
     "text": ("m.pt", lambda: b"hello", r"not written by torch\.save"),
     "empty dictionary": ("m.pt", lambda: bytes_of(lambda s: torch.save({}, s)), "but an empty dictionary; save one"),
-    "other dictionary": ("m.pt", lambda: bytes_of(lambda s: torch.save({"a": 1, 2: "b"}, s)), "a dictionary with the keys a, 2$"),
+    "other dictionary": ("m.pt", lambda: bytes_of(lambda s: torch.save({"a": 1, 2: "b"}, s)), "the keys a, 2; save one"),
     "a value among tensors": (
         "m.pt",
         lambda: bytes_of(lambda s: torch.save({**WEIGHTS, "epoch": 3}, s)),

@@ -11,7 +11,8 @@ import pytest
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.detection import auroc, detection, detection_lines, interval, to_csv, tpr_at
-from mnp_plugin.report.verdicts import VerdictRecord, from_json, read_verdicts, to_json
+from mnp_plugin.report.texts import read_planned, to_json
+from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
 HEALTHY, ATTACKED = [0.1, 0.3, 0.2, 0.5, 0.3], [0.3, 0.9, 0.6, 0.05]
 
@@ -81,4 +82,4 @@ def test_only_planned_verdicts_are_read(tmp_path: Path) -> None:
     one = verdict("badnets", 0.9)
     for name, record in {"a.json": one, "b.json": replace(one, seed=1)}.items():
         (tmp_path / "verdicts" / name).write_text(to_json(record))
-    assert read_verdicts(tmp_path, ["b.json"]) == [replace(one, seed=1)]
+    assert read_planned(tmp_path / "verdicts", ["b.json"], from_json) == [replace(one, seed=1)]

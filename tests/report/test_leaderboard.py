@@ -14,7 +14,8 @@ import pytest
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, read_records, summarise, to_csv, to_markdown
-from mnp_plugin.report.records import Record, Scores, to_json
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import to_json
 
 ISSUE = (
     "dataset,net,attack,poison_ratio,clean_images,defense,selection,seeds,"
@@ -81,7 +82,7 @@ RECORDS = [
     make("sig", "anp", SIG, (0.96, 0.2, 0.7)),
     make("sig", "ft", SIG, (0.97, 0.4, 0.5)),
     make("wanet", "none", WANET, WANET),
-    make("wanet", "anp", WANET, (0.94, 0.5, 0.4), knowledge=["trigger", "target"]),
+    make("wanet", "anp", WANET, (0.94, 0.5, 0.4)),
     make("wanet", "ft", WANET, (0.95, 0.1, 0.8)),
     make("trojan", "none", None, None, status="failed", reason="victim: MethodError: diverged", seconds=None, peak_mb=None),
 ]
@@ -91,21 +92,21 @@ RECORDS = [
 # Seed 1 of ft failed, so that row is seed 0 alone: (0.4 - 0.01 + 1) / 2 = 0.695, and no spread.
 GOLDEN = (
     ISSUE
-    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,asr_8bit,psnr,ssim,linf,clean_source,knowledge,draws,asr_floor,ra_floor,excess_asr
-digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,held-out,,1,,,
-digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,held-out,,1,,,
-digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,held-out,,1,,,
-digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,,,,,held-out,,1,,,
-digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,,,,,held-out,,1,,,
-digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,,,,,held-out,,1,,,
-digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,held-out,,1,,,
-digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,,1,,,
-digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,held-out,,1,,,
-digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,,1,,,
-digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,held-out,,0,,,
-digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,held-out,,1,,,
-digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,held-out,trigger target,1,,,
-digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,held-out,,1,,,
+    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,asr_8bit,psnr,ssim,linf,clean_source,draws,asr_floor,ra_floor,excess_asr
+digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,held-out,1,,,
+digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,held-out,1,,,
+digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,held-out,1,,,
+digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,1,,,
+digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,held-out,1,,,
+digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,1,,,
+digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,held-out,0,,,
+digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,held-out,1,,,
+digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,held-out,1,,,
+digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,held-out,1,,,
 """  # noqa: E501
 )
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.report.records import SCHEMA, Record, Scores, der, from_json, to_json
+from mnp_plugin.report.records import SCHEMA, Record, Scores, der, from_json
+from mnp_plugin.report.texts import to_json
 
 RECORD = Record(
     cell="0123456789abcdef",
@@ -151,8 +152,6 @@ def test_records_need_no_torch() -> None:
         ('"seconds": 1.5', '"seconds": Infinity', "'seconds' must be a finite number from 0"),
         ('"seconds": 1.5', f'"seconds": {10**400}', "'seconds' must be a finite number from 0"),
         ('"clean_images": 100', f'"clean_images": {10**400}', "'clean_images' is absurdly large"),
-        ('"knowledge": []', '"knowledge": null', "'knowledge' must be a list of texts, not None"),
-        ('"knowledge": []', '"knowledge": [1]', "'knowledge' must be a list of texts, not [1]"),
         ('"stealth": null', '"stealth": [1]', "'stealth' must map names to finite numbers, not [1]"),
         ('"stealth": null', '"stealth": {"psnr": NaN}', "'stealth' must map names to finite numbers, not {'psnr': nan}"),
         (
@@ -175,4 +174,4 @@ def test_a_value_that_cannot_be_is_named_with_its_file(old: str, new: str, messa
     assert old in text
     with pytest.raises(UserError) as caught:
         from_json(text.replace(old, new, 1), source)
-    assert str(caught.value) == f"{source}: {message}; delete it and run again"
+    assert str(caught.value) == f"{source}: not a record of a cell: {message}; delete it and run again"

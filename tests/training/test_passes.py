@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from mnp_plugin.contracts import Images, MethodError, Recipe, Tools
+from mnp_plugin.contracts import DefenseContext, Images, MethodError, Recipe
 from mnp_plugin.neurons.unlearning import ascend
 from mnp_plugin.training.passes import cosine, finite, one_pass, statistics_held
 
@@ -18,8 +18,8 @@ def make_net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
 
 
-def make_tools(crop: int = 0) -> Tools:
-    return Tools(
+def make_tools(crop: int = 0) -> DefenseContext:
+    return DefenseContext(
         device=torch.device("cpu"),
         generator=torch.Generator().manual_seed(0),
         recipe=Recipe(crop=crop, flip=False, precision="float32"),

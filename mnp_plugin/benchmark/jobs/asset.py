@@ -12,7 +12,6 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import VictimSpec, clean_twin
 from mnp_plugin.contracts import Asset
-from mnp_plugin.core.params import fingerprint
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -35,10 +34,6 @@ class AssetJob(Job):
     def identity(self) -> Mapping[str, Any]:
         about = {"asset": self.name, "settings": dict(self.asset.settings)}
         return {**about, **clean_twin(self.victim).plain()}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity)
 
     @property
     def images_of(self) -> VictimSpec:

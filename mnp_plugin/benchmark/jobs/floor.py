@@ -7,39 +7,33 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.environment import hardware, versions
-from mnp_plugin.benchmark.jobs.job import Inputs, Job
+from mnp_plugin.benchmark.jobs.job import Inputs
+from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
-from mnp_plugin.benchmark.store import Kept, Store
-from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
-from mnp_plugin.core.params import fingerprint
-from mnp_plugin.report.floors import FloorRecord, from_json, to_json
+from mnp_plugin.benchmark.store import Kept
+from mnp_plugin.benchmark.suite import AnyVictim
+from mnp_plugin.evaluation.measure import measure
+from mnp_plugin.report.floors import FloorRecord, from_json
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
 
 
 @dataclass(frozen=True, eq=False)
-class FloorJob(Job):
+class FloorJob(RecordJob):
     """The clean net of a suite on the images of ``subject``, of the same data, net and seed.
 
-    One for each victim, not for each cell, and cheap: nothing is trained for it. One that failed is tried again by the next run.
+    One for each victim, not for each cell, and cheap: nothing is trained for it.
     """
 
     suite: str
-    subject: VictimSpec
-    clean: VictimSpec
+    subject: AnyVictim
+    clean: AnyVictim
     kind = "floors"
-    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         return {**self.subject.plain(), "clean": self.clean.plain()}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity)
 
     @property
     def images_of(self) -> AnyVictim:
@@ -51,7 +45,6 @@ class FloorJob(Job):
 
     @property
     def file_name(self) -> str:
-        """Name of its record."""
         return f"{self.subject.attack.label}-s{self.subject.seed}-{self.fingerprint}.json"
 
     @cached_property
@@ -63,7 +56,7 @@ class FloorJob(Job):
         attacked, clean = self.needs
         triggered = bench.opened(attacked, inputs[attacked]).triggered
         model = clean.opened(inputs[clean], bench).victim.model
-        return self._kept(bench, status="ok", floor=stages.measure(model, bench.split(self.subject).test, triggered))
+        return self._kept(bench, status="ok", floor=measure(model, bench.split(self.subject).test, triggered))
 
     def failed(self, reason: str, bench: Bench) -> Kept:
         return self._kept(bench, status="failed", reason=reason)
@@ -74,22 +67,10 @@ class FloorJob(Job):
             victim=self.subject.fingerprint,
             clean=self.clean.fingerprint,
             same_recipe=self.subject.recipe == self.clean.recipe,
-            suite=self.suite,
-            attack=self.subject.attack.label,
-            seed=self.subject.seed,
-            content=bench.store.content(self.subject),
-            versions=versions(),
-            hardware=hardware(bench.device, self.subject.recipe.precision),
+            **self.common(bench),
             **facts,
         )
-        return Kept({}, {"floor": record})
+        return Kept({}, {"record": record})
 
-    def load(self, store: Store) -> Kept | None:
-        found = store.read(self.suite, self.kind, self.file_name)
-        record = None if found is None else from_json(*found)
-        if record is None or record.status != "ok" or not store.current(self.subject, record.content):
-            return None
-        return Kept({}, {"floor": record})
-
-    def save(self, store: Store, kept: Kept) -> None:
-        store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["floor"]))
+    def read(self, text: str, source: str) -> FloorRecord:
+        return from_json(text, source)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim
+from mnp_plugin.core.params import fingerprint
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -35,10 +37,10 @@ class Job(ABC):
     def identity(self) -> Mapping[str, Any]:
         """JSON-ready: all that determines what is made."""
 
-    @property
-    @abstractmethod
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of :attr:`identity`."""
+        return fingerprint(self.identity)
 
     @property
     @abstractmethod

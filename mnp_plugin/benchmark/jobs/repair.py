@@ -16,6 +16,7 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Cell
+from mnp_plugin.evaluation.oracle import oracle_choice
 from mnp_plugin.io.tensors import part
 from mnp_plugin.training.device import place
 
@@ -36,10 +37,6 @@ class RepairJob(Job):
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         return self.cell.plain()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.cell.fingerprint
 
     @property
     def images_of(self) -> AnyVictim:
@@ -67,7 +64,7 @@ class RepairJob(Job):
         measured = bench.opened(self.victim, inputs[self.victim])
         data, split = bench.source(self.cell.victim).data, bench.split(self.cell.victim)
         outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title))
-        oracle = stages.oracle_choice(outcome.purified, measured.before, split.test, measured.triggered)
+        oracle = oracle_choice(outcome.purified, measured.before, split.test, measured.triggered)
         facts = {
             "oracle": vars(oracle[0]) if oracle else None,
             "oracle_setting": oracle[1] if oracle else None,

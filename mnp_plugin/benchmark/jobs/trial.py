@@ -9,66 +9,40 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.environment import hardware, versions
-from mnp_plugin.benchmark.jobs.job import Inputs, Job
-from mnp_plugin.benchmark.jobs.repair import RepairJob
-from mnp_plugin.benchmark.jobs.victim import VictimJob
-from mnp_plugin.benchmark.store import Kept, Store
-from mnp_plugin.benchmark.suite import AnyVictim, Cell
+from mnp_plugin.benchmark.jobs.job import Inputs
+from mnp_plugin.benchmark.jobs.recorded import CellRecordJob
+from mnp_plugin.benchmark.store import Kept
+from mnp_plugin.benchmark.suite import Cell
 from mnp_plugin.contracts import Images, concat
-from mnp_plugin.core.params import fingerprint
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.evaluation.trials import TRIALS, apply, triggered_images
-from mnp_plugin.report.trials import TrialRecord, from_json, to_json
+from mnp_plugin.report.trials import TrialRecord, from_json
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
 
 
 @dataclass(frozen=True, eq=False)
-class TrialJob(Job):
-    """The trial ``name`` on the repaired net of a cell. One that failed is tried again by the next run."""
+class TrialJob(CellRecordJob):
+    """The trial ``name`` on the repaired net of a cell."""
 
     suite: str
     cell: Cell
     name: str
     kind = "trials"
-    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         return {**self.cell.plain(), "trial": TRIALS[self.name].plain()}
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity)
-
-    @property
-    def images_of(self) -> AnyVictim:
-        return self.cell.victim
-
     @property
     def title(self) -> str:
-        return f"{self.repair.title}: {self.name}"
+        return f"{self.cell.title}: {self.name}"
 
     @property
     def file_name(self) -> str:
-        """Name of its record."""
         cell = self.cell
         return f"{cell.victim.attack.label}-{cell.defense.label}-s{cell.victim.seed}-{self.name}-{self.fingerprint}.json"
-
-    @cached_property
-    def repair(self) -> RepairJob:
-        """The net it changes."""
-        return RepairJob(self.cell)
-
-    @property
-    def victim(self) -> VictimJob:
-        """The victim of that net."""
-        return self.repair.victim
-
-    @cached_property
-    def needs(self) -> tuple[Job, ...]:
-        return self.victim, self.repair
 
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         bench.busy(self.title)
@@ -85,7 +59,7 @@ class TrialJob(Job):
         start = time.perf_counter()
         apply(trial, model, concat([split.clean, split.validation]), victim.recipe, generator, trigger)
         seconds = round(time.perf_counter() - start, 2)
-        return self._kept(bench, status="ok", after=stages.measure(model, split.test, measured.triggered), seconds=seconds)
+        return self._kept(bench, status="ok", after=measure(model, split.test, measured.triggered), seconds=seconds)
 
     def failed(self, reason: str, bench: Bench) -> Kept:
         return self._kept(bench, status="failed", reason=reason)
@@ -95,27 +69,13 @@ class TrialJob(Job):
         record = TrialRecord(
             id=self.fingerprint,
             cell=cell.fingerprint,
-            suite=self.suite,
-            attack=cell.victim.attack.label,
             defense=cell.defense.label,
-            seed=cell.victim.seed,
             trial=self.name,
             settings=TRIALS[self.name].plain(),
-            content=bench.store.content(self.images_of),
-            versions=versions(),
-            hardware=hardware(bench.device, cell.victim.recipe.precision),
+            **self.common(bench),
             **facts,
         )
-        return Kept({}, {"trial": record})
+        return Kept({}, {"record": record})
 
-    def load(self, store: Store) -> Kept | None:
-        found = store.read(self.suite, self.kind, self.file_name)
-        record = None if found is None else from_json(*found)
-        return (
-            Kept({}, {"trial": record})
-            if record is not None and record.status == "ok" and store.current(self.images_of, record.content)
-            else None
-        )
-
-    def save(self, store: Store, kept: Kept) -> None:
-        store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["trial"]))
+    def read(self, text: str, source: str) -> TrialRecord:
+        return from_json(text, source)

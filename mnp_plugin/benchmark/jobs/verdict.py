@@ -9,36 +9,31 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.environment import hardware, versions
 from mnp_plugin.benchmark.jobs.job import Inputs, Job
+from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
-from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Entry
-from mnp_plugin.contracts import DefenderView, DefenseContext, ModelDetector, Triggered
-from mnp_plugin.core.params import fingerprint
-from mnp_plugin.report.verdicts import VerdictRecord, from_json, to_json
+from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Triggered
+from mnp_plugin.evaluation.cost import Cost
+from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
 
 
 @dataclass(frozen=True, eq=False)
-class VerdictJob(Job):
-    """The detector sees what a defense would: net and clean budget. One that failed is tried again by the next run."""
+class VerdictJob(RecordJob):
+    """The detector sees what a defense would: net and clean budget."""
 
     suite: str
     subject: AnyVictim
-    detector: Entry[ModelDetector]
+    detector: Entry[Detector]
     kind = "verdicts"
-    further = True
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         return {**self.subject.plain(), "detector": self.detector.plain()}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint(self.identity)
 
     @property
     def images_of(self) -> AnyVictim:
@@ -50,7 +45,6 @@ class VerdictJob(Job):
 
     @property
     def file_name(self) -> str:
-        """Name of its record."""
         return f"{self.subject.attack.label}-{self.detector.label}-s{self.subject.seed}-{self.fingerprint}.json"
 
     @cached_property
@@ -76,7 +70,7 @@ class VerdictJob(Job):
         view = DefenderView(  # the detector is given a copy
             model=measured.victim.model, clean=split.clean, validation=split.validation, num_classes=classes
         )
-        with stages.Cost(bench.device) as cost:
+        with Cost(bench.device) as cost:
             found = self.detector.component.run(view, context)
         report = dict(found.report)
         json.dumps(report, allow_nan=False)  # a report that is not plain JSON is the detector's failure
@@ -105,33 +99,19 @@ class VerdictJob(Job):
         record = VerdictRecord(
             id=self.fingerprint,
             victim=victim.fingerprint,
-            suite=self.suite,
             dataset=victim.dataset.label,
             net=victim.net.label,
-            attack=victim.attack.label,
             poison_ratio=victim.poison_ratio,
-            seed=victim.seed,
             detector=self.detector.label,
             clean_source=victim.budget.source,
             spec=dict(self.identity),
-            content=bench.store.content(self.images_of),
-            versions=versions(),
-            hardware=hardware(bench.device, victim.recipe.precision),
+            **self.common(bench),
             **facts,
         )
-        return Kept({}, {"verdict": record})
+        return Kept({}, {"record": record})
 
-    def load(self, store: Store) -> Kept | None:
-        found = store.read(self.suite, self.kind, self.file_name)
-        record = None if found is None else from_json(*found)
-        return (
-            Kept({}, {"verdict": record})
-            if record is not None and record.status == "ok" and store.current(self.images_of, record.content)
-            else None
-        )
-
-    def save(self, store: Store, kept: Kept) -> None:
-        store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["verdict"]))
+    def read(self, text: str, source: str) -> VerdictRecord:
+        return from_json(text, source)
 
 
 def _targets(triggered: Triggered | None, classes: int) -> list[int]:

@@ -20,6 +20,8 @@ from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
 from mnp_plugin.contracts import AttackContext, GivenVictim, MethodError, Triggered
 from mnp_plugin.evaluation import scores as metrics
+from mnp_plugin.evaluation.measure import asr_in_bytes, measure
+from mnp_plugin.evaluation.pictures import pictures
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.report.records import Scores
 from mnp_plugin.training.device import place
@@ -60,10 +62,6 @@ class VictimJob(Job):
     def identity(self) -> Mapping[str, Any]:
         return self.victim.plain()
 
-    @cached_property
-    def fingerprint(self) -> str:
-        return self.victim.fingerprint
-
     @property
     def images_of(self) -> AnyVictim:
         return self.victim
@@ -99,7 +97,7 @@ class VictimJob(Job):
         bench.busy(f"{self.title}: measuring")
         split = bench.split(self.victim)
         victim, triggered = stages.take_given(given, bench.device)
-        before = stages.measure(victim.model, split.test, triggered)
+        before = measure(victim.model, split.test, triggered)
         stealth = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
         return Kept({}, {"before": vars(before), "asr_8bit": before.asr, "stealth": stealth})
 
@@ -117,7 +115,7 @@ class VictimJob(Job):
             raise MethodError(f"training ended in weights that are not finite ({odd[0]}); try a smaller learning rate")
         seconds = round(partial.seconds + time.perf_counter() - start, 2)
         triggered = stages.triggered_test(spec, victim.state, split, len(source.data.classes))
-        before = stages.measure(victim.model, split.test, triggered)
+        before = measure(victim.model, split.test, triggered)
         facts: dict[str, Any] = {
             "before": vars(before),
             "victim_seconds": seconds,
@@ -126,9 +124,9 @@ class VictimJob(Job):
         }
         grid = None
         if triggered is not None:
-            facts["asr_8bit"] = stages.asr_in_bytes(victim.model, triggered)
+            facts["asr_8bit"] = asr_in_bytes(victim.model, triggered)
             facts["stealth"] = metrics.stealth(split.test.x[triggered.index].float() / 255, triggered.x)
-            grid = stages.pictures(split.test, triggered)
+            grid = pictures(split.test, triggered)
         tensors = prefixed("model", victim.model.state_dict()) | prefixed("state", victim.tensors())
         return Kept(tensors, facts, grid)
 

@@ -20,6 +20,7 @@ from mnp_plugin.contracts import ImageData, Images, Triggered, to_bytes
 from mnp_plugin.core.errors import UserError, did_you_mean
 from mnp_plugin.core.params import seed_of
 from mnp_plugin.data.split import divide
+from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.integrations.backdoorbench.names import data_facts, their_net_name
 from mnp_plugin.integrations.backdoorbench.record import FILE
 from mnp_plugin.io.atomic import write_atomic
@@ -86,7 +87,7 @@ def export_victim(suite: Suite, label: str, seed: int | None, store: Store, out:
         "bd_test": test_state,
     }
     as_written = Triggered(to_bytes(triggered.x).float() / 255, triggered.y_true, triggered.y_attack, triggered.index)
-    scores = stages.measure(model, split.test, as_written)
+    scores = measure(model, split.test, as_written)
     _write_tables(out, spec.recipe.epochs, scores)
     write_torch(out / FILE, content)  # last: a folder with this file is whole
     return scores

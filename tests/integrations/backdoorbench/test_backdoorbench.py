@@ -24,7 +24,7 @@ from torchvision import models
 
 from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
-from mnp_plugin.benchmark.suite import load_suite, parse_suite
+from mnp_plugin.benchmark.suite_file import load_suite, parse_suite
 from mnp_plugin.cli import main
 from mnp_plugin.contracts import nets
 from mnp_plugin.core.errors import UserError

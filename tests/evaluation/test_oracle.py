@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mnp_plugin.benchmark import stages
 from mnp_plugin.contracts import Images, Purified, Triggered
+from mnp_plugin.evaluation.measure import measure
+from mnp_plugin.evaluation.oracle import oracle_choice, predictions_within
 from mnp_plugin.report.records import Scores
 
 N = 12
@@ -41,7 +42,7 @@ def test_predictions_are_given_up_only_where_they_must_miss_the_bounds(
     said: list[int], above: float, below: float, batch: int
 ) -> None:
     y = torch.zeros(N, dtype=torch.int64)
-    found = stages.predictions_within(Answers(said), pictures(0), y, above=above, below=below, batch=batch)
+    found = predictions_within(Answers(said), pictures(0), y, above=above, below=below, batch=batch)
     share = said[:N].count(0) / N
     assert (found is not None) == (above < share < below)
     assert found is None or found.tolist() == said[:N]
@@ -49,7 +50,7 @@ def test_predictions_are_given_up_only_where_they_must_miss_the_bounds(
 
 def test_a_hopeless_candidate_costs_one_batch() -> None:
     model = Answers([1] * 2 * N)
-    assert stages.predictions_within(model, pictures(0), torch.zeros(N, dtype=torch.int64), above=0.9, batch=2) is None
+    assert predictions_within(model, pictures(0), torch.zeros(N, dtype=torch.int64), above=0.9, batch=2) is None
     assert model.asked == 2
 
 
@@ -63,8 +64,8 @@ def test_the_choice_is_that_of_an_exhaustive_search(nets: list[list[int]], acc: 
     test = Images(pictures(0), truth)
     triggered = Triggered(pictures(N).float() / 255, truth, attack, torch.arange(N))
     purified = Purified(model=nn.Identity(), candidates=candidates)
-    chosen = stages.oracle_choice(purified, Scores(acc=acc, asr=1.0, ra=0.0), test, triggered)
-    all_scores = [(stages.measure(Answers(said), test, triggered), n) for n, said in enumerate(nets)]
+    chosen = oracle_choice(purified, Scores(acc=acc, asr=1.0, ra=0.0), test, triggered)
+    all_scores = [(measure(Answers(said), test, triggered), n) for n, said in enumerate(nets)]
     fit = [(s.asr, n, s) for s, n in all_scores if s.acc > 0.9 * acc and s.asr is not None]
     if not fit:
         assert chosen is None
