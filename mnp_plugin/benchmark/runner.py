@@ -118,6 +118,8 @@ class Runner:
         at_hand = [job for job in lacking if all(need in made or need.load(self.store) is not None for need in job.needs)]
         known = len(further) + len(floors) - len(wanted) - len(lacking)
         self.observer.plan(len(self.cells), summary.skipped, known + len(wanted) + len(at_hand), known)
+        for path in self.store.damaged:
+            self.observer.busy(f"{path} is damaged and is made anew")
         if jobs or at_hand:
             self.observer.busy("checking data and nets")
             self.check()

@@ -57,6 +57,8 @@ class Store:
     def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
         self.cache, self.results = cache, results
         self._content: dict[str, str] = {}
+        self.damaged: list[Path] = []
+        """Files that were found damaged and removed; what they held is made anew."""
         for folder in (cache, results) if create else ():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ class Store:
 
     def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any], content: str = "") -> Kept | None:
         """What :meth:`save` saved; None if it is not there, its file is damaged or holds something else: it is made again."""
-        found = _read(self.path(kind, fingerprint, content))
+        found = self._read(self.path(kind, fingerprint, content))
         if found is None:
             return None
         tensors, about = found
@@ -117,6 +119,23 @@ class Store:
         if "facts" not in about and kind != "assets":
             return None
         return Kept(tensors, about.get("facts", {}))
+
+    def discard(self, kind: str, fingerprint: str, content: str = "") -> None:
+        """Remove what :meth:`save` saved, because it is damaged."""
+        self._discard(self.path(kind, fingerprint, content))
+
+    def _discard(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self.damaged.append(path)
+
+    def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
+        if not path.is_file():
+            return None
+        found = unpacked(path.read_bytes())
+        if found is None:
+            self._discard(path)
+        return found
 
     def drop(self, kind: str, fingerprint: str, content: str = "") -> None:
         """Remove what :meth:`save` saved, if it is there."""
@@ -145,7 +164,7 @@ class Store:
 
     def load_partial(self, victim: VictimSpec) -> dict[str, Tensor] | None:
         """What :meth:`save_partial` saved, or None."""
-        found = _read(self._partial_path(victim))
+        found = self._read(self._partial_path(victim))
         return found[0] if found else None
 
     def drop_partial(self, victim: AnyVictim) -> None:
@@ -230,13 +249,3 @@ def _content_of(path: Path) -> str:
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     write_atomic(path, packed(tensors, about))
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
-    if not path.is_file():
-        return None
-    found = unpacked(path.read_bytes())
-    if found is None:
-        path.unlink()
-    return found

@@ -24,10 +24,15 @@ def part(group: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
 
+WHOLE = "sha256_of_all"
+"""Key of the checksum over all other metadata, that of the tensors among them."""
+
+
 def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    """A safetensors file of ``tensors``, with JSON-ready facts and a checksum as metadata; equal input gives equal bytes."""
+    """A safetensors file of ``tensors``, with JSON-ready facts and checksums as metadata; equal input gives equal bytes."""
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
+    meta[WHOLE] = _digest_of_texts(meta)
     content = save(own, metadata=meta)
     size = int.from_bytes(content[:8], "little")
     # safetensors writes metadata in the order of a hash map, which differs from run to run
@@ -37,14 +42,23 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
 
 
 def unpacked(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Undo :func:`packed`; None if the file is damaged. Files of older versions have no checksum, and are believed."""
+    """Undo :func:`packed`; None if the file is damaged. Checksums that files of older versions lack are not asked for."""
     try:
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
-        about = {key: json.loads(value) for key, value in json.loads(content[8 : 8 + size])["__metadata__"].items()}
-    except (SafetensorError, KeyError, ValueError):
+        texts = json.loads(content[8 : 8 + size])["__metadata__"]
+        whole = texts.pop(WHOLE, None)
+        about = {key: json.loads(value) for key, value in texts.items()}
+    except (SafetensorError, KeyError, ValueError, RecursionError):
+        return None
+    if whole not in (None, _digest_of_texts(texts)):
         return None
     return (tensors, about) if about.pop("sha256", None) in (None, _digest(tensors)) else None
+
+
+def _digest_of_texts(texts: Mapping[str, str]) -> str:
+    """SHA-256 over metadata."""
+    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

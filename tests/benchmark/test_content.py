@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load, save
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.cli import main
-from mnp_plugin.io.tensors import packed, unpacked
+from mnp_plugin.io.tensors import WHOLE, packed, unpacked
 
 TEXT = """\
 suite: mine
@@ -226,3 +227,38 @@ def test_equal_content_makes_equal_files_that_know_when_they_are_damaged() -> No
     assert all(torch.equal(found[0][name], value) for name, value in tensors.items())
     assert found[1] == about
     assert unpacked(file[:-1] + bytes([file[-1] ^ 1])) is None
+
+
+def test_a_file_whose_facts_were_edited_is_damaged_and_one_of_an_older_version_is_read() -> None:
+    tensors, about = {"a": torch.rand(2, 3)}, {"facts": {"acc": 0.5}, "spec": {"b": 1}}
+    file = packed(tensors, about)
+    meta = safe_metadata(file)
+    for key, value in (("facts", '{"acc": 0.6}'), ("spec", "{}"), ("more", "1"), ("facts", "[" * 100_000)):
+        assert unpacked(save(tensors, metadata={**meta, key: value})) is None
+    assert unpacked(save(tensors, metadata={key: value for key, value in meta.items() if key != "spec"})) is None
+    older = unpacked(save(tensors, metadata={key: value for key, value in meta.items() if key != WHOLE}))
+    assert older is not None
+    assert older[1] == about
+
+
+@pytest.mark.parametrize("kind", ["victims", "repaired"])
+def test_a_kept_file_without_its_facts_is_made_anew_with_a_word(
+    kind: str, one: Project, trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one("run") == 0
+    before = one.scores
+    for path in (one.store / kind).glob("*.safetensors"):
+        meta = safe_metadata(path.read_bytes())
+        older = {key: meta[key] for key in ("spec", "content")}  # without checksums
+        path.write_bytes(save(load(path.read_bytes()), metadata={**older, "facts": "{}"}))
+    shutil.rmtree(one.folder / "results")
+    capsys.readouterr()
+    assert one("run") == 0
+    assert "is damaged and is made anew" in " ".join(capsys.readouterr().err.split())
+    assert trained == ["clean", "input_aware"] * (2 if kind == "victims" else 1)
+    assert one.scores == before
+
+
+def safe_metadata(file: bytes) -> dict[str, str]:
+    found: dict[str, str] = json.loads(file[8 : 8 + int.from_bytes(file[:8], "little")])["__metadata__"]
+    return found

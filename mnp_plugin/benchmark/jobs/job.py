@@ -74,7 +74,15 @@ class Job(ABC):
     def load(self, store: Store) -> Kept | None:
         """What was kept of it, or None."""
         content = store.content(self.images_of)
-        return store.load(self.kind, self.fingerprint, self.identity, content) if self.stored else None
+        kept = store.load(self.kind, self.fingerprint, self.identity, content) if self.stored else None
+        if kept is not None and not self.whole(kept):
+            store.discard(self.kind, self.fingerprint, content)
+            return None
+        return kept
+
+    def whole(self, kept: Kept) -> bool:
+        """Whether ``kept``, read from a file, holds the facts that :meth:`make` gives; without them it is made anew."""
+        return True
 
     def save(self, store: Store, kept: Kept) -> None:
         """Keep it."""

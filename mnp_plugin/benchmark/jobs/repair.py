@@ -18,6 +18,7 @@ from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Cell
 from mnp_plugin.evaluation.oracle import oracle_choice
 from mnp_plugin.io.tensors import part
+from mnp_plugin.report.records import scores_in
 from mnp_plugin.training.device import place
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ class RepairJob(Job):
         had = part("model", inputs[self.victim].tensors)
         same = had.keys() == weights.keys() and all(torch.equal(v.cpu(), had[k].cpu()) for k, v in weights.items())
         return Kept({} if same else {f"model.{k}": v for k, v in weights.items()}, facts)
+
+    def whole(self, kept: Kept) -> bool:
+        try:
+            scores_in(kept.facts, "oracle")
+        except (KeyError, TypeError, ValueError):
+            return False
+        return kept.facts.keys() >= {"oracle_setting", "seconds", "peak_mb", "prune"}
 
     def opened(self, kept: Kept, inputs: Inputs, bench: Bench) -> nn.Module:
         """The repaired net in eval mode, from what :meth:`make` made and what it was made from."""

@@ -23,7 +23,7 @@ from mnp_plugin.evaluation import scores as metrics
 from mnp_plugin.evaluation.measure import asr_in_bytes, measure
 from mnp_plugin.evaluation.pictures import pictures
 from mnp_plugin.io.tensors import part, prefixed
-from mnp_plugin.report.records import Scores
+from mnp_plugin.report.records import Scores, scores_in
 from mnp_plugin.training.device import place
 
 if TYPE_CHECKING:
@@ -159,6 +159,12 @@ class VictimJob(Job):
         victim = Victim.from_tensors(state, model, source.fresh_net)
         found = stages.triggered_test(source.spec, victim.state, bench.split(self.victim), len(source.data.classes))
         return MeasuredVictim(victim, found, kept.facts)
+
+    def whole(self, kept: Kept) -> bool:
+        try:
+            return scores_in(kept.facts, "before") is not None
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def save(self, store: Store, kept: Kept) -> None:
         super().save(store, kept)
