@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mnp_plugin.core.errors import UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-R = TypeVar("R")
+R = TypeVar("R", bound="DataclassInstance")
 Status = Literal["ok", "failed"]
 
 
@@ -48,7 +50,10 @@ def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict
         found = plain.get("schema") if isinstance(plain, dict) else None
         raise UserError(f"{source}: not {what}: schema {found!r}, this version reads {schema}; delete it and run again")
     try:
-        return build(plain)
+        record = build(plain)
+        if fault := _misfit(record) or _misplaced(record, source):
+            raise ValueError(fault)
+        return record
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{source}: not {what}: {error}; delete it and run again") from None
 
@@ -61,6 +66,49 @@ def read_planned(folder: Path, planned: Collection[str], read: Callable[[str, st
     """
     files = [file for file in sorted(folder.glob("*.json")) if file.name in planned]
     return [read(file.read_text(encoding="utf-8", errors="replace"), str(file)) for file in files]
+
+
+def _misfit(record: DataclassInstance) -> str:
+    """Which value of ``record`` is not of its type, or no number that can be; empty if none is."""
+    for name, hint in get_type_hints(type(record)).items():
+        value = getattr(record, name)
+        if not _fits(value, hint):
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+            return f"'{name}' must be {wanted}, not {_short(value)}"
+    return ""
+
+
+def _fits(value: object, hint: Any) -> bool:
+    kind, inner = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if kind in (UnionType, Union):
+        return any(_fits(value, one) for one in inner)
+    if kind is Literal:
+        return value in inner
+    if kind is list:
+        return isinstance(value, list) and all(_fits(one, inner[0]) for one in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(_fits(one, inner[1]) for one in value.values())
+    if hint is float:
+        return finite(value)
+    if hint is int:
+        return type(value) is int and abs(value) < 2**63
+    return isinstance(value, hint)
+
+
+def _short(value: object) -> str:
+    """``value`` in at most 40 characters; a number of very many digits is not written out."""
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of very many digits"
+    text = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _misplaced(record: DataclassInstance, source: str) -> str:
+    """Whether the file is called after another ``id`` than it holds."""
+    named, own = re.search(r"-([0-9a-f]{16})\.json$", source), getattr(record, "id", None)
+    return f"it holds {own}, not what its name says" if named and own is not None and named[1] != own else ""
 
 
 def finite(value: object) -> bool:

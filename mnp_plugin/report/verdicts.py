@@ -76,7 +76,7 @@ def from_json(text: str, source: str) -> VerdictRecord:
         record = VerdictRecord(**plain)
         numbers = {"score": record.score, "threshold": record.threshold, "seconds": record.seconds, "asr": record.asr}
         for name, value in numbers.items():
-            if not finite(value) and (value is not None or (name == "score" and record.status == "ok")):
+            if not finite(value) and (value is not None or (name in ("score", "seconds") and record.status == "ok")):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
         if record.asr is not None and not fraction(record.asr):
             raise ValueError(f"asr must be from 0 to 1, not {record.asr!r}")

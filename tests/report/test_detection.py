@@ -70,7 +70,14 @@ def test_a_suite_without_clean_nets_has_no_auroc() -> None:
     assert set(table["target_hit"]) == {100.0}
 
 
-@pytest.mark.parametrize("change", [{"score": "x"}, {"score": True}, {"asr": 1.2}, {"schema": 2}, {"other": 1}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"score": "x"}, {"score": True}, {"asr": 1.2}, {"schema": 2}, {"other": 1}, {"score": 10**400}, {"seconds": None},
+        {"targets": None}, {"targets": ["0"]}, {"suspected": [1]}, {"verdict": "yes"}, {"clean_images": 10**400}, {"attack": 5},
+        {"seed": None}, {"status": "fine"}, {"dataset": ["digits"]}, {"per_class": [None]},
+    ],
+)  # fmt: skip
 def test_a_damaged_verdict_is_refused_by_name(change: dict[str, Any]) -> None:
     plain = json.loads(to_json(verdict("badnets", 0.9))) | change
     with pytest.raises(UserError, match=r"here\.json: not a record of a verdict"):

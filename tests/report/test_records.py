@@ -151,9 +151,10 @@ def test_records_need_no_torch() -> None:
         ('"status": "ok"', '"status": "fine"', "'status' must be 'ok' or 'failed', not 'fine'"),
         ('"seconds": 1.5', '"seconds": Infinity', "'seconds' must be a finite number from 0"),
         ('"seconds": 1.5', f'"seconds": {10**400}', "'seconds' must be a finite number from 0"),
-        ('"clean_images": 100', f'"clean_images": {10**400}', "'clean_images' is absurdly large"),
-        ('"stealth": null', '"stealth": [1]', "'stealth' must map names to finite numbers, not [1]"),
-        ('"stealth": null', '"stealth": {"psnr": NaN}', "'stealth' must map names to finite numbers, not {'psnr': nan}"),
+        ('"clean_images": 100', f'"clean_images": {10**400}', "'clean_images' must be int, not a number of very many digits"),
+        ('"stealth": null', '"stealth": [1]', "'stealth' must be dict[str, float | None] | None, not a list"),
+        ('"stealth": null', '"stealth": {"psnr": NaN}', "'stealth' must be dict[str, float | None] | None, not a dict"),
+        ('"net": "', '"net": 5, "reason": "', "'net' must be str, not 5"),
         (
             '"cell": "0123456789abcdef"',
             '"cell": "fedcba9876543210"',
