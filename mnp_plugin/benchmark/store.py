@@ -243,7 +243,7 @@ def _content_of(path: Path) -> str:
     """The content that a plan holds; empty without one."""
     try:
         return str(json.loads(path.read_text(encoding="utf-8")).get("content", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return ""
 
 
