@@ -68,7 +68,7 @@ class MNP(Defense):
     teacher: Literal["victim", "labels"] = param("victim", "what clean preserving and restoring aim at")
     steps: int = param(60, "mask updates", low=1)
     lr: float = param(0.2, "learning rate of all masks (SGD, momentum 0.9)", above=0)
-    agreement: float = param(0.85, "share of the victim's predictions that pruning leaves", above=0, high=1)
+    agreement: float = param(0.82, "share of the victim's predictions that pruning leaves", above=0, high=1)
     rounds: int = param(2, "times that the net is scored, pruned and restored", low=1)
     later_agreement: float = param(0.92, "the same share, in rounds after the first", above=0, high=1)
     restore: bool = param(True, "train the remaining weights after pruning; off: pruning alone")

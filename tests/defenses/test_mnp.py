@@ -46,7 +46,7 @@ def test_the_backdoor_goes_and_the_task_stays(repaired: Any) -> None:
     assert repaired.before.asr > 0.95
     assert repaired.after.asr < 0.1
     assert repaired.after.acc > repaired.before.acc - 0.02
-    assert repaired.after.ra > 0.85
+    assert repaired.after.ra > 0.82
 
 
 def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
@@ -55,8 +55,8 @@ def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
     counts = [one["pruned"] for one in report["rounds"]]
     assert 0 < counts[0] <= counts[1] == report["pruned"]
     path = dict(report["rounds"][0]["path of pruned, agreement"])
-    assert path[counts[0]] >= 0.85
-    assert all(share < 0.85 for count, share in path.items() if count > counts[0])
+    assert path[counts[0]] >= 0.82
+    assert all(share < 0.82 for count, share in path.items() if count > counts[0])
     assert report["agreement"]["repaired"] >= report["agreement"]["pruned"]
     assert len(report["probes"]) == 2
     assert report["verdict"].startswith(("nothing left", "not repaired"))
