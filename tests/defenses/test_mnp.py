@@ -46,7 +46,7 @@ def test_the_backdoor_goes_and_the_task_stays(repaired: Any) -> None:
     assert repaired.before.asr > 0.95
     assert repaired.after.asr < 0.1
     assert repaired.after.acc > repaired.before.acc - 0.02
-    assert repaired.after.ra > 0.82
+    assert repaired.after.ra > 0.85
 
 
 def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
