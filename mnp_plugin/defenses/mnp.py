@@ -110,9 +110,9 @@ class MNP(Defense):
             "rounds": rounds,
             **self.verdict(probes, victim, net, budget, tools),
         }
-        details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "recovered", "mask")}
+        details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "growth", "recovered", "mask")}
         order = found[0]["order"]
-        details["order"] = torch.cat([gone, order[~torch.isin(order, gone)]])
+        details["rank"] = torch.cat([gone, order[~torch.isin(order, gone)]]).argsort()  # 0 is pruned first
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
         return Purified(model=net, report=report, details=details)
 
@@ -149,9 +149,11 @@ class MNP(Defense):
         magnitude, saliency = neurons.magnitude(net), neurons.saliency(net, budget)
         logs = [value.clamp(min=1e-12).log() for value in (magnitude, saliency)]
         deviation = neurons.standardise(logs[0]) - neurons.standardise(logs[1])
-        recovered = torch.ones_like(deviation)
+        recovered = growth = torch.ones_like(deviation)
         if self.expose:
-            recovered = self.recover(self.suppress(net, budget, tools), neurons, budget, tools)
+            exposed = self.suppress(net, budget, tools)
+            growth = neurons.weights(exposed, "weight") / neurons.weights(net, "weight").clamp(min=1e-12)
+            recovered = self.recover(exposed, neurons, budget, tools)
         omega = deviation.clamp(0, 5).square() / 15 + (1 - recovered)
         if self.penalty == "uniform":
             omega = omega.mean().expand(neurons.count).clone()
@@ -165,6 +167,7 @@ class MNP(Defense):
             "magnitude": magnitude,
             "saliency": saliency,
             "deviation": deviation,
+            "growth": growth,
             "recovered": recovered,
             "mask": mask,
             "order": order,
