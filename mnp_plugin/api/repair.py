@@ -26,9 +26,10 @@ from mnp_plugin.evaluation.predict import accuracy
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.torch_writer import plain_weights, write_torch
 from mnp_plugin.neurons import compact as small
-from mnp_plugin.neurons.summary import pruned_layers
+from mnp_plugin.neurons.summary import neuron_table, pruned_layers
 
-SAFETENSORS, TORCH, REPORT, COMPACT = "repaired.safetensors", "repaired.pt", "report.json", "compact.pt2"
+SAFETENSORS, TORCH, REPORT = "repaired.safetensors", "repaired.pt", "report.json"
+NEURONS, COMPACT = "neurons.csv", "compact.pt2"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,7 +88,7 @@ def repair_checkpoint(
             numbers, mean and std of R, G and B.
         test: folder of further clean images of the same classes, for an independent accuracy.
         triggered: folder of images that carry the trigger, in folders named after their true classes or all in one.
-        out: folder for ``repaired.safetensors``, ``repaired.pt`` and ``report.json``; None writes nothing.
+        out: folder for ``repaired.safetensors``, ``repaired.pt``, ``report.json`` and ``neurons.csv``; None writes nothing.
         force: overwrite what ``out`` holds.
         compact: also write ``compact.pt2``, in which pruned channels are really removed; needs ``out``.
         anyway: go on although the net is hardly right on the images.
@@ -106,7 +107,7 @@ def repair_checkpoint(
     recipe = recipe or Recipe()
     say: Progress = progress or (lambda what, done, total: None)
     method = component(defenses, defense, settings) if isinstance(defense, str) else defense
-    names = (SAFETENSORS, TORCH, REPORT, *((COMPACT,) if compact else ()))
+    names = (SAFETENSORS, TORCH, REPORT, NEURONS, *((COMPACT,) if compact else ()))
     if out is not None:
         needed = 3 * checkpoint.stat().st_size if checkpoint.is_file() else 0
         files.check_out(out, names, force, needed)
@@ -158,8 +159,10 @@ def repair_checkpoint(
     if carriers is not None:
         facts["triggered"] = trigger_rates(carriers, own.model, result.model, side, own.classes, place)
     say("explaining what was pruned", 0, 0)
-    facts["pruned by layer"] = pruned_layers(own.model, result.model, own.images)
+    table = neuron_table(own.model, result.model, own.images, result.details)
+    facts["pruned by layer"] = pruned_layers(table)
     if out is not None:
+        write_atomic(out / NEURONS, table.to_csv(index=False, float_format="%.6g").encode())
         _write_report(facts, out)
         if compact:
             say("removing the pruned channels", 0, 0)

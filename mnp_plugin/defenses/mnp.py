@@ -68,7 +68,7 @@ class MNP(Defense):
     teacher: Literal["victim", "labels"] = param("victim", "what clean preserving and restoring aim at")
     steps: int = param(60, "mask updates", low=1)
     lr: float = param(0.2, "learning rate of all masks (SGD, momentum 0.9)", above=0)
-    agreement: float = param(0.85, "share of the victim's predictions that pruning leaves", above=0, high=1)
+    agreement: float = param(0.82, "share of the victim's predictions that pruning leaves", above=0, high=1)
     rounds: int = param(2, "times that the net is scored, pruned and restored", low=1)
     later_agreement: float = param(0.92, "the same share, in rounds after the first", above=0, high=1)
     restore: bool = param(True, "train the remaining weights after pruning; off: pruning alone")
@@ -110,9 +110,9 @@ class MNP(Defense):
             "rounds": rounds,
             **self.verdict(probes, victim, net, budget, tools),
         }
-        details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "recovered", "mask")}
+        details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "growth", "recovered", "mask")}
         order = found[0]["order"]
-        details["order"] = torch.cat([gone, order[~torch.isin(order, gone)]])
+        details["rank"] = torch.cat([gone, order[~torch.isin(order, gone)]]).argsort()  # 0 is pruned first
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
         return Purified(model=net, report=report, details=details)
 
@@ -149,9 +149,11 @@ class MNP(Defense):
         magnitude, saliency = neurons.magnitude(net), neurons.saliency(net, budget)
         logs = [value.clamp(min=1e-12).log() for value in (magnitude, saliency)]
         deviation = neurons.standardise(logs[0]) - neurons.standardise(logs[1])
-        recovered = torch.ones_like(deviation)
+        recovered = growth = torch.ones_like(deviation)
         if self.expose:
-            recovered = self.recover(self.suppress(net, budget, tools), neurons, budget, tools)
+            exposed = self.suppress(net, budget, tools)
+            growth = neurons.weights(exposed, "weight") / neurons.weights(net, "weight").clamp(min=1e-12)
+            recovered = self.recover(exposed, neurons, budget, tools)
         omega = deviation.clamp(0, 5).square() / 15 + (1 - recovered)
         if self.penalty == "uniform":
             omega = omega.mean().expand(neurons.count).clone()
@@ -165,6 +167,7 @@ class MNP(Defense):
             "magnitude": magnitude,
             "saliency": saliency,
             "deviation": deviation,
+            "growth": growth,
             "recovered": recovered,
             "mask": mask,
             "order": order,

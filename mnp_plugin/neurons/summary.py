@@ -1,50 +1,73 @@
-"""What a repair pruned, layer by layer, and what these neurons were before: how large, and how little the clean loss needed."""
+"""Every neuron of a net before and after a repair, as a table, and what it says of each layer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+import pandas as pd
+from torch import Tensor, nn
 
 from mnp_plugin.contracts import Images
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.neurons.channels import Neurons
 
 
-def pruned_layers(before: nn.Module, after: nn.Module, images: Images) -> list[dict[str, Any]]:
-    """One entry per layer in which ``after`` has silenced neurons, JSON-ready.
+def neuron_table(before: nn.Module, after: nn.Module, images: Images, details: Mapping[str, Tensor] | None) -> pd.DataFrame:
+    """One row per neuron, empty for a net without neurons.
 
     Args:
         before: the net as it was.
         after: the repaired one.
         images: clean images, on the device of the nets.
+        details: what the defense knows of each neuron, by name; vectors of another length are left out.
 
     Returns:
-        Mappings with ``layer`` (path of its module), ``pruned`` and ``of`` (numbers of neurons, pruned ones those whose scale,
-        or all of whose weights, became 0), and over the pruned neurons the medians of two robust z-scores within the layer:
-        ``magnitude`` (log of :meth:`Neurons.magnitude`) and ``saliency`` (log of the first-order effect on the clean loss).
-        Magnitude above saliency is the mark of a backdoor neuron that MNP looks for. Empty for a net without neurons.
+        Columns ``layer`` (path of its module) and ``channel`` (number within it); ``magnitude`` (:meth:`Neurons.magnitude`) and
+        ``saliency`` (first-order effect on the clean loss); the robust z-scores of their logarithms within the layer,
+        ``magnitude_z`` and ``saliency_z`` (magnitude above saliency is the mark of a backdoor neuron that MNP looks for);
+        ``pruned`` (1 if its scale, or all of its weights, became 0); then what else the defense knows.
     """
     try:
         neurons = Neurons(before, images[:1].pixels())
     except UserError:
+        return pd.DataFrame()
+    magnitude, saliency = neurons.magnitude(before), neurons.saliency(before, images)
+    pruned = (neurons.weights(after, "weight") == 0) & (neurons.weights(before, "weight") != 0)
+    columns = {
+        "magnitude": magnitude,
+        "saliency": saliency,
+        "magnitude_z": neurons.standardise(magnitude.clamp(min=1e-12).log()),
+        "saliency_z": neurons.standardise(saliency.clamp(min=1e-12).log()),
+        "pruned": pruned.int(),
+    }
+    columns |= {k: v for k, v in (details or {}).items() if k not in columns and v.shape == (neurons.count,)}
+    places = [(layer.name, channel) for layer in neurons.layers for channel in range(layer.stop - layer.start)]
+    table = pd.DataFrame(places, columns=["layer", "channel"])
+    return table.assign(**{name: values.detach().cpu().numpy() for name, values in columns.items()})
+
+
+def pruned_layers(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """One entry per layer in which the table of :func:`neuron_table` has pruned neurons, JSON-ready.
+
+    Returns:
+        Mappings with ``layer``, ``pruned`` and ``of`` (numbers of neurons), ``channels`` (the numbers of the pruned ones within
+        the layer), and over the pruned ones the medians of the z-scores: ``magnitude`` and ``saliency``.
+    """
+    if table.empty:
         return []
-    magnitude = neurons.standardise(neurons.magnitude(before).clamp(min=1e-12).log())
-    saliency = neurons.standardise(neurons.saliency(before, images).clamp(min=1e-12).log())
-    silenced = (neurons.weights(after, "weight") == 0) & (neurons.weights(before, "weight") != 0)
     found = []
-    for layer in neurons.layers:
-        part = slice(layer.start, layer.stop)
-        chosen = silenced[part]
-        if chosen.any():
+    for layer, rows in table.groupby("layer", sort=False):
+        gone = rows[rows["pruned"] == 1]
+        if len(gone):
             found.append(
                 {
-                    "layer": layer.name,
-                    "pruned": int(chosen.sum()),
-                    "of": layer.stop - layer.start,
-                    "channels": chosen.nonzero().flatten().tolist(),  # their numbers within the layer
-                    "magnitude": round(float(magnitude[part][chosen].quantile(0.5)), 3),
-                    "saliency": round(float(saliency[part][chosen].quantile(0.5)), 3),
+                    "layer": str(layer),
+                    "pruned": len(gone),
+                    "of": len(rows),
+                    "channels": gone["channel"].tolist(),
+                    "magnitude": round(float(gone["magnitude_z"].median()), 3),
+                    "saliency": round(float(gone["saliency_z"].median()), 3),
                 }
             )
     return found

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -183,9 +184,20 @@ def test_accuracies_are_those_of_the_parts_named(own: Own, purified: Path) -> No
     assert "stopping point" in measured["validation"]["note"]
 
 
+def test_a_table_tells_of_every_neuron(own: Own, purified: Path) -> None:
+    table = pd.read_csv(purified / "neurons.csv", dtype={"layer": str})
+    scales = {k[: -len(".weight")]: v for k, v in own.victim.state_dict().items() if v.dim() == 1 and k.endswith(".weight")}
+    layers = {layer: len(rows) for layer, rows in table.groupby("layer")}
+    assert layers == {layer: len(scales[layer]) for layer in layers}
+    told = {"magnitude", "saliency", "deviation", "growth", "recovered", "mask", "rank", "pruned"}
+    assert told <= set(table.columns)
+    assert table[sorted(told)].notna().all().all()
+    assert table["pruned"].sum() == sum(entry["pruned"] for entry in report_of(purified)["pruned by layer"])
+
+
 def test_a_second_repair_overwrites_only_when_told(own: Own, purified: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {p.name: p.read_bytes() for p in purified.iterdir()}
-    assert sorted(before) == ["repaired.pt", "repaired.safetensors", "report.json"]
+    assert sorted(before) == ["neurons.csv", "repaired.pt", "repaired.safetensors", "report.json"]
     quick = ["--out", str(purified), "--defense", "ft", "--settings", "epochs=1"]
     assert main(own.arguments("purify", *quick)) == 2
     assert "add --force to overwrite" in capsys.readouterr().err
@@ -339,7 +351,7 @@ def test_a_full_disk_loses_no_repair(
     captured = capsys.readouterr()
     (place,) = other.iterdir()
     assert f"{out} could not be written to; all is in {place}" in captured.err
-    assert sorted(p.name for p in place.iterdir()) == ["repaired.pt", "repaired.safetensors", "report.json"]
+    assert sorted(p.name for p in place.iterdir()) == ["neurons.csv", "repaired.pt", "repaired.safetensors", "report.json"]
     monkeypatch.setattr(os, "fsync", lambda handle: full_everywhere())
     assert main(own.arguments("purify", "--out", str(out), "--defense", "none")) == 2
     assert "could be written neither to" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.nets.convnext import SmallConvNeXt
 from mnp_plugin.nets.resnet import PreActResNet18, ResNet18
 from mnp_plugin.neurons.channels import Neurons, batch_norm_objection, objection, prune
-from mnp_plugin.neurons.summary import pruned_layers
+from mnp_plugin.neurons.summary import neuron_table, pruned_layers
 
 SHAPE = (3, 16, 16)
 
@@ -469,7 +469,9 @@ def test_what_was_pruned_is_summed_up_for_any_net() -> None:
     images = Images(torch.randint(0, 256, (8, *SHAPE), dtype=torch.uint8), torch.arange(8) % 5)
     repaired = copy.deepcopy(model)
     prune(repaired, Neurons(model, images[:1].pixels()), torch.tensor([1, 4, 5]), bias=True)
-    found = {entry["layer"]: (entry["pruned"], entry["of"]) for entry in pruned_layers(model, repaired, images)}
+    found = {
+        entry["layer"]: (entry["pruned"], entry["of"]) for entry in pruned_layers(neuron_table(model, repaired, images, None))
+    }
     assert found == {f"{BLOCK}0.self_attention.out_proj": (1, 2), f"{BLOCK}0.mlp.0": (2, 12)}
     plain = nn.Sequential(nn.Flatten(), nn.Linear(768, 5))
-    assert pruned_layers(plain, plain, images) == []
+    assert pruned_layers(neuron_table(plain, plain, images, None)) == []
