@@ -1,6 +1,6 @@
 """Against a real BackdoorBench checkout: their command lines, our scripts, the same victim measured by both.
 
-    BACKDOORBENCH_ROOT=~/BackdoorBench python -m pytest -m slow tests/bridges/test_backdoorbench_checkout.py
+    BACKDOORBENCH_ROOT=~/BackdoorBench python -m pytest -m slow tests/integrations/backdoorbench/test_backdoorbench_checkout.py
 
 The checkout is copied, never changed. ``BACKDOORBENCH_PYTHON`` names a Python that has BackdoorBench's packages and this one (the
 running one by default). Some minutes of CPU: 500 training and 200 test images, of ``CIFAR10_ROOT`` (a class tree) or noise.
