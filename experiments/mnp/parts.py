@@ -94,7 +94,10 @@ def deviation(model, neurons: Neurons, clean: Images) -> Tensor:
     return neurons.standardise(a) - neurons.standardise(s)
 
 
-def masks(model, neurons: Neurons, omega: Tensor, clean: Images, gen, *, lam=0.012, steps=60, lr=0.2, batch=128) -> Tensor:
+def masks(
+    model, neurons: Neurons, omega: Tensor, clean: Images, gen, *, lam=0.012, steps=60, lr=0.2, batch=128, bias=True
+) -> Tensor:
+    """Masks of scale and, with ``bias``, shift."""
     model.eval()
     m = torch.ones(neurons.count, requires_grad=True)
     opt = torch.optim.SGD([m], lr, momentum=0.9)
@@ -103,7 +106,7 @@ def masks(model, neurons: Neurons, omega: Tensor, clean: Images, gen, *, lam=0.0
         with cast():
             with torch.no_grad():
                 t = model(x)
-            s = neurons.forward(model, x, m, m)
+            s = neurons.forward(model, x, m, m if bias else None)
         loss = kl(t, s) + lam * (omega * m).sum()
         opt.zero_grad(set_to_none=True)
         loss.backward()
@@ -126,15 +129,15 @@ def views(images: Images, gen, least: int = 500) -> Tensor:
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
-def pruned_copy(model, neurons, order, k):
+def pruned_copy(model, neurons, order, k, *, bias=True):
     p = copy.deepcopy(model)
-    prune(p, neurons, order[:k], bias=True)
+    prune(p, neurons, order[:k], bias=bias)
     return p.eval()
 
 
-def depth(model, neurons: Neurons, order: Tensor, x: Tensor, least: float) -> tuple[int, list]:
-    """Most channels whose removal leaves the victim's prediction on a share ``least`` of ``x``; steps of 10 %."""
-    said = predictions(model, x).argmax(1)
+def depth(model, neurons: Neurons, order: Tensor, x: Tensor, least: float, said: Tensor | None = None) -> tuple[int, list]:
+    """Most channels whose removal leaves the predictions ``said``, by default the model's, on a share ``least`` of ``x``."""
+    said = predictions(model, x).argmax(1) if said is None else said
     k, best, path = 3, 0, []
     bad = 0
     while k < neurons.count and bad < 3:
@@ -187,14 +190,26 @@ def restore(
     return net.requires_grad_(False)
 
 
+def exposed(model, neurons: Neurons, clean: Images, gen) -> Tensor:
+    """omega of every neuron, by the default settings of MNP."""
+    recovered = recover(suppress(model, clean, gen), neurons, clean, gen)
+    return deviation(model, neurons, clean).clamp(0, 5).square() / 15 + (1 - recovered)
+
+
+def ordered(kept: Tensor, omega: Tensor) -> Tensor:
+    """The order of pruning."""
+    return (kept - 1e-3 * omega / omega.max()).argsort()
+
+
+def start(b: Bench, number: int):
+    """(view, neurons, budget, random stream) of a draw."""
+    view, context = b.draw(number)
+    return view, Neurons(view.model, view.clean[:1].pixels()), concat([view.clean, view.validation]), context.generator
+
+
 def stage(b: Bench, number: int):
     """(view, neurons, budget, order of pruning, random stream) of a draw, by the default settings of MNP."""
-    view, context = b.draw(number)
-    gen = context.generator
-    neurons = Neurons(view.model, view.clean[:1].pixels())
-    budget = concat([view.clean, view.validation])
-    gap = deviation(view.model, neurons, budget)
-    recovered = recover(suppress(view.model, budget, gen), neurons, budget, gen)
-    omega = gap.clamp(0, 5).square() / 15 + (1 - recovered)
+    view, neurons, budget, gen = start(b, number)
+    omega = exposed(view.model, neurons, budget, gen)
     kept = masks(view.model, neurons, omega, budget, gen)
-    return view, neurons, budget, (kept - 1e-3 * omega / omega.max()).argsort(), gen
+    return view, neurons, budget, ordered(kept, omega), gen
