@@ -32,7 +32,7 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """A safetensors file of ``tensors``, with JSON-ready facts and checksums as metadata; equal input gives equal bytes."""
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
-    meta[WHOLE] = _digest_of_texts(meta)
+    meta[WHOLE] = json.dumps(_digest_of_texts(meta))  # JSON as all of it: a reader that does not know the key reads on
     content = save(own, metadata=meta)
     size = int.from_bytes(content[:8], "little")
     # safetensors writes metadata in the order of a hash map, which differs from run to run
@@ -47,11 +47,11 @@ def unpacked(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
         texts = json.loads(content[8 : 8 + size])["__metadata__"]
-        whole = texts.pop(WHOLE, None)
         about = {key: json.loads(value) for key, value in texts.items()}
+        texts.pop(WHOLE, None)
     except (SafetensorError, KeyError, ValueError, RecursionError):
         return None
-    if whole not in (None, _digest_of_texts(texts)):
+    if about.pop(WHOLE, None) not in (None, _digest_of_texts(texts)):
         return None
     return (tensors, about) if about.pop("sha256", None) in (None, _digest(tensors)) else None
 
