@@ -22,6 +22,7 @@ BRIEF: dict[str, Any] = {
     "steps": 20,
     "restore_steps": 6,
     "probes": 1,
+    "suspicion": 0.0,  # warily, whatever the probe finds
     "batch_size": 40,
 }
 
@@ -113,7 +114,7 @@ def test_it_is_the_same_each_time_and_leaves_the_victim_alone(patient: Any, brie
         {"teacher": "labels"},
         {"restore": False},
         {"rounds": 1},
-        {"guard": 1.0},
+        {"wary": False},
     ],
     ids=lambda switch: "-".join(map(str, next(iter(switch.items())))),
 )
