@@ -20,7 +20,9 @@ from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.tensors import packed, part, prefixed, unpacked
+from mnp_plugin.report.planned import read_plan
 from mnp_plugin.report.records import Record, from_json
+from mnp_plugin.report.texts import sealed
 
 T = TypeVar("T")
 
@@ -57,8 +59,8 @@ class Store:
     def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
         self.cache, self.results = cache, results
         self._content: dict[str, str] = {}
-        self.damaged: list[Path] = []
-        """Files that were found damaged and removed; what they held is made anew."""
+        self.damaged: dict[Path, None] = {}
+        """Files that were found damaged, in order; what they held is made anew."""
         for folder in (cache, results) if create else ():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ class Store:
 
     def _discard(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self.damaged.append(path)
+        self.damaged[path] = None
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
@@ -206,7 +208,7 @@ class Store:
         return self.results / suite
 
     def load_record(self, suite: str, cell: Cell) -> Record | None:
-        """The record of a cell, or None."""
+        """The record of a cell, or None; raises what reading a record raises."""
         found = self.read(suite, "records", cell.file_name)
         return None if found is None else from_json(*found)
 
@@ -225,10 +227,11 @@ class Store:
         ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``).
         """
         cells = list(suite.cells())
-        path = self.suite_folder(suite.name) / "suite.json"
+        folder = self.suite_folder(suite.name)
         content = next(filter(None, map(self.content, suite.victims)), "")  # of a suite's data sets only one is trained on
         if content == AWAY:
-            content = _content_of(path)
+            before = read_plan(folder)
+            content = before.content if before else ""
         plan = {
             "suite": suite.name,
             "gate": suite.gate.asr,
@@ -236,15 +239,7 @@ class Store:
             "records": [cell.file_name for cell in cells],
             "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
         } | {kind: list(names) for kind, names in further.items() if names}
-        write_atomic(path, (json.dumps(plan, indent=1) + "\n").encode())
-
-
-def _content_of(path: Path) -> str:
-    """The content that a plan holds; empty without one."""
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("content", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
+        write_atomic(folder / "suite.json", (json.dumps(sealed(plan), indent=1) + "\n").encode())
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
