@@ -3,8 +3,8 @@
     python experiments/faults/kills.py FOLDER [KILLS] [SEED]
 
 A small suite runs once undisturbed, then in another store and results folder while SIGKILL, SIGTERM and SIGINT meet it at random
-moments, and at last to its end. Progress of trainings is kept after each epoch, not only every 20 seconds. Compared are all columns
-of the table but ``seconds`` and ``peak_mb``, the weights of every victim, and how often the file of a victim was written.
+moments, and at last to its end. Progress of trainings is kept after each epoch, not only every 20 seconds. Compared are all
+columns of the table but ``seconds`` and ``peak_mb``, the weights of every victim, and how often the file of a victim was written.
 """
 
 from __future__ import annotations
