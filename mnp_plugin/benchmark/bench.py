@@ -14,7 +14,7 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
 from mnp_plugin.benchmark.observer import Observer
-from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.store import Kept, Store, UnwritableError
 from mnp_plugin.benchmark.suite import AnyVictim, Source
 from mnp_plugin.contracts import ImageData
 from mnp_plugin.data.split import Split
@@ -84,11 +84,16 @@ class Bench:
         Args:
             job: what to do; what it needs is kept, or has failed.
             blocked: why something it needs failed; only its record is then made.
+
+        Raises:
+            UnwritableError: the disk is full or read-only; that ends the run.
         """
         reason = blocked
         if not blocked:
             try:
                 return self._done(job, self.found_or_made(job))
+            except UnwritableError:
+                raise
             except Exception as error:
                 reason = reason_of(error)
         return self._failed(job, reason)

@@ -123,6 +123,7 @@ class Runner:
         if jobs or at_hand:
             self.observer.busy("checking data and nets")
             self.check()
+            self.store.probe()
         self.store.save_plan(self.suite, further_records(self.suite))
         for job in jobs:
             if job.follows:

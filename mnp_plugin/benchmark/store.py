@@ -6,6 +6,7 @@ Every write is atomic. Weights are safetensors: nothing is ever unpickled.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,16 @@ from torch import Tensor
 
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.io.atomic import clear_stale, write_atomic
 from mnp_plugin.io.tensors import packed, part, prefixed, unpacked
+from mnp_plugin.report.planned import read_plan
 from mnp_plugin.report.records import Record, from_json
+from mnp_plugin.report.texts import sealed
 
 T = TypeVar("T")
+
+PROBE = 2**16
+"""Bytes that must fit on the disk before anything is made."""
 
 AWAY = "away"
 """In place of their content: images that cannot be read now."""
@@ -42,6 +48,16 @@ class Kept:
     picture: bytes | None = None
 
 
+class UnwritableError(UserError):
+    """The disk refused a file. It ends the run: whatever would be made next is lost, too."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> UnwritableError:
+        """For what was to be written to ``path``."""
+        reason = error.strerror or str(error)
+        return cls(f"cannot write {path}: {reason}. Mend that and run the same command again: what was finished is kept")
+
+
 class Store:
     """Victims and records of one run.
 
@@ -57,13 +73,27 @@ class Store:
     def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
         self.cache, self.results = cache, results
         self._content: dict[str, str] = {}
-        self.damaged: list[Path] = []
-        """Files that were found damaged and removed; what they held is made anew."""
+        self.damaged: dict[Path, None] = {}
+        """Files that were found damaged, in order; what they held is made anew."""
         for folder in (cache, results) if create else ():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"cannot write to {folder} ({error.strerror}); set --store or --results") from None
+        if create:
+            clear_stale(
+                file for folder, depth in ((cache, "*/.*"), (results, "*/.*"), (results, "*/*/.*")) for file in folder.glob(depth)
+            )
+
+    def probe(self) -> None:
+        """Write to the cache and remove it again, so that a full or read-only disk is found out before the work.
+
+        Raises:
+            UnwritableError: it cannot be written to, or has no room.
+        """
+        path = self.cache / f"probe-{os.getpid()}"
+        _put(path, bytes(PROBE))
+        path.unlink()
 
     # -- the images that things are made from
 
@@ -105,7 +135,7 @@ class Store:
         path = self.path(kind, fingerprint, content)
         _write(path, kept.tensors, {"spec": dict(identity), "facts": kept.facts, **({"content": content} if content else {})})
         if kept.picture is not None:
-            write_atomic(path.with_suffix(".png"), kept.picture)
+            _put(path.with_suffix(".png"), kept.picture)
 
     def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any], content: str = "") -> Kept | None:
         """What :meth:`save` saved; None if it is not there, its file is damaged or holds something else: it is made again."""
@@ -126,7 +156,7 @@ class Store:
 
     def _discard(self, path: Path) -> None:
         path.unlink(missing_ok=True)
-        self.damaged.append(path)
+        self.damaged[path] = None
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
@@ -165,7 +195,7 @@ class Store:
     def load_partial(self, victim: VictimSpec) -> dict[str, Tensor] | None:
         """What :meth:`save_partial` saved, or None."""
         found = self._read(self._partial_path(victim))
-        return found[0] if found else None
+        return found[0] if found and found[1].get("spec") == json.loads(json.dumps(victim.plain())) else None
 
     def drop_partial(self, victim: AnyVictim) -> None:
         """Remove what :meth:`save_partial` saved, once the victim is."""
@@ -186,13 +216,15 @@ class Store:
         if found is not None:
             return found
         folder = self.cache / "locks"
-        folder.mkdir(exist_ok=True)
         lock = FileLock(folder / f"{name}.lock")
         try:
+            folder.mkdir(exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             waiting()
             lock.acquire()
+        except OSError as error:
+            raise UnwritableError.of(folder, error) from None
         try:
             found = load()
             return make() if found is None else found
@@ -206,7 +238,7 @@ class Store:
         return self.results / suite
 
     def load_record(self, suite: str, cell: Cell) -> Record | None:
-        """The record of a cell, or None."""
+        """The record of a cell, or None; raises what reading a record raises."""
         found = self.read(suite, "records", cell.file_name)
         return None if found is None else from_json(*found)
 
@@ -217,7 +249,7 @@ class Store:
 
     def write(self, suite: str, kind: str, name: str, text: str) -> None:
         """Write what :meth:`read` reads."""
-        write_atomic(self.suite_folder(suite) / kind / name, text.encode())
+        _put(self.suite_folder(suite) / kind / name, text.encode())
 
     def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
@@ -225,10 +257,11 @@ class Store:
         ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``).
         """
         cells = list(suite.cells())
-        path = self.suite_folder(suite.name) / "suite.json"
+        folder = self.suite_folder(suite.name)
         content = next(filter(None, map(self.content, suite.victims)), "")  # of a suite's data sets only one is trained on
         if content == AWAY:
-            content = _content_of(path)
+            before = read_plan(folder)
+            content = before.content if before else ""
         plan = {
             "suite": suite.name,
             "gate": suite.gate.asr,
@@ -236,16 +269,15 @@ class Store:
             "records": [cell.file_name for cell in cells],
             "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
         } | {kind: list(names) for kind, names in further.items() if names}
-        write_atomic(path, (json.dumps(plan, indent=1) + "\n").encode())
-
-
-def _content_of(path: Path) -> str:
-    """The content that a plan holds; empty without one."""
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("content", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return ""
+        _put(folder / "suite.json", (json.dumps(sealed(plan), indent=1) + "\n").encode())
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    write_atomic(path, packed(tensors, about))
+    _put(path, packed(tensors, about))
+
+
+def _put(path: Path, content: bytes) -> None:
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise UnwritableError.of(path, error) from None

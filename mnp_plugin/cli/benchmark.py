@@ -79,8 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
         runner = Runner(suite, store, device, screen, **chosen)
         summary = runner.run(Pool(arguments.jobs) if arguments.jobs > 1 else inline)
         screen.say(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
-    _tables(arguments.results / suite.name, quiet=arguments.quiet)
-    return 1 if summary.failed else 0
+    return 1 if _tables(arguments.results / suite.name, quiet=arguments.quiet) or summary.failed else 0
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -91,18 +90,25 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _show_plan(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite_file import load_suite
+    from mnp_plugin.report.texts import DamagedRecordError
 
     suite = load_suite(find_config(arguments.config))
     store = Store(arguments.store or default_cache(), arguments.results, create=False)
-    cells, unsaid = [], 0
+    cells: list[dict[str, Any]] = []
+    unsaid = 0
     for cell in suite.cells():
-        record = store.load_record(suite.name, cell)
-        victim = cell.victim
+        record, victim = None, cell.victim
+        try:
+            record = store.load_record(suite.name, cell)
+            state: str = record.status if record else "to do"
+        except DamagedRecordError as error:
+            print(error, file=sys.stderr)
+            state = "damaged"
         other = record is not None and not store.current(victim, record.content)
         unsaid += record is not None and record.unsaid
         cells.append(
             {
-                "state": OTHER_IMAGES if other else record.status if record else "to do",
+                "state": OTHER_IMAGES if other else state,
                 "cell": cell.fingerprint,
                 "victim": victim.title,
                 "dataset": victim.dataset.label,
@@ -119,13 +125,16 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         _print_json({**about, "cells": cells})
         return 0
     others = sum(cell["state"] == OTHER_IMAGES for cell in cells)
-    width = len(OTHER_IMAGES) if others else 6
+    damaged = sum(cell["state"] == "damaged" for cell in cells)
+    width = max(6, *(len(cell["state"]) for cell in cells))
     for shown in cells:
         draw = f" draw {shown['draw']}" if shown["draw"] else ""
         print(f"{shown['state']:{width}}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}{draw}")
     print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
     if others:
         print(f"{others} records were made from other images than those there now: run makes them again")
+    if damaged:
+        print(f"{damaged} records are damaged: run makes them again")
     if unsaid:
         print(_unsaid(unsaid))
     return 0
@@ -141,15 +150,17 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _tables(folder: Path, published: Path | None = None, *, as_json: bool = False, quiet: bool = False) -> int:
-    """Build the tables of one suite and print them on stdout; what is said of them goes to stderr."""
+    """Build the tables of one suite and print them on stdout; what is said of them goes to stderr. 1 if a file is damaged."""
     from mnp_plugin.report.build import build_tables
 
     built = build_tables(folder, published)
+    for sentence in built.damaged:
+        print(sentence, file=sys.stderr)
     if as_json:
         rows = _rows(built.csv.read_text(encoding="utf-8"))
         about = {"suite": folder.name, "records": built.records, "left out": built.left_out, "images unsaid": built.unsaid}
-        _print_json({**about, "rows": rows})
-        return 0
+        _print_json({**about, "damaged": len(built.damaged), "rows": rows})
+        return 1 if built.damaged else 0
     print(built.md.read_text(encoding="utf-8"))
     if not quiet:
         if built.left_out:
@@ -158,7 +169,7 @@ def _tables(folder: Path, published: Path | None = None, *, as_json: bool = Fals
         if built.unsaid:
             print(_unsaid(built.unsaid), file=sys.stderr)
         print(f"{built.records} records -> {built.csv} and {built.md}", file=sys.stderr)
-    return 0
+    return 1 if built.damaged else 0
 
 
 def _suite_name(word: str, results: Path) -> str:

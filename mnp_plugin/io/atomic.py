@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -15,6 +19,10 @@ def _umask() -> int:
 
 _MODE = 0o666 & ~_umask()
 """Permissions of a new file, as the user wants them; asked once, while there is one thread."""
+
+
+STALE = 3600.0
+"""Seconds after which a temporary file is that of a process that was killed: one write takes seconds."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -31,3 +39,12 @@ def write_atomic(path: Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def clear_stale(files: Iterable[Path]) -> None:
+    """Remove those of ``files`` that a killed :func:`write_atomic` left behind."""
+    for file in files:
+        if re.fullmatch(r"\..+\.[a-z]+\.[a-z0-9_]{8}", file.name):
+            with suppress(OSError):  # another process removed it, or this one may not
+                if time.time() - file.stat().st_mtime > STALE:
+                    file.unlink()

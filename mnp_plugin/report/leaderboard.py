@@ -5,18 +5,14 @@ Rows are sorted by name, never by the order in which cells ran.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.core.errors import UserError
-from mnp_plugin.report.records import Record, Scores, der, from_json
+from mnp_plugin.report.records import Record, Scores, der
 
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
@@ -35,85 +31,6 @@ points; means over the seeds where that was measured.
 """
 
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a suite says of its tables (``suite.json``); older files name the records alone."""
-
-    records: tuple[str, ...]
-    """Names of the record files of the suite as it stands."""
-    gate: float | None = None
-    content: str = ""
-    """Fingerprint of the images when the suite was last run; empty where its settings say which they are."""
-    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By file name: ``dataset`` and ``net`` as they are called now."""
-    verdicts: tuple[str, ...] = ()
-    """Names of the files of its verdicts."""
-    trials: tuple[str, ...] = ()
-    """Names of the files of its trials after the defense."""
-    floors: tuple[str, ...] = ()
-    """Names of the files of its floors."""
-
-    def applied(self, record: Record, name: str) -> Record:
-        """``record`` with the gate and the labels of the suite as it stands."""
-        now: dict[str, Any] = {**self.labels.get(name, {})}
-        if self.gate is not None:
-            now["gate"] = self.gate
-        return replace(record, **now)
-
-    def shows(self, content: str) -> bool:
-        """Whether what was measured on the images ``content`` belongs into the tables; where that is not known, it does."""
-        return not content or self.content in ("", content)
-
-
-def read_plan(folder: Path) -> Plan | None:
-    """The plan of the suite in ``folder``, or None if it has none.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    path = folder / "suite.json"
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        gate = found.get("gate")
-        names = found["records"]
-        named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-        if not named or not (gate is None or 0 <= gate <= 1):
-            raise ValueError("not a plan")
-        labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
-        return Plan(
-            records=tuple(names),
-            gate=None if gate is None else float(gate),
-            content=str(found.get("content", "")),
-            labels=labels,
-            verdicts=tuple(map(str, found.get("verdicts", ()))),
-            trials=tuple(map(str, found.get("trials", ()))),
-            floors=tuple(map(str, found.get("floors", ()))),
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UserError(f"{path} is damaged; delete it or run the suite again") from None
-
-
-def read_records(folder: Path) -> tuple[list[Record], list[str]]:
-    """(records of the suite as planned, names of record files left out).
-
-    Those of other settings are left out, and those of other images than the last run's. Gate and labels are those of the plan.
-
-    Raises:
-        UserError: no records there, or one that cannot be read.
-    """
-    files = sorted((folder / "records").glob("*.json"))
-    if not files:
-        raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
-    plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
-    planned = set(plan.records)
-    chosen = [f for f in files if f.name in planned]
-    found = {f.name: from_json(f.read_text(encoding="utf-8", errors="replace"), str(f)) for f in chosen}
-    shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}
-    return list(shown.values()), [f.name for f in files if f.name not in shown]
 
 
 Floors = Mapping[tuple[str, int], Scores]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -19,14 +20,41 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound="DataclassInstance")
 Status = Literal["ok", "failed"]
 
+CHECKSUM = "sha256"
+"""Key of the checksum of all the other content. It shows damage and edits by hand; it is no signature."""
+UNSEALED = "it has no checksum, as an older version wrote it; to keep it, run: python -m mnp_plugin.report.stamp {folder}"
+
+
+class DamagedRecordError(UserError):
+    """A file whose content is not what was written: it does not count, and ``run`` makes it again."""
+
 
 def to_json(record: DataclassInstance) -> str:
-    """Stable, human-readable JSON text.
+    """Stable, human-readable JSON text under a checksum.
 
     Raises:
         ValueError: a number is NaN or infinite; a missing score is None with a reason.
     """
-    return json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(sealed(dataclasses.asdict(record)), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` with its checksum."""
+    return {**content, CHECKSUM: _digest(content)}
+
+
+def unsealed(content: dict[str, Any]) -> bool | None:
+    """Take the checksum out of ``content``: whether it is right; None if there is none."""
+    found = content.pop(CHECKSUM, None)
+    try:
+        return None if found is None else found == _digest(content)
+    except RecursionError:  # nested deeper than anything written here
+        return False
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over ``content`` as JSON with sorted keys: neither white space nor the order of keys changes it."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict[str, Any]], R]) -> R:
@@ -40,32 +68,47 @@ def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict
         build: makes it of its keys; a TypeError, a KeyError or a ValueError of its own becomes the message.
 
     Raises:
-        UserError: not JSON, another schema, missing and unknown keys, or what ``build`` refuses; names ``source``.
+        DamagedRecordError: not JSON, or not what its checksum says.
+        UserError: another schema, missing and unknown keys, no checksum, or what ``build`` refuses. All name ``source``.
     """
     try:
         plain = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source}: not {what}, its JSON is broken ({error}); delete it and run again") from None
+        raise DamagedRecordError(f"{source}: not {what}, its JSON is broken ({error}); delete it and run again") from None
     if not isinstance(plain, dict) or plain.get("schema") != schema:
         found = plain.get("schema") if isinstance(plain, dict) else None
         raise UserError(f"{source}: not {what}: schema {found!r}, this version reads {schema}; delete it and run again")
+    whole = unsealed(plain)
     try:
         record = build(plain)
         if fault := _misfit(record) or _misplaced(record, source):
             raise ValueError(fault)
-        return record
     except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{source}: not {what}: {error}; delete it and run again") from None
+        refused = (
+            DamagedRecordError if whole is False else UserError
+        )  # what a newer version wrote is whole: nobody may replace it
+        raise refused(f"{source}: not {what}: {error}; delete it and run again") from None
+    if whole is None:
+        raise UserError(f"{source}: {UNSEALED.format(folder=Path(source).parent.parent)}")
+    if not whole:
+        raise DamagedRecordError(f"{source}: its content is not what its checksum says; delete it and run again")
+    return record
 
 
-def read_planned(folder: Path, planned: Collection[str], read: Callable[[str, str], R]) -> list[R]:
-    """The records among the files ``planned``, failed ones too, in ``folder`` (``results/<suite>/<kind>``).
+def read_all(files: Iterable[Path], read: Callable[[str, str], R]) -> tuple[dict[str, R], list[str]]:
+    """(what ``read`` makes of each file, by its name; what is to be said of the damaged ones, which do not count).
 
     Raises:
-        UserError: one that cannot be read.
+        UserError: a file that cannot be read and is not damaged.
     """
-    files = [file for file in sorted(folder.glob("*.json")) if file.name in planned]
-    return [read(file.read_text(encoding="utf-8", errors="replace"), str(file)) for file in files]
+    found: dict[str, R] = {}
+    damaged: list[str] = []
+    for file in files:
+        try:
+            found[file.name] = read(file.read_text(encoding="utf-8", errors="replace"), str(file))
+        except DamagedRecordError as error:
+            damaged.append(str(error))
+    return found, damaged
 
 
 def _misfit(record: DataclassInstance) -> str:

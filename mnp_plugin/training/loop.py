@@ -89,7 +89,7 @@ def fit(
     )
     per_epoch = max(len(images) // recipe.batch_size, 1)
     kept = keep.load() if keep is not None else None
-    first = _restore(kept, model, optimiser, generator, hook) if kept is not None else 0
+    first = _restore(kept, model, optimiser, generator, hook, recipe.epochs) if kept is not None else 0
     steps, step = recipe.epochs * per_epoch, first * per_epoch
     for epoch in range(first, recipe.epochs):
         total = torch.zeros((), device=device)
@@ -142,9 +142,14 @@ def _snapshot(done: int, model: nn.Module, optimiser: torch.optim.SGD, generator
 
 
 def _restore(
-    state: State, model: nn.Module, optimiser: torch.optim.SGD, generator: torch.Generator, hook: TrainingHook | None
+    state: State,
+    model: nn.Module,
+    optimiser: torch.optim.SGD,
+    generator: torch.Generator,
+    hook: TrainingHook | None,
+    epochs: int,
 ) -> int:
-    """Undo :func:`_snapshot`; returns the epochs done."""
+    """Undo :func:`_snapshot`; returns the epochs done. A state of another training raises whatever torch makes of it."""
     model.load_state_dict(part("model", state))
     parameters = list(model.parameters())
     for i, value in part("momentum", state).items():
@@ -153,4 +158,7 @@ def _restore(
     if hook is not None:
         hook.restore(part("hook", state))
     generator.set_state(state["generator"].cpu())
-    return int(state["done"])
+    done = int(state["done"])
+    if not 0 < done < epochs:
+        raise ValueError(f"{done} of {epochs} epochs are done")
+    return done

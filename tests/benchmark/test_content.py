@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from mnp_plugin.benchmark import stages
 from mnp_plugin.cli import main
 from mnp_plugin.io.tensors import WHOLE, packed, unpacked
+from mnp_plugin.report.stamp import stamp
 
 TEXT = """\
 suite: mine
@@ -177,8 +178,12 @@ def test_records_of_older_versions_count_and_are_counted(
     assert one("run") == 0
     for file in (one.folder / "results" / "mine" / "records").glob("clean-*.json"):
         record = json.loads(file.read_text())
-        del record["content"]
+        del record["content"], record["sha256"]
         file.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert one("plan") == 2
+    assert capsys.readouterr().err.endswith("to keep it, run: python -m mnp_plugin.report.stamp results/mine\n")
+    assert stamp(one.folder / "results" / "mine") == 2
     capsys.readouterr()
     assert one("plan") == 0
     out = capsys.readouterr().out

@@ -16,7 +16,7 @@ from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.records import Record, Scores, from_json
-from mnp_plugin.report.texts import to_json
+from mnp_plugin.report.texts import sealed, to_json
 
 TEXT = "dataset: digits\nnet: smallnet\nclean_budget: {images: 40}\nattacks: [clean, badnets]\ndefenses: [none, ft]\n"
 
@@ -144,7 +144,7 @@ def test_the_plan_lists_the_records_of_the_suite(store: Store, suite: Suite) -> 
     plan = json.loads((store.results / "tiny" / "suite.json").read_text())
     names = [c.file_name for c in suite.cells()]
     labels = {name: {"dataset": "digits", "net": "smallnet"} for name in names}
-    assert plan == {"suite": "tiny", "gate": 0.8, "records": names, "labels": labels}
+    assert plan == sealed({"suite": "tiny", "gate": 0.8, "records": names, "labels": labels})
 
 
 def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ from dataclasses import replace
 from pathlib import Path
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.records import Record
-from mnp_plugin.report.texts import to_json
+from mnp_plugin.report.texts import sealed, to_json
 
 folder = Path(sys.argv[1])
 record = Record(cell="c", suite="s", dataset="d", net="n", attack="a", defense="f", seed=0, status="ok")

@@ -620,12 +620,29 @@ def test_an_interrupted_run_keeps_whole_records_and_goes_on(
     assert trainings == []
 
 
-def test_a_record_that_is_broken_is_named(done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    file = next((done.folder / "results" / "tiny" / "records").glob("badnets-ft-*.json"))
-    file.write_bytes(file.read_bytes()[:200])
-    assert str(file) in message_of(capsys, done("run"))
-    file.unlink()
+@pytest.mark.parametrize("damage", [lambda text: text[:200], lambda text: text.replace('"acc": 0.', '"acc": 0.0')])
+def test_a_damaged_record_is_named_does_not_count_and_is_made_again(
+    done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], damage: Callable[[str], str]
+) -> None:
+    folder = done.folder / "results" / "tiny"
+    file = next((folder / "records").glob("badnets-ft-*.json"))
+    scores = json.loads(file.read_text())["after"]
+    file.write_text(damage(file.read_text()))
+    capsys.readouterr()
+    assert done("plan") == 0
+    said = capsys.readouterr()
+    assert str(file) in said.err
+    assert "1 records are damaged: run makes them again" in said.out
+    assert main(["report", str(done.config), "--results", str(done.folder / "results")]) == 1
+    said = capsys.readouterr()
+    assert str(file) in said.err
+    assert "Damaged files that do not count: 1." in said.out
     assert done("run") == 0
+    said = capsys.readouterr()
+    assert "is damaged and is made anew" in " ".join(said.err.split())
+    assert "1 cells run, 3 done before" in said.err
+    assert "Damaged" not in said.out
+    assert json.loads(file.read_text())["after"] == scores
     assert trainings == []
 
 

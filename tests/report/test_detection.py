@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.detection import auroc, detection, detection_lines, interval, to_csv, tpr_at
-from mnp_plugin.report.texts import read_planned, to_json
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import sealed, to_json
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
 HEALTHY, ATTACKED = [0.1, 0.3, 0.2, 0.5, 0.3], [0.3, 0.9, 0.6, 0.05]
@@ -84,9 +86,19 @@ def test_a_damaged_verdict_is_refused_by_name(change: dict[str, Any]) -> None:
         from_json(json.dumps(plain), "here.json")
 
 
-def test_only_planned_verdicts_are_read(tmp_path: Path) -> None:
-    (tmp_path / "verdicts").mkdir()
+def test_only_planned_verdicts_count_and_a_damaged_one_is_named(tmp_path: Path) -> None:
+    for kind in ("records", "verdicts"):
+        (tmp_path / kind).mkdir()
+    record = Record(
+        cell="c", suite="s", dataset="d", net="n", attack="badnets", defense="none", seed=0, status="ok", before=Scores(acc=1)
+    )
+    (tmp_path / "records" / "c.json").write_text(to_json(record))
     one = verdict("badnets", 0.9)
-    for name, record in {"a.json": one, "b.json": replace(one, seed=1)}.items():
-        (tmp_path / "verdicts" / name).write_text(to_json(record))
-    assert read_planned(tmp_path / "verdicts", ["b.json"], from_json) == [replace(one, seed=1)]
+    for name, seed in {"a.json": 0, "b.json": 1, "c.json": 2}.items():
+        (tmp_path / "verdicts" / name).write_text(to_json(replace(one, seed=seed)))
+    edited = tmp_path / "verdicts" / "c.json"
+    edited.write_text(edited.read_text().replace('"score": 0.9', '"score": 0.1'))
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({"records": ["c.json"], "verdicts": ["b.json", "c.json"]})))
+    (sentence,) = build_tables(tmp_path).damaged
+    assert sentence.startswith(str(edited))
+    assert (tmp_path / "detection.csv").read_text() == to_csv(detection([replace(one, seed=1)], 0.0))

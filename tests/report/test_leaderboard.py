@@ -5,6 +5,7 @@ import random
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ import pytest
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
-from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, read_records, summarise, to_csv, to_markdown
+from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, summarise, to_csv, to_markdown
+from mnp_plugin.report.planned import Found, read_records
 from mnp_plugin.report.records import Record, Scores
-from mnp_plugin.report.texts import to_json
+from mnp_plugin.report.stamp import stamp
+from mnp_plugin.report.texts import sealed, to_json
 
 ISSUE = (
     "dataset,net,attack,poison_ratio,clean_images,defense,selection,seeds,"
@@ -236,7 +239,7 @@ def test_nothing_to_rank_is_said() -> None:
 
 
 def save(folder: Path, records: list[Record]) -> None:
-    (folder / "records").mkdir(parents=True)
+    (folder / "records").mkdir(parents=True, exist_ok=True)
     for record in records:
         (folder / "records" / f"{record.cell}.json").write_text(to_json(record))
 
@@ -256,7 +259,7 @@ def test_rebuilding_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_records_outside_the_plan_are_left_out(tmp_path: Path) -> None:
     save(tmp_path, [*RECORDS, make("blended", "ft", BAD0, BAD0)])
-    (tmp_path / "suite.json").write_text(json.dumps({"suite": "golden", "records": [f"{r.cell}.json" for r in RECORDS]}))
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({"suite": "golden", "records": [f"{r.cell}.json" for r in RECORDS]})))
     built = build_tables(tmp_path)
     assert built.left_out == ["blended.ft.0.json"]
     assert built.csv.read_bytes() == GOLDEN.encode()
@@ -264,10 +267,8 @@ def test_records_outside_the_plan_are_left_out(tmp_path: Path) -> None:
 
 def test_a_plan_with_records_still_to_come_shows_those_that_are_there(tmp_path: Path) -> None:
     save(tmp_path, RECORDS[:1])
-    (tmp_path / "suite.json").write_text(json.dumps({"records": ["clean.none.0.json", "to.come.0.json"]}))
-    records, left_out = read_records(tmp_path)
-    assert records == RECORDS[:1]
-    assert left_out == []
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({"records": ["clean.none.0.json", "to.come.0.json"]})))
+    assert read_records(tmp_path) == Found(RECORDS[:1], left_out=[], damaged=[])
 
 
 def test_gate_and_labels_are_those_of_the_plan_and_unfinished_suites_say_so(tmp_path: Path) -> None:
@@ -275,13 +276,13 @@ def test_gate_and_labels_are_those_of_the_plan_and_unfinished_suites_say_so(tmp_
     names = [f"{r.cell}.json" for r in RECORDS]
     labels = {name: {"dataset": "figures", "net": "tiny"} for name in names}
     plan = {"suite": "golden", "gate": 0.4, "records": [*names, "to.come.json"], "labels": labels}
-    (tmp_path / "suite.json").write_text(json.dumps(plan))
+    (tmp_path / "suite.json").write_text(json.dumps(sealed(plan)))
     built = build_tables(tmp_path)
     rows = built.csv.read_text().splitlines()[1:]
     assert all(row.startswith("figures,tiny,") for row in rows)
     assert not any("attack-failed" in row for row in rows), "SIG's ASR of 0.5 passes"
     assert f"Unfinished: {len(RECORDS)} of {len(RECORDS) + 1} planned cells have a record." in built.md.read_text()
-    (tmp_path / "suite.json").write_text(json.dumps({**plan, "records": names, "gate": 0.8}))
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({**plan, "records": names, "gate": 0.8})))
     assert "planned cells" not in build_tables(tmp_path).md.read_text()
     assert "attack-failed" in (tmp_path / "leaderboard.csv").read_text()
 
@@ -297,7 +298,7 @@ def test_means_are_over_seeds_and_draws() -> None:
 
 def test_only_stale_records_do_not_crash_the_report(tmp_path: Path) -> None:
     save(tmp_path, RECORDS)
-    (tmp_path / "suite.json").write_text(json.dumps({"records": ["to.come.0.json"]}))
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({"records": ["to.come.0.json"]})))
     built = build_tables(tmp_path)
     assert (built.records, len(built.left_out)) == (0, len(RECORDS))
     assert built.csv.read_text() == GOLDEN.splitlines(keepends=True)[0]
@@ -317,13 +318,67 @@ def test_a_broken_plan_is_named(tmp_path: Path, text: str) -> None:
         build_tables(tmp_path)
 
 
-def test_no_records_and_broken_records_are_named(tmp_path: Path) -> None:
+def test_no_records_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no records in .*records; run the suite first"):
         build_tables(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("damage", [lambda text: "{", lambda text: text.replace('"seed": 0', '"seed": 1')])
+def test_a_damaged_record_is_named_and_does_not_count(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    save(tmp_path, [r for r in RECORDS if r.cell != "sig.ft.0"])
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({"records": [f"{r.cell}.json" for r in RECORDS]})))
+    without = build_tables(tmp_path).csv.read_bytes()
     save(tmp_path, RECORDS)
-    (tmp_path / "records" / "sig.ft.0.json").write_text("{")
-    with pytest.raises(UserError, match=r"sig\.ft\.0\.json"):
+    file = tmp_path / "records" / "sig.ft.0.json"
+    file.write_text(damage(file.read_text()))
+    built = build_tables(tmp_path)
+    (sentence,) = built.damaged
+    assert sentence.startswith(str(file))
+    assert (built.records, built.csv.read_bytes()) == (len(RECORDS) - 1, without)
+    assert "Damaged files that do not count: 1." in built.md.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"gate": 0.8', '"gate": 0.5'), ("sig.ft.0.json", "sig.ft.9.json"), ('"seen"', '"other"'), ('["f.json"]', "[]")],
+)
+def test_an_edited_plan_is_damaged(tmp_path: Path, old: str, new: str) -> None:
+    save(tmp_path, RECORDS)
+    names = [f"{r.cell}.json" for r in RECORDS]
+    text = json.dumps(sealed({"gate": 0.8, "content": "seen", "records": names, "floors": ["f.json"]}))
+    (tmp_path / "suite.json").write_text(text)
+    build_tables(tmp_path)
+    assert old in text
+    (tmp_path / "suite.json").write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=r"suite\.json is damaged; run the suite again, or delete it"):
         build_tables(tmp_path)
+
+
+def test_results_without_a_checksum_are_refused_until_they_are_stamped(tmp_path: Path) -> None:
+    save(tmp_path, RECORDS)
+    golden = build_tables(tmp_path).csv.read_bytes()
+    files = [*(tmp_path / "records").iterdir(), tmp_path / "suite.json"]
+    files[-1].write_text(json.dumps(sealed({"records": [f"{r.cell}.json" for r in RECORDS]})))
+    for file in files:
+        content = json.loads(file.read_text())
+        del content["sha256"]
+        file.write_text(json.dumps(content))
+    for first in ("suite.json: it has", "badnets.anp.0.json: it has"):
+        with pytest.raises(UserError) as caught:
+            build_tables(tmp_path)
+        assert first in str(caught.value)
+        assert str(caught.value).endswith(f"python -m mnp_plugin.report.stamp {tmp_path}")
+        files[-1].unlink(missing_ok=True)
+    edited = tmp_path / "records" / "sig.ft.0.json"
+    text = to_json(next(r for r in RECORDS if r.cell == "sig.ft.0")).replace('"seed": 0', '"seed": 1')
+    edited.write_text(text)
+    assert stamp(tmp_path) == len(RECORDS) - 1
+    assert edited.read_text() == text, "stamping mends no damage"
+    edited.unlink()
+    save(tmp_path, [r for r in RECORDS if r.cell == "sig.ft.0"])
+    assert build_tables(tmp_path).csv.read_bytes() == golden
+    with pytest.raises(UserError, match="no results in"):
+        stamp(tmp_path / "records")
 
 
 def test_the_report_command_needs_no_torch(tmp_path: Path) -> None:

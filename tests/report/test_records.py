@@ -10,7 +10,7 @@ import pytest
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.records import SCHEMA, Record, Scores, der, from_json
-from mnp_plugin.report.texts import to_json
+from mnp_plugin.report.texts import DamagedRecordError, sealed, to_json
 
 RECORD = Record(
     cell="0123456789abcdef",
@@ -41,6 +41,28 @@ RECORD = Record(
 def plain(**changes: Any) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(to_json(RECORD))
     return content | changes
+
+
+@pytest.mark.parametrize(("old", "new"), [("0.25", "0.35"), ('"reason": ""', '"reason": "x"'), ('"sha256": "', '"sha256": "0')])
+def test_a_plausible_edit_is_damage(old: str, new: str) -> None:
+    text = to_json(replace(RECORD, before=Scores(acc=0.25)))
+    assert old in text
+    with pytest.raises(
+        DamagedRecordError, match=r"^r\.json: its content is not what its checksum says; delete it and run again$"
+    ):
+        from_json(text.replace(old, new), "r.json")
+
+
+def test_neither_white_space_nor_the_order_of_keys_is_damage() -> None:
+    content = json.loads(to_json(RECORD))
+    assert from_json(json.dumps(dict(reversed(content.items()))), "r.json") == RECORD
+
+
+def test_what_a_newer_version_wrote_is_refused_and_not_taken_for_damaged() -> None:
+    newer = json.dumps(sealed({key: value for key, value in plain(colour="red").items() if key != "sha256"}))
+    with pytest.raises(UserError, match="colour") as caught:
+        from_json(newer, "r.json")
+    assert not isinstance(caught.value, DamagedRecordError)
 
 
 def test_round_trip_is_exact() -> None:

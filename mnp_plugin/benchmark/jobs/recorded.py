@@ -12,7 +12,7 @@ from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Cell
-from mnp_plugin.report.texts import Status, to_json
+from mnp_plugin.report.texts import DamagedRecordError, Status, to_json
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -47,7 +47,11 @@ class RecordJob(Job):
 
     def load(self, store: Store) -> Kept | None:
         found = store.read(self.suite, self.kind, self.file_name)
-        record = None if found is None else self.read(*found)
+        try:
+            record = None if found is None else self.read(*found)
+        except DamagedRecordError:
+            store.damaged[store.suite_folder(self.suite) / self.kind / self.file_name] = None
+            return None
         if record is None or record.status != "ok" or not store.current(self.images_of, record.content):
             return None
         return Kept({}, {"record": record})

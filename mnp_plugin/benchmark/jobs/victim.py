@@ -110,7 +110,14 @@ class VictimJob(Job):
         source, split = bench.source(spec), bench.split(spec)
         partial = Partial(bench.store, spec)
         context = self.context(["victim", self.identity], inputs, bench)
-        victim = stages.train_victim(spec, source.data, split, context, progress, partial)
+        try:
+            victim = stages.train_victim(spec, source.data, split, context, progress, partial)
+        except Exception:
+            if not partial.unproven:
+                raise
+            bench.busy(f"{self.title}: what an interruption left is damaged; training from the start")
+            bench.store.drop_partial(spec)
+            return self._trained(spec, inputs, bench)
         if odd := [name for name, value in victim.model.state_dict().items() if not torch.isfinite(value).all()]:
             raise MethodError(f"training ended in weights that are not finite ({odd[0]}); try a smaller learning rate")
         seconds = round(partial.seconds + time.perf_counter() - start, 2)

@@ -35,6 +35,7 @@ from mnp_plugin.integrations.backdoorbench.options import read_options
 from mnp_plugin.integrations.backdoorbench.record import read_record
 from mnp_plugin.integrations.backdoorbench.shim import main as script_main
 from mnp_plugin.report.published import read_published
+from mnp_plugin.report.texts import sealed
 
 write_checkout = runpy.run_path(str(Path(__file__).with_name("their_modules.py")))["write_checkout"]
 
@@ -550,7 +551,7 @@ def test_published_figures_stand_beside_ours(tmp_path: Path, capsys: pytest.Capt
             "defense": defense, "seed": 0, "status": "ok", "poison_ratio": 0.1, "before": {"acc": 0.9, "asr": 1.0, "ra": 0.0},
             "after": {"acc": 0.8, "asr": 0.25, "ra": 0.5}, "oracle": None, "schema": 1,
         }  # fmt: skip
-        (records / f"{defense}.json").write_text(json.dumps(plain))
+        (records / f"{defense}.json").write_text(json.dumps(sealed(plain)))
     words = ["report", "s", "--results", str(tmp_path / "results")]
     assert main([*words, "--published", str(tmp_path / "published/backdoorbench.csv")]) == 0
     text = (tmp_path / "results/s/leaderboard.md").read_text()

@@ -1,0 +1,109 @@
+"""The plan of a suite as it was last run (``suite.json``), and the records that it names. Imports neither torch nor pandas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import Record, from_json
+from mnp_plugin.report.texts import UNSEALED, read_all, unsealed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a suite says of its tables (``suite.json``); older files name the records alone."""
+
+    records: tuple[str, ...]
+    """Names of the record files of the suite as it stands."""
+    gate: float | None = None
+    content: str = ""
+    """Fingerprint of the images when the suite was last run; empty where its settings say which they are."""
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By file name: ``dataset`` and ``net`` as they are called now."""
+    verdicts: tuple[str, ...] = ()
+    """Names of the files of its verdicts."""
+    trials: tuple[str, ...] = ()
+    """Names of the files of its trials after the defense."""
+    floors: tuple[str, ...] = ()
+    """Names of the files of its floors."""
+
+    def applied(self, record: Record, name: str) -> Record:
+        """``record`` with the gate and the labels of the suite as it stands."""
+        now: dict[str, Any] = {**self.labels.get(name, {})}
+        if self.gate is not None:
+            now["gate"] = self.gate
+        return replace(record, **now)
+
+    def shows(self, content: str) -> bool:
+        """Whether what was measured on the images ``content`` belongs into the tables; where that is not known, it does."""
+        return not content or self.content in ("", content)
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the suite in ``folder``, or None if it has none.
+
+    Raises:
+        UserError: it is damaged, or has no checksum.
+    """
+    path = folder / "suite.json"
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        whole = unsealed(found)
+        if whole is False:
+            raise ValueError("not what its checksum says")
+        gate = found.get("gate")
+        names = found["records"]
+        named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+        if not named or not (gate is None or 0 <= gate <= 1):
+            raise ValueError("not a plan")
+        labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
+        plan = Plan(
+            records=tuple(names),
+            gate=None if gate is None else float(gate),
+            content=str(found.get("content", "")),
+            labels=labels,
+            verdicts=tuple(map(str, found.get("verdicts", ()))),
+            trials=tuple(map(str, found.get("trials", ()))),
+            floors=tuple(map(str, found.get("floors", ()))),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise UserError(f"{path} is damaged; run the suite again, or delete it") from None
+    if whole is None:
+        raise UserError(f"{path}: {UNSEALED.format(folder=folder)}")
+    return plan
+
+
+@dataclass(frozen=True)
+class Found:
+    """The records of a suite as planned.
+
+    ``left_out`` names the record files of other settings, or of other images than the last run's; ``damaged`` says one sentence
+    of each damaged one. Neither counts.
+    """
+
+    records: list[Record]
+    left_out: list[str]
+    damaged: list[str]
+
+
+def read_records(folder: Path) -> Found:
+    """The records in ``folder``, their gate and labels those of its plan.
+
+    Raises:
+        UserError: no records there, or one that cannot be read and is not damaged.
+    """
+    files = sorted((folder / "records").glob("*.json"))
+    if not files:
+        raise UserError(f"no records in {folder / 'records'}; run the suite first: mnp-bench run")
+    plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
+    planned = set(plan.records)
+    found, damaged = read_all([f for f in files if f.name in planned], from_json)
+    shown = [plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)]
+    left_out = [f.name for f in files if f.name not in planned or (f.name in found and not plan.shows(found[f.name].content))]
+    return Found(shown, left_out, damaged)
