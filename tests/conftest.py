@@ -25,6 +25,8 @@ BRIEF: dict[str, dict[str, Any]] = {
     "tsbd": {"unlearning_epochs": 2, "shares": (0.1, 0.3), "epochs": 2, "batch_size": 20},
     "ulrl": {"unlearning_epochs": 3, "epochs": 2, "batch_size": 20},
     "d3": {"epochs": 3, "batch_size": 20},
+    "bti-dbf": {"rounds": 2, "width": 4, "pretrain_epochs": 2, "mask_epochs": 1, "generator_epochs": 1, "epochs": 1},
+    "pam": {"rounds": 2, "width": 4, "pretrain_epochs": 2, "mask_epochs": 1, "generator_epochs": 1, "epochs": 1},
 }
 """Settings for a run of a second or less."""
 

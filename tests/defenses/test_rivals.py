@@ -61,6 +61,8 @@ OFF: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tsbd": ({"drop": 100.0}, {"weights": 0.0}),
     "ulrl": ({"outlier": 0.1}, {"outlier": 1e9}),
     "d3": ({}, {"weight": 0.0}),
+    "bti-dbf": ({}, {"share": 0.0}),
+    "pam": ({}, {"rho": 0.0}),
     "clp": ({"u": 1.0}, {"u": 1e9}),
     "bnp": ({"u": 1.0}, {"u": 1e9}),
 }
@@ -102,7 +104,7 @@ def test_convolution_methods_want_convolutions(patient: Callable[..., Any], name
         patient(name, on=nn.Sequential(nn.Flatten(), nn.Linear(768, 10)))
 
 
-@pytest.mark.parametrize("name", ["fst", "d3", "ulrl"])
+@pytest.mark.parametrize("name", ["fst", "d3", "ulrl", "bti-dbf", "pam"])
 def test_head_methods_want_a_head(patient: Callable[..., Any], name: str) -> None:
     with pytest.raises(UserError, match="linear layer"):
         patient(name, on=nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
