@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from mnp_plugin.core.attack import Attack
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import Asset, AttackContext, DefenderView, DefenseContext, Requires
+from mnp_plugin.core.context import Asset, AttackContext, DefenderView, DefenseContext, Requires, TrainingView
 from mnp_plugin.core.dataset import Dataset
-from mnp_plugin.core.defense import Defense, Purified
+from mnp_plugin.core.defense import Defense, Purified, TrainingSetDefense
 from mnp_plugin.core.detector import Detector, Verdict
 from mnp_plugin.core.errors import MethodError
 from mnp_plugin.core.images import ImageData, Images, State, Triggered, concat, to_bytes
@@ -44,6 +44,8 @@ __all__ = [
     "Requires",
     "State",
     "TrainingHook",
+    "TrainingSetDefense",
+    "TrainingView",
     "Triggered",
     "Verdict",
     "VictimOffer",

@@ -34,6 +34,8 @@ from mnp_plugin.contracts import (
     ImageData,
     Net,
     Recipe,
+    TrainingSetDefense,
+    TrainingView,
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
@@ -237,14 +239,19 @@ def _check_defense(defense: Defense, data: ImageData) -> list[str]:
 
     def context() -> DefenseContext:
         """Those of a suite that trains with progressive resizing, which is no defense's business."""
+        if isinstance(defense, TrainingSetDefense):
+            return _context(data)  # it trains a net by that recipe
         return dataclasses.replace(_context(data), recipe=dataclasses.replace(plain.recipe, epochs=100, small_epochs=99))
 
-    first = defense.run(_view(data, victim), context())
+    view = _view(data, victim)
+    if isinstance(defense, TrainingSetDefense):
+        view = TrainingView(**vars(view), train=data.train)
+    first = defense.run(view, context())
     _demand(_equal(weights, victim.state_dict()), "the victim stays as it is", passed)
     _demand(not first.model.training, "the repaired net is in eval mode", passed)
     json.dumps(dict(first.report), allow_nan=False)
     passed.append("the report is plain JSON")
-    second = defense.run(_view(data, victim), context())
+    second = defense.run(view, context())
     _demand(_again(first.model.state_dict(), second.model.state_dict()), "the same seed repairs to the same weights", passed)
     fresh = _context(data).fresh_net().to(data.test.x.device)
     fresh.load_state_dict(first.model.state_dict())

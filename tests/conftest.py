@@ -26,6 +26,11 @@ BRIEF: dict[str, dict[str, Any]] = {
     "ulrl": {"unlearning_epochs": 3, "epochs": 2, "batch_size": 20},
     "d3": {"epochs": 3, "batch_size": 20},
     "bti-dbf": {"rounds": 2, "width": 4, "pretrain_epochs": 2, "mask_epochs": 1, "generator_epochs": 1, "epochs": 1},
+    "ep": {"images": 100},
+    "ac": {},
+    "spectral": {},
+    "abl": {"isolation_epochs": 2, "epochs": 2, "unlearning_epochs": 1},
+    "d-br": {"epochs": 1, "apart_epochs": 1, "unlearning_epochs": 1, "batch_size": 20},
     "pam": {"rounds": 2, "width": 4, "pretrain_epochs": 2, "mask_epochs": 1, "generator_epochs": 1, "epochs": 1},
 }
 """Settings for a run of a second or less."""

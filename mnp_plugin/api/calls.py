@@ -22,11 +22,13 @@ from mnp_plugin.contracts import (
     Images,
     Purified,
     Recipe,
+    TrainingSetDefense,
     Verdict,
     defenses,
     detectors,
 )
 from mnp_plugin.core import params as spec
+from mnp_plugin.core.defense import training_set_wanted
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.registry import Registry
 from mnp_plugin.core.streams import callers_state_kept, seed_torch
@@ -84,6 +86,8 @@ def purify(
     method = _method(defenses, defense, settings)
     if not isinstance(method, Defense):
         raise UserError(f"{type(method).__name__} is no defense; give the name of one, such as 'mnp'")
+    if isinstance(method, TrainingSetDefense):
+        raise UserError(training_set_wanted(method.name))
     with _begun(model, x, y, validation, recipe, seed, f"defense '{method.name}'", progress) as work:
         result = method.run(work.view, work.tools)
         in_default_layout(result.model)

@@ -17,7 +17,8 @@ from mnp_plugin.api import checkpoint as files
 from mnp_plugin.api.calls import Progress, purify
 from mnp_plugin.api.settings import component
 from mnp_plugin.api.triggered import list_triggered, trigger_rates
-from mnp_plugin.contracts import Defense, Images, Purified, Recipe, defenses
+from mnp_plugin.contracts import Defense, Images, Purified, Recipe, TrainingSetDefense, defenses
+from mnp_plugin.core.defense import training_set_wanted
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import to_plain
 from mnp_plugin.data.folder import class_names
@@ -107,6 +108,8 @@ def repair_checkpoint(
     recipe = recipe or Recipe()
     say: Progress = progress or (lambda what, done, total: None)
     method = component(defenses, defense, settings) if isinstance(defense, str) else defense
+    if isinstance(method, TrainingSetDefense):
+        raise UserError(training_set_wanted(method.name))
     names = (SAFETENSORS, TORCH, REPORT, NEURONS, *((COMPACT,) if compact else ()))
     if out is not None:
         needed = 3 * checkpoint.stat().st_size if checkpoint.is_file() else 0

@@ -25,6 +25,8 @@ from mnp_plugin.contracts import (
     MethodError,
     Purified,
     State,
+    TrainingHook,
+    TrainingView,
     Triggered,
     to_bytes,
 )
@@ -185,6 +187,26 @@ def train_victim(
     keep: Keeper | None = None,
 ) -> Victim:
     """Poison the training set and train on it, or let the attack alter each batch while training."""
+    made = prepared(victim, data, split, tools)
+    model = tools.fresh_net()
+    fit(model, made.train, victim.recipe, tools.generator, hook=made.hook, progress=progress, keep=keep)
+    state = made.state if made.hook is None else {**made.state, **made.hook.learned()}
+    return Victim(model=model, state=state, poisoned=made.poisoned, cover=made.cover, fresh_net=tools.fresh_net)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared:
+    """An attack ready for training: its state, the training set (poisoned, unless a hook alters batches) and what is altered."""
+
+    state: State
+    train: Images
+    poisoned: Tensor
+    cover: Tensor
+    hook: TrainingHook | None
+
+
+def prepared(victim: VictimSpec, data: ImageData, split: Split, tools: AttackContext) -> Prepared:
+    """Prepare the attack of ``victim`` and poison the training set; the same again under the same stream."""
     attack = victim.attack.component
     train, classes = split.train, len(data.classes)
     state = attack.prepare(train, tools)
@@ -197,11 +219,7 @@ def train_victim(
         poisoned = order[:count].sort().values
         cover = order[count : count + round(attack.cover_ratio() * len(pool))].sort().values
         train = poison(attack, train, poisoned, cover, state, classes, tools)
-    model = tools.fresh_net()
-    fit(model, train, victim.recipe, tools.generator, hook=hook, progress=progress, keep=keep)
-    if hook is not None:
-        state = {**state, **hook.learned()}
-    return Victim(model=model, state=state, poisoned=poisoned, cover=cover, fresh_net=tools.fresh_net)
+    return Prepared(state=state, train=train, poisoned=poisoned, cover=cover, hook=hook)
 
 
 def take_given(given: GivenVictim, device: torch.device) -> tuple[Victim, Triggered]:
@@ -265,8 +283,10 @@ def defend(
     split: Split,
     device: torch.device,
     busy: Callable[[str, int, int], None] = silent,
+    train: Images | None = None,
 ) -> Outcome:
-    """Run the defense of ``cell`` on a copy of the victim, timed. It sees the model and the clean budget, nothing else."""
+    """Run the defense of ``cell`` on a copy of the victim, timed. It sees the model and the clean budget, nothing else; only a
+    :class:`~mnp_plugin.contracts.TrainingSetDefense` is given ``train`` as well, the training set as the attacker left it."""
     context = DefenseContext(
         device=device,
         generator=stream(["cell", cell.plain()], device),
@@ -281,6 +301,8 @@ def defend(
         validation=split.validation,
         num_classes=len(data.classes),
     )
+    if train is not None:
+        view = TrainingView(**vars(view), train=train)
     cost = Cost(device)
     purified = cell.defense.component.run(view, context, cost)
     return Outcome(purified=purified, seconds=cost.seconds, peak_mb=cost.mib)

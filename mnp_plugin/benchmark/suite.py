@@ -22,6 +22,7 @@ from mnp_plugin.contracts import (
     ImageData,
     Net,
     Recipe,
+    TrainingSetDefense,
     VictimOffer,
     attacks,
     param,
@@ -107,6 +108,11 @@ class VictimSpec(Identified):
 
     kept: ClassVar[bool] = True
     """Whether the store keeps it."""
+
+    @property
+    def has_training_set(self) -> bool:
+        """Whether there is one training set, poisoned or not, that it was trained on."""
+        return self.attack.component.alters_data
 
     @property
     def poison_ratio(self) -> float | None:
@@ -203,6 +209,7 @@ class GivenSpec(Identified):
     kept: ClassVar[bool] = False
     """It lies where it came from, and is measured where it is needed."""
     clean_twin: ClassVar[None] = None
+    has_training_set: ClassVar[bool] = False
     trigger: ClassVar[Attack | None] = None
     """Its triggered test images are all that is given of its trigger."""
     assets: ClassVar[tuple[tuple[VictimSpec, Asset], ...]] = ()
@@ -269,8 +276,10 @@ class Suite:
     trials: tuple[str, ...] = ()
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, victim by victim."""
+        """Every cell, victim by victim. A defense of the training set has none where there is no such set."""
         for victim in self.victims:
             for defense in self.defenses:
+                if isinstance(defense.component, TrainingSetDefense) and not victim.has_training_set:
+                    continue
                 for draw in range(self.draws.get(defense.label, 1)):
                     yield Cell(victim=victim, defense=defense, draw=draw)

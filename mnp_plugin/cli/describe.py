@@ -34,7 +34,9 @@ def _page(kind: str, cls: type[contracts.Component], origin: str) -> str:
     if issubclass(cls, contracts.Attack):
         lines.append(f"labels: {'clean label, ' if cls.clean_label else ''}{', '.join(cls.label_modes)}")
     if issubclass(cls, contracts.Defense | contracts.Detector):
-        lines.append("may see: the model and its clean budget, nothing else")
+        known = str(getattr(cls, "knowledge", ""))
+        more = f"and the poisoned {known}" if known else "nothing else"
+        lines.append(f"may see: the model and its clean budget, {more}")
     hints = typing.get_type_hints(cls)
     lines += ["", "hyper-parameters:"]
     for field in dataclasses.fields(cls):

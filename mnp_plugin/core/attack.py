@@ -93,6 +93,11 @@ class Attack(Component):
         """Training-control attacks return what changes each batch; others None (the data are poisoned)."""
         return None
 
+    @property
+    def alters_data(self) -> bool:
+        """Whether it alters the training set once, before training, rather than batches while training."""
+        return type(self).training_hook is Attack.training_hook
+
     def objection(self, shape: tuple[int, int, int], num_classes: int) -> str | None:
         """Why this attack cannot treat images of ``shape`` (C, H, W); None if it can. Asked before any training."""
         return None

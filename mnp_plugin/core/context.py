@@ -1,7 +1,8 @@
 """What a method is handed: device, random stream, recipe, and for a defender the model and the clean budget.
 
 There are two contexts. Only that of an attack holds anything made from the training data, so that nothing leads from a defense
-to the trigger is true by type.
+to the trigger is true by type. Of the views, only :class:`TrainingView` holds the training set; only a
+:class:`~mnp_plugin.core.defense.TrainingSetDefense` is handed one, and tables say so.
 """
 
 from __future__ import annotations
@@ -108,3 +109,14 @@ class DefenderView:
     clean: Images
     validation: Images
     num_classes: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingView(DefenderView):
+    """What a defense of the training set may see: the images that the victim was trained on, too.
+
+    Args:
+        train: the poisoned training set, labels as the attacker left them; which images are poisoned is not said.
+    """
+
+    train: Images

@@ -7,13 +7,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor, nn
 
 from mnp_plugin.core.component import Component
-from mnp_plugin.core.context import DefenderView, DefenseContext
+from mnp_plugin.core.context import DefenderView, DefenseContext, TrainingView
 from mnp_plugin.core.errors import MethodError, UserError
 
 
@@ -38,6 +38,9 @@ class Purified:
 @dataclass(frozen=True, kw_only=True)
 class Defense(Component):
     """A repair of a trained net. Override :meth:`purify`."""
+
+    knowledge: ClassVar[str] = ""
+    """What it sees besides the model and its clean budget, as tables say it; empty: nothing."""
 
     @abstractmethod
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
@@ -82,3 +85,32 @@ class Defense(Component):
                 raise MethodError(f"defense '{self.name}' changed the shape of {key}")
             if not torch.isfinite(value).all():
                 raise MethodError(f"defense '{self.name}' diverged: {key} is not finite; try a smaller learning rate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSetDefense(Defense):
+    """A defense that is given the poisoned training set beside model and clean budget. Override :meth:`treat`.
+
+    Another defender than that of :class:`Defense`: whoever trains on data from elsewhere, instead of repairing a net from
+    elsewhere. Where the attacker controls training there is no such set, and so no such cell.
+    """
+
+    knowledge = "training set"
+
+    @abstractmethod
+    def treat(self, view: TrainingView, tools: DefenseContext) -> Purified:
+        """Repair ``view.model``, or train a net of ``tools.fresh_net()`` by ``tools.recipe``, knowing ``view.train``."""
+
+    @final
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
+        if not isinstance(view, TrainingView):
+            raise UserError(training_set_wanted(self.name))
+        return self.treat(view, tools)
+
+
+def training_set_wanted(name: str) -> str:
+    """What is wrong where a defense of the training set is given none."""
+    return (
+        f"defense '{name}' needs the poisoned training set, which it is given in a suite that trains its own victims "
+        "(mnp-bench run); to repair a model from clean images take another, such as 'mnp'"
+    )

@@ -20,7 +20,9 @@ COLUMNS = (
     "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
     "draws", "asr_floor", "ra_floor", "excess_asr",
 )  # fmt: skip
-"""Columns of the csv. Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
+"""Columns of the csv, and ``knowledge`` last where a defense was given more than model and clean budget.
+
+Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
 ``draws`` says how often the defense was run on each victim.
 
 ``asr_8bit`` is the victim's ASR on triggered images rounded to 8 bit; ``psnr`` is in dB, ``ssim`` in [0, 1], ``linf`` in grey
@@ -40,8 +42,10 @@ Floors = Mapping[tuple[str, int], Scores]
 def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})) -> pd.DataFrame:
     """Aggregate records over seeds, one row per (dataset, net, attack, defense, selection); columns :data:`COLUMNS`."""
     groups: dict[tuple[Any, ...], list[Record]] = {}
+    columns = list(COLUMNS)
     for record in records:
         groups.setdefault(tuple(getattr(record, k) for k in KEY), []).append(record)
+        columns += ["knowledge"] if record.knowledge and "knowledge" not in columns else []
     rows = []
     for key in sorted(groups, key=_sort_key):
         group = sorted(groups[key], key=lambda r: (r.seed, r.draw, r.cell))
@@ -49,7 +53,7 @@ def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})
         rows.append(_row(key, selection, group, [r.after for r in group], floors))
         if any(r.oracle for r in group):
             rows.append(_row(key, "oracle", group, [r.oracle for r in group], floors))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -96,6 +100,7 @@ def _row(
         "seconds": _mean([r.seconds for r, _ in used]),
         "peak_mb": _mean([r.peak_mb for r, _ in used]),
         "clean_source": group[0].clean_source,
+        "knowledge": group[0].knowledge,
         "flag": _flag(group, len(pairs), len(took)),
     }
     return row
@@ -153,6 +158,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
             {
                 "defense": defense,
                 "selection": selection,
+                "knowledge": part["knowledge"].iloc[0] if "knowledge" in part else "",
                 "attacks": len(part),
                 **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
                 "excess_asr": part["excess_asr"].mean(skipna=False),  # of some of the attacks it would not fit the ASR beside it
@@ -218,9 +224,15 @@ def _summary_lines(part: pd.DataFrame) -> list[str]:
     columns = dict(SUMMARY)
     if summary["excess_asr"].isna().all():
         del columns["excess_asr"]
-    lines = [f"| defense | selection | attacks | {' | '.join(columns.values())} |", "|---" * (3 + len(columns)) + "|"]
+    given = int(summary["knowledge"].ne("").any())
+    head = " knowledge |" * given
+    lines = [
+        f"| defense | selection |{head} attacks | {' | '.join(columns.values())} |",
+        "|---" * (3 + given + len(columns)) + "|",
+    ]
     for row in summary.to_dict("records"):
-        cells = [row["defense"], row["selection"], str(row["attacks"]), *(_cell(row[k]) for k in columns)]
+        knows = [row["knowledge"] or "clean images"] * given
+        cells = [row["defense"], row["selection"], *knows, str(row["attacks"]), *(_cell(row[k]) for k in columns)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -72,6 +72,8 @@ class Record:
     """The candidate that test ASR would have chosen (never a fair result, see ``oracle_setting``)."""
     oracle_setting: dict[str, float] | None = None
     """The setting behind ``oracle``."""
+    knowledge: str = ""
+    """What the defense was given besides model and clean budget, such as ``training set``; empty: nothing."""
     gate: float = 0.0
     """Least ASR before defense for the attack to count as taken."""
     seconds: float | None = None
@@ -120,7 +122,7 @@ def from_json(text: str, source: str) -> Record:
     """
 
     def build(plain: dict[str, Any]) -> Record:
-        plain.pop("knowledge", None)  # in records of older versions; always empty
+        plain["knowledge"] = str(plain.get("knowledge") or "")  # in records of older versions always empty
         record = Record(**{**plain, **{key: scores_in(plain, key) for key in ("before", "after", "oracle")}})
         if fault := _fault(record) or _misplaced(record, source):
             raise ValueError(fault)

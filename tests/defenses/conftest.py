@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite_file import parse_suite
-from mnp_plugin.contracts import DefenderView, Purified, defenses
+from mnp_plugin.contracts import DefenderView, Images, Purified, TrainingSetDefense, TrainingView, defenses
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.report.records import Scores
@@ -60,11 +60,17 @@ class Patient:
         split = self.split
         return DefenderView(model=model or self.victim.model, clean=split.clean, validation=split.validation, num_classes=10)
 
+    def training_set(self) -> Images:
+        return stages.prepared(self.spec, self.data, self.split, self.tools()).train
+
     def measure(self, model: nn.Module) -> Scores:
         return measure(model, self.split.test, self.triggered)
 
     def __call__(self, name: str, *, on: nn.Module | None = None, **settings: Any) -> Outcome:
-        result = defenses.get(name)(**settings).run(self.view(on), self.tools())
+        method, view = defenses.get(name)(**settings), self.view(on)
+        if isinstance(method, TrainingSetDefense):
+            view = TrainingView(**vars(view), train=self.training_set())
+        result = method.run(view, self.tools())
         return Outcome(self.before, self.measure(result.model), result)
 
 

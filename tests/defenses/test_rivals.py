@@ -88,7 +88,21 @@ def test_the_mechanism_is_what_acts(patient: Callable[..., Any], brief: Brief, n
 
 
 def test_every_defense_is_tested_here_or_next_door() -> None:
-    assert set(defenses.names()) == {"none", "ft", "fp", "nad", "anp", "mnp", "mnp-prune", *OFF}
+    assert set(defenses.names()) == {
+        "none",
+        "ft",
+        "fp",
+        "nad",
+        "anp",
+        "mnp",
+        "mnp-prune",
+        "ep",
+        "ac",
+        "spectral",
+        "abl",
+        "d-br",
+        *OFF,
+    }
 
 
 @pytest.mark.parametrize("name", ["rnp", "clp", "nft", "bnp"])

@@ -13,9 +13,11 @@ from torch import nn
 
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Inputs, Job
+from mnp_plugin.benchmark.jobs.training_set import TrainingSetJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
-from mnp_plugin.benchmark.suite import AnyVictim, Cell
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, VictimSpec
+from mnp_plugin.contracts import TrainingSetDefense
 from mnp_plugin.evaluation.oracle import oracle_choice
 from mnp_plugin.io.tensors import part
 from mnp_plugin.report.records import scores_in
@@ -53,18 +55,26 @@ class RepairJob(Job):
         return VictimJob(self.cell.victim)
 
     @cached_property
+    def training_set(self) -> TrainingSetJob | None:
+        """The victim's training set, where the defense is given it."""
+        given = isinstance(self.cell.defense.component, TrainingSetDefense) and isinstance(self.cell.victim, VictimSpec)
+        return TrainingSetJob(self.cell.victim) if given else None  # type: ignore[arg-type]
+
+    @cached_property
     def needs(self) -> tuple[Job, ...]:
-        return (self.victim,)
+        return (self.victim, *((self.training_set,) if self.training_set else ()))
 
     @property
     def follows(self) -> tuple[Job, ...]:
-        return self.needs  # elsewhere the same training may end in other weights
+        return (self.victim,)  # elsewhere the same training may end in other weights
 
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         bench.busy(self.title)
         measured = bench.opened(self.victim, inputs[self.victim])
         data, split = bench.source(self.cell.victim).data, bench.split(self.cell.victim)
-        outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title))
+        job = self.training_set
+        train = None if job is None else job.opened(inputs[job], bench, measured.victim.poisoned)
+        outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title), train)
         oracle = oracle_choice(outcome.purified, measured.before, split.test, measured.triggered)
         facts = {
             "oracle": vars(oracle[0]) if oracle else None,

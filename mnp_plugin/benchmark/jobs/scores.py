@@ -64,6 +64,7 @@ class ScoreJob(CellRecordJob):
             net=cell.victim.net.label,
             defense=cell.defense.label,
             draw=cell.draw,
+            knowledge=cell.defense.component.knowledge,
             poison_ratio=cell.victim.poison_ratio,
             clean_images=bench.split(cell.victim).budget_size,
             clean_source=cell.victim.budget.source,
