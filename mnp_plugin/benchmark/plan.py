@@ -27,7 +27,7 @@ def further_jobs(suite: Suite, cells: Iterable[Cell]) -> list[VerdictJob | Trial
         TrialJob(suite.name, cell, name)
         for cell in cells
         for name in suite.trials
-        if not TRIALS[name].triggered or cell.victim.trigger is not None
+        if not TRIALS[name].wants_trigger or cell.victim.trigger is not None
     ]
     return [*verdicts, *trials]
 

@@ -1,6 +1,7 @@
 """Trials after the defense: is the backdoor gone from the repaired net, or only asleep?
 
-Each trial changes the repaired net a little and measures it again. None is a defense, and none changes what a cell measured.
+Each trial changes the repaired net a little, or shows it a stronger trigger, and measures it again. None is a defense, and none
+changes what a cell measured.
 
 Sources: that defenses leave backdoors dormant: Zhu et al., Breaking the False Sense of Security in Backdoor Defense through
 Re-Activation Attack, NeurIPS 2024. That a few poisoned samples retune a repaired net back to its backdoor: Min et al.,
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from mnp_plugin.core.attack import Attack
-from mnp_plugin.core.images import Images, State, concat, to_bytes
+from mnp_plugin.core.images import Images, State, Triggered, concat, to_bytes
 from mnp_plugin.core.recipe import Recipe
 from mnp_plugin.training.device import layout_of
 from mnp_plugin.training.loop import fit
@@ -35,18 +36,25 @@ class Trial:
         name: in suites and, as ``asr_<name>``, in tables.
         tunes: whether its weights are tuned; else the statistics of its BatchNorm layers alone are measured anew.
         triggered: how many triggered training images, labelled as the attacker wants, it is tuned with beside the budget.
+        strength: factor of what the trigger changes in a test image; where it is not 1, the net stays as it is.
     """
 
     name: str
     tunes: bool = True
     triggered: int = 0
+    strength: float = 1.0
+
+    @property
+    def wants_trigger(self) -> bool:
+        """Whether it says nothing of a net that nobody attacked."""
+        return self.triggered > 0 or self.strength != 1
 
     def plain(self) -> dict[str, Any]:
         """All that determines it, JSON-ready."""
         about: dict[str, Any] = {"name": self.name, "version": 1}
         if self.tunes:
             about |= {"epochs": EPOCHS, "lr": LR, "momentum": MOMENTUM, "batch_size": BATCH, "triggered": self.triggered}
-        return about
+        return about if self.strength == 1 else about | {"strength": self.strength}
 
 
 TRIALS = {
@@ -56,6 +64,7 @@ TRIALS = {
         Trial(name="finetuned"),
         Trial(name="retuned5", triggered=5),
         Trial(name="retuned50", triggered=50),
+        Trial(name="stronger", tunes=False, strength=1.5),
     )
 }
 """Every trial by name."""
@@ -94,6 +103,12 @@ def triggered_images(
     return Images(to_bytes(attack.stamp(chosen.pixels(), state)), attack.attack_labels(chosen.y, num_classes))
 
 
+def strengthened(triggered: Triggered, test: Images, strength: float) -> Triggered:
+    """Triggered images whose distance from the clean ones is ``strength`` times as large, clipped to [0, 1]: any attack's."""
+    clean = test[triggered.index].pixels()
+    return replace(triggered, x=(clean + strength * (triggered.x - clean)).clamp(0, 1))
+
+
 def apply(
     trial: Trial, model: nn.Module, budget: Images, recipe: Recipe, generator: torch.Generator, trigger: Callable[[int], Images]
 ) -> None:
@@ -110,6 +125,8 @@ def apply(
     Raises:
         MethodError: the tuning diverged.
     """
+    if trial.strength != 1:
+        return
     if not trial.tunes:
         recalibrate(model, budget)
         return

@@ -14,7 +14,7 @@ from mnp_plugin.report.texts import Status, parsed
 
 SCHEMA = 1
 
-NAMES = ("recalibrated", "finetuned", "retuned5", "retuned50")
+NAMES = ("recalibrated", "finetuned", "retuned5", "retuned50", "stronger")
 """Trials that tables know, in the order of their columns."""
 
 
@@ -35,7 +35,7 @@ class TrialRecord:
     defense: str
     seed: int
     trial: str
-    """``recalibrated``, ``finetuned``, ``retuned5`` or ``retuned50``."""
+    """One of :data:`NAMES`."""
     status: Status
     reason: str = ""
     """Why it failed, in one line; empty otherwise."""
@@ -107,6 +107,7 @@ def trial_lines(table: pd.DataFrame) -> list[str]:
         "",
         "ASR in percent after the repaired net had its BatchNorm statistics measured anew on the clean budget (recalibrated),",
         "was tuned on it for 5 epochs (finetuned), or likewise with 5 or 50 triggered images of the attacker's label (retuned).",
+        *(["Stronger: the net as it stands, the trigger changing 1.5 times as much."] if "asr_stronger" in columns else []),
         "A backdoor that comes back at once was asleep, not removed.",
         "",
     ]

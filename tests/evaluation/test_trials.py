@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mnp_plugin.attacks.badnets import BadNets
-from mnp_plugin.contracts import Images, Recipe
-from mnp_plugin.evaluation.trials import TRIALS, apply, recalibrate, triggered_images
+from mnp_plugin.contracts import Images, Recipe, Triggered
+from mnp_plugin.evaluation.trials import TRIALS, apply, recalibrate, strengthened, triggered_images
 from mnp_plugin.nets.small import SmallNet
 
 RECIPE = Recipe(epochs=1, batch_size=64, crop=0, flip=False, precision="float32")
@@ -78,3 +78,23 @@ def test_triggered_images_are_of_other_classes_and_labelled_as_the_attacker_want
     stamped = attack.stamp(budget[budget.y != 1].pixels(), state)
     known = {tuple(x.flatten().tolist()) for x in (stamped * 255).round().to(torch.uint8)}
     assert all(tuple(x.flatten().tolist()) in known for x in found.x)
+
+
+def test_a_stronger_trigger_changes_the_image_more_and_the_net_not(budget: Images) -> None:
+    index = torch.tensor([3, 5])
+    clean = budget[index].pixels()
+    change = torch.zeros_like(clean)
+    change[:, 0, 0, 0] = 0.1
+    y = budget.y[index]
+    out = strengthened(Triggered((clean + change).clamp(0, 1), y, y, index), budget, 1.5)
+    expected = (clean + 1.5 * ((clean + change).clamp(0, 1) - clean)).clamp(0, 1)
+    torch.testing.assert_close(out.x, expected)
+    assert torch.equal(out.index, index)
+    model = net()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    apply(TRIALS["stronger"], model, budget, RECIPE, torch.Generator(), nothing)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_what_identifies_the_other_trials_knows_no_strength() -> None:
+    assert [name for name, trial in TRIALS.items() if "strength" in trial.plain()] == ["stronger"]

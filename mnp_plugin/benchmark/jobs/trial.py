@@ -15,7 +15,7 @@ from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import Cell
 from mnp_plugin.contracts import Images, concat
 from mnp_plugin.evaluation.measure import measure
-from mnp_plugin.evaluation.trials import TRIALS, apply, triggered_images
+from mnp_plugin.evaluation.trials import TRIALS, apply, strengthened, triggered_images
 from mnp_plugin.report.trials import TrialRecord, from_json
 
 if TYPE_CHECKING:
@@ -59,7 +59,10 @@ class TrialJob(CellRecordJob):
         start = time.perf_counter()
         apply(trial, model, concat([split.clean, split.validation]), victim.recipe, generator, trigger)
         seconds = round(time.perf_counter() - start, 2)
-        return self._kept(bench, status="ok", after=measure(model, split.test, measured.triggered), seconds=seconds)
+        triggered = measured.triggered
+        if triggered is not None and trial.strength != 1:
+            triggered = strengthened(triggered, split.test, trial.strength)
+        return self._kept(bench, status="ok", after=measure(model, split.test, triggered), seconds=seconds)
 
     def failed(self, reason: str, bench: Bench) -> Kept:
         return self._kept(bench, status="failed", reason=reason)
