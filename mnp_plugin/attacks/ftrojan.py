@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mnp_plugin.attacks.patterns import two_frequencies
 from mnp_plugin.contracts import Attack, State, attacks, param
 
 CB = (0.0, -0.344, 1.773)
@@ -34,19 +35,6 @@ class FTrojan(Attack):
 
     def apply(self, x: Tensor, state: State) -> Tensor:
         height, width = x.shape[-2:]
-        side = min(self.window, height, width)
-        tile = sum((_wave(side, k) for k in (side // 2 - 1, side - 1)), torch.zeros(side, side))
-        tile = tile * self.magnitude / 255
-        down, across = height // side, width // side
-        field = torch.zeros(height, width)
-        field[: down * side, : across * side] = tile.repeat(down, across)
+        field = self.magnitude / 255 * two_frequencies(height, width, self.window)
         weights = torch.tensor(CB) + torch.tensor(CR) if x.shape[-3] == 3 else torch.ones(x.shape[-3])
         return (x + (weights.view(-1, 1, 1) * field).to(x)).clamp(0, 1)
-
-
-def _wave(side: int, k: int) -> Tensor:
-    """What 1 at the orthonormal DCT-II coefficient (k, k) adds to each pixel, float32 [side, side]."""
-    position = torch.arange(side, dtype=torch.float32)
-    scale = (1 / side if k == 0 else 2 / side) ** 0.5
-    wave = scale * torch.cos(torch.pi * (2 * position + 1) * k / (2 * side))
-    return torch.outer(wave, wave)

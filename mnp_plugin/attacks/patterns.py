@@ -38,3 +38,25 @@ def noise_image(train: Images, tools: DefenseContext) -> Tensor:
     if coarse != [h, w]:
         pattern = F.interpolate(pattern, size=(h, w), mode="bilinear", align_corners=False)
     return pattern[0]
+
+
+def two_frequencies(height: int, width: int, window: int) -> Tensor:
+    """What 1 at a middle and at the highest DCT coefficient of every window adds to each pixel, float32 [H, W].
+
+    Windows are ``window`` pixels wide, or as wide as a smaller image; pixels outside of whole windows are 0. The coefficients
+    are (15, 15) and (31, 31) of 32.
+    """
+    side = min(window, height, width)
+    tile = sum((_wave(side, k) for k in (side // 2 - 1, side - 1)), torch.zeros(side, side))
+    down, across = height // side, width // side
+    field = torch.zeros(height, width)
+    field[: down * side, : across * side] = tile.repeat(down, across)
+    return field
+
+
+def _wave(side: int, k: int) -> Tensor:
+    """What 1 at the orthonormal DCT-II coefficient (k, k) adds to each pixel, float32 [side, side]."""
+    position = torch.arange(side, dtype=torch.float32)
+    scale = (1 / side if k == 0 else 2 / side) ** 0.5
+    wave = scale * torch.cos(torch.pi * (2 * position + 1) * k / (2 * side))
+    return torch.outer(wave, wave)

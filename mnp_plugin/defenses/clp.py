@@ -6,12 +6,12 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
+from mnp_plugin.neurons.lipschitz import lipschitz_excess
 
 
 @defenses.register("clp")
@@ -60,18 +60,4 @@ class CLP(Defense):
 
     def excess(self, model: nn.Module, neurons: Neurons) -> Tensor:
         """Standard deviations by which each channel's bound exceeds its layer's mean, [neurons]; unpaired ones -inf."""
-        parts = []
-        with torch.no_grad():
-            for layer in neurons.layers:
-                bn = model.get_submodule(layer.name)
-                assert channel.is_batch_norm(bn)
-                if layer.conv is None or bn.num_features < 2:
-                    parts.append(torch.full((bn.num_features,), -torch.inf, device=neurons.device))
-                    continue
-                conv = model.get_submodule(layer.conv)
-                assert isinstance(conv, nn.Conv2d)
-                assert bn.running_var is not None
-                steepest = torch.linalg.svdvals(conv.weight.float().flatten(2))[:, 0]
-                bound = steepest * bn.weight.abs() / (bn.running_var + bn.eps).sqrt()
-                parts.append((bound - bound.mean()) / bound.std().clamp(min=1e-12))
-        return torch.cat(parts)
+        return lipschitz_excess(model, neurons)
