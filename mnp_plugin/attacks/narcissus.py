@@ -20,7 +20,7 @@ class Narcissus(Attack):
     surrogate. A few images of the class carry it in training; test images carry ``amplify`` times as much. Labels stay.
     ``poison_ratio`` counts within the target class.
 
-    Facts from reds-lab/Narcissus de128d8: 25 of 5 000 images poisoned, test noise times 3, RAdam at 0.01 (0.005 in units of
+    Facts from reds-lab/Narcissus de128d8: 25 of 5 000 images of the class poisoned (0.005; here 0.05), test noise times 3, RAdam at 0.01 (0.005 in units of
     [0, 1]). Deviations: the surrogate is the benchmark's clean net, where the attacker has only the target class and foreign data
     and warms up a net on them; ``steps`` batches instead of 1 000 passes.
     """
@@ -29,7 +29,7 @@ class Narcissus(Attack):
     clean_label = True
     label_modes = ("all2one",)
 
-    poison_ratio: float = param(0.005, "share of the target class that carries the noise", above=0, high=1)
+    poison_ratio: float = param(0.05, "share of the target class that carries the noise", above=0, high=1)
     label_mode: Literal["all2one", "all2all"] = param("all2one", "clean-label attacks have one target")
     eps: float = param(16 / 255, "largest noise in training images, in [0, 1] units", above=0, high=1)
     amplify: float = param(3.0, "factor of the noise in test images", above=0)

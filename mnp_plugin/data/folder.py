@@ -174,9 +174,16 @@ def _bytes(file: Path) -> bytes:
 
 
 def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> ImageData:
-    """Load both splits of a tree; decoded images are kept under ``cache``, by content, and checked when they are read."""
-    tree = Tree.listed(root, splits)
-    key = hashlib.sha256(repr((tree.content(cache), size)).encode()).hexdigest()[:16]
+    """Load both splits of a tree of class folders; see :func:`load_listed`."""
+    return load_listed(Tree.listed(root, splits), size, cache)
+
+
+def load_listed(tree: Tree, size: int, cache: Path, *labels: str) -> ImageData:
+    """Load the images of ``tree``; decoded ones are kept under ``cache``, by content, and checked when they are read.
+
+    ``labels``: what says the classes, where folders do not.
+    """
+    key = hashlib.sha256(repr((tree.content(cache), size, *labels)).encode()).hexdigest()[:16]
     cached = cache / "decoded" / f"{key}.safetensors"
     kept = unpacked(cached.read_bytes()) if cached.is_file() else None
     try:

@@ -1,10 +1,11 @@
-"""CIFAR-10 and Imagenette through torchvision, with torchvision's download and checksums."""
+"""CIFAR-10, CIFAR-100, GTSRB and Imagenette through torchvision, with torchvision's download and checksums."""
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ import torch
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.paths import from_home
-from mnp_plugin.data.folder import STATISTICS, load_tree
+from mnp_plugin.data.folder import STATISTICS, Tree, class_names, list_images, load_listed, load_tree
 
 
 def _place(root: str, cache: Path) -> Path:
@@ -44,16 +45,69 @@ class Cifar10(Dataset):
     def load(self, cache: Path) -> ImageData:
         from torchvision.datasets import CIFAR10  # here: importing torchvision takes seconds
 
+        return _cifar(CIFAR10, "CIFAR-10", _place(self.root, cache), self.download, *STATISTICS["cifar10"])
+
+
+@datasets.register("cifar100")
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(Dataset):
+    """CIFAR-100: 50 000 training and 10 000 test images, 32x32 RGB, 100 classes. Statistics as in BackdoorBench."""
+
+    paper = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
+
+    root: str = param("", "folder with cifar-100-python; empty: the cache")
+    download: bool = param(True, "download what is missing (170 MB)")
+
+    def load(self, cache: Path) -> ImageData:
+        from torchvision.datasets import CIFAR100
+
+        mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+        return _cifar(CIFAR100, "CIFAR-100", _place(self.root, cache), self.download, mean, std)
+
+
+def _cifar(
+    kind: type[Any], name: str, folder: Path, download: bool, mean: tuple[float, ...], std: tuple[float, ...]
+) -> ImageData:
+    try:
+        parts = [kind(str(folder), train=train, download=download) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise _no_data(name, folder, error) from None
+    train, test = (
+        Images(torch.from_numpy(np.ascontiguousarray(p.data.transpose(0, 3, 1, 2))), torch.tensor(p.targets)) for p in parts
+    )
+    return ImageData(train, test, tuple(parts[0].classes), mean, std)
+
+
+@datasets.register("gtsrb")
+@dataclass(frozen=True, kw_only=True)
+class Gtsrb(Dataset):
+    """GTSRB: traffic signs of 43 classes, 26 640 training and 12 630 test images of 15 to 250 pixels, resized."""
+
+    paper = "Stallkamp et al., Man vs. Computer: Benchmarking Machine Learning Algorithms for Traffic Sign Recognition, 2012"
+
+    root: str = param("", "folder with gtsrb/GTSRB and gtsrb/GT-final_test.csv, as torchvision unpacks them; empty: the cache")
+    download: bool = param(True, "download what is missing (280 MB)")
+    size: int = param(32, "side in pixels", low=8, high=512)
+
+    def load(self, cache: Path) -> ImageData:
+        from torchvision.datasets import GTSRB
+
         folder = _place(self.root, cache)
         try:
-            parts = [CIFAR10(str(folder), train=train, download=self.download) for train in (True, False)]
+            for split in ("train", "test"):
+                GTSRB(str(folder), split=split, download=self.download)
         except (RuntimeError, OSError) as error:
-            raise _no_data("CIFAR-10", folder, error) from None
-        train, test = (
-            Images(torch.from_numpy(np.ascontiguousarray(p.data.transpose(0, 3, 1, 2))), torch.tensor(p.targets)) for p in parts
-        )
-        mean, std = STATISTICS["cifar10"]
-        return ImageData(train, test, tuple(parts[0].classes), mean, std)
+            raise _no_data("GTSRB", folder, error) from None
+        except (KeyError, TypeError, ValueError):
+            table = folder / "gtsrb" / "GT-final_test.csv"
+            raise UserError(f"{table} does not give a Filename and a ClassId in every line") from None
+        own = folder / "gtsrb"
+        classes = class_names(own / "GTSRB" / "Training")
+        text = (own / "GT-final_test.csv").read_text(encoding="utf-8")
+        places = own / "GTSRB" / "Final_Test" / "Images"
+        rows = [(places / row["Filename"], int(row["ClassId"])) for row in csv.DictReader(text.splitlines(), delimiter=";")]
+        tree = Tree(own, classes, list_images(own / "GTSRB" / "Training", classes), rows)
+        return load_listed(tree, self.size, cache, text)
 
 
 @datasets.register("imagenette")
