@@ -20,9 +20,9 @@ class Narcissus(Attack):
     surrogate. A few images of the class carry it in training; test images carry ``amplify`` times as much. Labels stay.
     ``poison_ratio`` counts within the target class.
 
-    Facts from reds-lab/Narcissus de128d8: 25 of 5 000 images of the class poisoned (0.005; here 0.05), test noise times 3, RAdam at 0.01 (0.005 in units of
-    [0, 1]). Deviations: the surrogate is the benchmark's clean net, where the attacker has only the target class and foreign data
-    and warms up a net on them; ``steps`` batches instead of 1 000 passes.
+    Facts from reds-lab/Narcissus de128d8: 25 of the class's 5 000 images poisoned (0.005; here 0.05), test noise times 3, RAdam
+    at 0.01 (0.005 in units of [0, 1]). Deviations: the surrogate is the benchmark's clean net, where the attacker has only the
+    target class and foreign data and warms up a net on them; ``steps`` batches instead of 1 000 passes.
     """
 
     paper = "Zeng et al., Narcissus: A Practical Clean-Label Backdoor Attack with Limited Information, CCS 2023, arXiv 2204.05255"
