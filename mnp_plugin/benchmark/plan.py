@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from mnp_plugin.benchmark.jobs.floor import FloorJob
 from mnp_plugin.benchmark.jobs.job import Job
@@ -18,11 +18,19 @@ def score_jobs(suite: Suite, cells: Iterable[Cell]) -> list[ScoreJob]:
     return [ScoreJob(suite.name, suite.gate, cell) for cell in cells]
 
 
-def further_jobs(suite: Suite, cells: Iterable[Cell]) -> list[VerdictJob | TrialJob]:
+def verdict_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None) -> list[VerdictJob]:
+    """Verdicts of the detectors of these labels, or of all, on the victims of ``cells``."""
+    victims = {cell.victim.fingerprint: cell.victim for cell in cells}
+    asked = [entry for entry in suite.detectors if detectors is None or entry.label in detectors]
+    return [VerdictJob(suite.name, victim, entry) for victim in victims.values() for entry in asked]
+
+
+def further_jobs(
+    suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None
+) -> list[VerdictJob | TrialJob]:
     """Verdicts on the victims of ``cells``, trials after their defenses; those that need the trigger only where it is known."""
     cells = list(cells)
-    victims = {cell.victim.fingerprint: cell.victim for cell in cells}
-    verdicts = [VerdictJob(suite.name, victim, entry) for victim in victims.values() for entry in suite.detectors]
+    verdicts = verdict_jobs(suite, cells, detectors)
     trials = [
         TrialJob(suite.name, cell, name)
         for cell in cells

@@ -42,6 +42,7 @@ class Runner:
         observer: told what happens.
         attacks: labels of the attacks to run now; None is all of the suite.
         defenses: labels of the defenses to run now; None is all of the suite.
+        detectors: labels of the detectors to run now; None is all of the suite.
         seeds: seeds to run now; None is all of the suite.
 
     Raises:
@@ -57,13 +58,15 @@ class Runner:
         *,
         attacks: Collection[str] | None = None,
         defenses: Collection[str] | None = None,
+        detectors: Collection[str] | None = None,
         seeds: Collection[int] | None = None,
     ) -> None:
-        self.suite, self.store, self.device = suite, store, device
+        self.suite, self.store, self.device, self.detectors = suite, store, device, detectors
         store.look_again()
         for kind, asked, known in (
             ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
             ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
+            ("detector", detectors, dict.fromkeys(d.label for d in suite.detectors)),
         ):
             for label in asked or ():
                 if label not in known:
@@ -109,7 +112,7 @@ class Runner:
         """
         goals = self.pending()
         summary = Summary(skipped=len(self.cells) - len(goals))
-        further = further_jobs(self.suite, self.cells)
+        further = further_jobs(self.suite, self.cells, self.detectors)
         wanted = [job for job in further if job.load(self.store) is None]
         jobs = self.jobs([*goals, *wanted])
         floors = floor_jobs(self.suite, self.cells)

@@ -266,6 +266,7 @@ class Store:
             "suite": suite.name,
             "gate": suite.gate.asr,
             **({"content": content} if content else {}),
+            **({"calibration_seeds": list(suite.calibration_seeds)} if suite.calibration_seeds else {}),
             "records": [cell.file_name for cell in cells],
             "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
         } | {kind: list(names) for kind, names in further.items() if names}

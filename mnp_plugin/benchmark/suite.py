@@ -274,6 +274,8 @@ class Suite:
     """How often each defense is run on a victim, by its label; once where nothing is said."""
     detectors: tuple[Entry[Detector], ...] = ()
     trials: tuple[str, ...] = ()
+    calibration_seeds: tuple[int, ...] = ()
+    """Seeds of the victims on which detectors may be calibrated; those of the others are the test."""
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, victim by victim. A defense of the training set has none where there is no such set."""

@@ -37,6 +37,7 @@ KEYS = (
     "detectors",
     "trials",
     "draws",
+    "calibration_seeds",
 )
 REQUIRED = ("dataset", "net", "clean_budget", "attacks", "defenses")
 REQUIRED_OF_GIVEN = ("clean_budget", "defenses")
@@ -80,7 +81,7 @@ def _suite(document: Document, default_name: str) -> Suite:
         raise document.error(("suite",), f"must be a plain name (letters, digits, '-', '_', '.'), not {name!r}")
     if too_long := _too_long(name):
         raise document.error(("suite",), too_long)
-    seeds = _seeds(document)
+    seeds = _seeds(document, ("seeds",)) if "seeds" in data else [0]
     recipe = spec.build(Recipe, document, ("recipe",)) if "recipe" in data else Recipe()
     budget = spec.build(CleanBudget, document, ("clean_budget",))
     gate = spec.build(Gate, document, ("gate",)) if "gate" in data else Gate()
@@ -88,12 +89,14 @@ def _suite(document: Document, default_name: str) -> Suite:
     if trains:
         dataset = _entry(document, ("dataset",), datasets)
         net = _entry(document, ("net",), nets)
-        rows = _entries(document, "attacks", attacks, also=("recipe",))
+        rows = _entries(document, "attacks", attacks, also=("recipe", "seeds"))
         recipes = [_recipe_of(document, i, recipe) for i in range(len(rows))]
+        seeds_of = [_seeds_of(document, i, seeds) for i in range(len(rows))]
         victims += [
             VictimSpec(dataset=dataset, net=net, recipe=own, budget=budget, attack=attack, seed=seed)
-            for seed in seeds
-            for attack, own in zip(rows, recipes, strict=True)
+            for seed in dict.fromkeys([*seeds, *(one for own in seeds_of for one in own)])
+            for attack, own, asked in zip(rows, recipes, seeds_of, strict=True)
+            if seed in asked
         ]
     if "victims" in data:
         taken = {victim.attack.label for victim in victims}
@@ -108,6 +111,7 @@ def _suite(document: Document, default_name: str) -> Suite:
         draws=draws,
         detectors=_entries(document, "detectors", detectors) if "detectors" in data else (),
         trials=_trials(document),
+        calibration_seeds=_calibration_seeds(document, {victim.seed for victim in victims}),
     )
 
 
@@ -177,13 +181,33 @@ def _given(document: Document, taken: set[str], seeds: list[int], recipe: Recipe
     return found
 
 
-def _seeds(document: Document) -> list[int]:
-    seeds = document.data.get("seeds", [0])
+def _seeds(document: Document, path: tuple[Any, ...]) -> list[int]:
+    seeds = spec.value_at(document, path)
     if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
-        raise document.error(("seeds",), f"must be a list of whole numbers from 0, such as [0, 1, 2], not {seeds!r}")
+        raise document.error(path, f"must be a list of whole numbers from 0, such as [0, 1, 2], not {seeds!r}")
     if len(set(seeds)) != len(seeds):
-        raise document.error(("seeds",), "a seed stands twice; remove one")
+        raise document.error(path, "a seed stands twice; remove one")
     return seeds
+
+
+def _seeds_of(document: Document, index: int, seeds: list[int]) -> list[int]:
+    """The seeds of one attack: those of its entry, or else of the suite."""
+    entry = document.data["attacks"][index]
+    own = isinstance(entry, dict) and "seeds" in entry
+    return _seeds(document, ("attacks", index, "seeds")) if own else seeds
+
+
+def _calibration_seeds(document: Document, known: set[int]) -> tuple[int, ...]:
+    """The seeds whose nets are for calibrating detectors; some must be left to test on."""
+    path = ("calibration_seeds",)
+    if path[0] not in document.data:
+        return ()
+    asked = _seeds(document, path)
+    if missing := sorted(set(asked) - known):
+        raise document.error(path, f"the suite has no seed {missing[0]}; it has {', '.join(map(str, sorted(known)))}")
+    if not known - set(asked):
+        raise document.error(path, "they are all the seeds of the suite; leave some to test on")
+    return tuple(asked)
 
 
 def _recipe_of(document: Document, index: int, recipe: Recipe) -> Recipe:

@@ -14,6 +14,9 @@ from mnp_plugin.core.deferred import torch_deferred
 from mnp_plugin.core.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    from mnp_plugin.benchmark.store import Store
+    from mnp_plugin.benchmark.suite import Suite
+
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 TEXT_COLUMNS = ("dataset", "net", "attack", "defense", "selection", "flag", "clean_source")
@@ -28,12 +31,12 @@ def add(verbs: Verbs) -> None:
     verb = _suite_verb(verbs, "run", "train victims, apply every defense, write records and tables; finished cells are skipped")
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     verb.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs done at once, each in its own process")
-    for kind in ("attacks", "defenses"):
+    for kind in ("attacks", "defenses", "detectors"):
         verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
     verb.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run only these seeds of the suite now")
     verb.add_argument("--quiet", action="store_true", help="print the table and errors, nothing else")
     verb.set_defaults(call=_run)
-    verb = _suite_verb(verbs, "plan", "print the cells of a suite and which are done, without running any")
+    verb = _suite_verb(verbs, "plan", "print the cells and verdicts of a suite and which are done, without running any")
     verb.add_argument("--json", action="store_true", help="print JSON, nothing else")
     verb.set_defaults(call=_plan)
     text = "rebuild the tables of a suite from its records"
@@ -75,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
     device = pick_device(arguments.device)
     store = Store(arguments.store or default_cache(), arguments.results)
     with Screen(suite.name, arguments.jobs, quiet=arguments.quiet) as screen:
-        chosen = {"attacks": arguments.attacks, "defenses": arguments.defenses, "seeds": arguments.seeds}
+        chosen = {kind: getattr(arguments, kind) for kind in ("attacks", "defenses", "detectors", "seeds")}
         runner = Runner(suite, store, device, screen, **chosen)
         summary = runner.run(Pool(arguments.jobs) if arguments.jobs > 1 else inline)
         screen.say(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
@@ -120,9 +123,12 @@ def _show_plan(arguments: argparse.Namespace) -> int:
             }
         )
     done = sum(cell["state"] == "ok" for cell in cells)
+    verdicts = _planned_verdicts(suite, store) if suite.detectors else []
+    judged = sum(verdict["state"] == "ok" for verdict in verdicts)
     if arguments.json:
         about = {"suite": suite.name, "victims": len(suite.victims), "done": done, "images unsaid": unsaid}
-        _print_json({**about, "cells": cells})
+        also = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
+        _print_json({**about, "cells": cells, **also})
         return 0
     others = sum(cell["state"] == OTHER_IMAGES for cell in cells)
     damaged = sum(cell["state"] == "damaged" for cell in cells)
@@ -130,7 +136,11 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     for shown in cells:
         draw = f" draw {shown['draw']}" if shown["draw"] else ""
         print(f"{shown['state']:{width}}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}{draw}")
+    for verdict in verdicts:
+        print(f"{verdict['state']:{width}}  {verdict['verdict']}  {verdict['victim']}  ?  {verdict['detector']}")
     print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
+    if verdicts:
+        print(f"{len(verdicts)} verdicts of {len(suite.detectors)} detectors, {judged} done")
     if others:
         print(f"{others} records were made from other images than those there now: run makes them again")
     if damaged:
@@ -138,6 +148,30 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     if unsaid:
         print(_unsaid(unsaid))
     return 0
+
+
+def _planned_verdicts(suite: Suite, store: Store) -> list[dict[str, Any]]:
+    """The verdicts of a suite and their state."""
+    from mnp_plugin.benchmark.plan import verdict_jobs
+
+    found = []
+    for job in verdict_jobs(suite, suite.cells()):
+        text = store.read(suite.name, job.kind, job.file_name)
+        record = None if text is None else job.read(*text)
+        other = record is not None and not store.current(job.subject, record.content)
+        found.append(
+            {
+                "state": OTHER_IMAGES if other else record.status if record else "to do",
+                "verdict": job.fingerprint,
+                "victim": job.subject.title,
+                "dataset": job.subject.dataset.label,
+                "net": job.subject.net.label,
+                "attack": job.subject.attack.label,
+                "seed": job.subject.seed,
+                "detector": job.detector.label,
+            }
+        )
+    return found
 
 
 def _unsaid(count: int) -> str:

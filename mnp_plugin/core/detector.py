@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
-from torch import nn
+from torch import Tensor, nn
 
 from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, DefenseContext
@@ -27,6 +27,9 @@ class Verdict:
         suspected: the class most likely to be the target; None where the detector names none.
         threshold: nets that score above it are called backdoored; None where nothing was calibrated.
         calibration: on what the threshold was set, and how far it can be trusted.
+        p_value: chance of such a score on a healthy net by the detector's own null, in [0, 1]; None where it has none.
+        perturbation: float32 [1, C, H, W]: what it found to lead to the suspected class, to be added to images in [0, 1] and
+            clipped; None where the detector searches no such thing.
         report: JSON-ready facts beyond these.
     """
 
@@ -35,6 +38,8 @@ class Verdict:
     suspected: int | None = None
     threshold: float | None = None
     calibration: str = ""
+    p_value: float | None = None
+    perturbation: Tensor | None = None
     report: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -71,6 +76,8 @@ class Detector(Component):
             raise MethodError(f"detector '{self.name}' gave {len(verdict.per_class)} evidences for {view.num_classes} classes")
         if not all(math.isfinite(value) for value in (verdict.score, *verdict.per_class)):
             raise MethodError(f"detector '{self.name}' gave a score or an evidence that is not finite")
+        if verdict.p_value is not None and not 0 <= verdict.p_value <= 1:
+            raise MethodError(f"detector '{self.name}' gave a p-value of {verdict.p_value}")
         if verdict.suspected is not None and not 0 <= verdict.suspected < view.num_classes:
             raise MethodError(f"detector '{self.name}' suspects class {verdict.suspected} of {view.num_classes}")
         return verdict

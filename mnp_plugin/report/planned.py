@@ -30,6 +30,8 @@ class Plan:
     """Names of the files of its trials after the defense."""
     floors: tuple[str, ...] = ()
     """Names of the files of its floors."""
+    calibration_seeds: tuple[int, ...] = ()
+    """Seeds of the nets that detectors may be calibrated on."""
 
     def applied(self, record: Record, name: str) -> Record:
         """``record`` with the gate and the labels of the suite as it stands."""
@@ -71,6 +73,7 @@ def read_plan(folder: Path) -> Plan | None:
             verdicts=tuple(map(str, found.get("verdicts", ()))),
             trials=tuple(map(str, found.get("trials", ()))),
             floors=tuple(map(str, found.get("floors", ()))),
+            calibration_seeds=tuple(map(int, found.get("calibration_seeds", ()))),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged; run the suite again, or delete it") from None

@@ -44,6 +44,8 @@ class VerdictRecord:
     """Nets that score above it are called backdoored."""
     calibration: str = ""
     """On what the threshold was set."""
+    p_value: float | None = None
+    """Chance of such a score on a healthy net by the detector's own null; null where it has none."""
     verdict: bool | None = None
     """Whether the net is called backdoored; null without a threshold."""
     clean_images: int = 0
@@ -78,8 +80,9 @@ def from_json(text: str, source: str) -> VerdictRecord:
         for name, value in numbers.items():
             if not finite(value) and (value is not None or (name in ("score", "seconds") and record.status == "ok")):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
-        if record.asr is not None and not fraction(record.asr):
-            raise ValueError(f"asr must be from 0 to 1, not {record.asr!r}")
+        for name, value in {"asr": record.asr, "p_value": record.p_value}.items():
+            if value is not None and not fraction(value):
+                raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
         return record
 
     return parsed(text, source, "a record of a verdict", SCHEMA, build)

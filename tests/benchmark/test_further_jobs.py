@@ -16,6 +16,7 @@ from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import VictimSpec
 from mnp_plugin.benchmark.suite_file import parse_suite
+from mnp_plugin.cli.app import main
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 
@@ -55,6 +56,9 @@ def test_the_clean_model_is_not_retuned_with_a_trigger() -> None:
         ("trials: retuned5", "must be 'all' or a list"),
         ("trials: [finetuned, finetuned]", "stands twice"),
         ("detectors: [mpn]", "Did you mean 'mnp'"),
+        ("calibration_seeds: [7]", "has no seed 7; it has 0"),
+        ("calibration_seeds: [0]", "leave some to test on"),
+        ("calibration_seeds: 0", "must be a list of whole numbers"),
     ],
 )
 def test_bad_keys_are_refused_with_a_sentence(line: str, message: str) -> None:
@@ -184,3 +188,47 @@ def test_progress_counts_all_that_is_measured(tmp_path: Path) -> None:
     again = Count()
     Runner(parse_suite(MORE, "x", "x"), store, torch.device("cpu"), again).run()
     assert (again.total, again.done) == (13, 13)
+
+
+# ------------------------------------------------------------------------------------------------------------------- zoos
+
+ZOO = MORE.replace(
+    "attacks: [clean, badnets]", "attacks: [{name: clean, seeds: [3, 0, 4]}, badnets]\nseeds: [0, 1]\ncalibration_seeds: [3, 1]"
+).replace("trials: [recalibrated, retuned50]\n", "")
+
+
+def test_an_attack_may_have_seeds_of_its_own_and_that_changes_no_victim() -> None:
+    zoo, plain = parse_suite(ZOO, "x", "x"), parse_suite(TEXT + "seeds: [0, 1, 3, 4]", "x", "x")
+    assert [(v.attack.label, v.seed) for v in zoo.victims] == [
+        ("clean", 0), ("badnets", 0), ("badnets", 1), ("clean", 3), ("clean", 4)
+    ]  # fmt: skip
+    assert zoo.calibration_seeds == (3, 1)
+    assert {v.fingerprint for v in zoo.victims} < {v.fingerprint for v in plain.victims}
+    bad = ZOO.replace("seeds: [3, 0, 4]", "seeds: [3, 3]")
+    with pytest.raises(UserError, match="a seed stands twice"):
+        parse_suite(bad, "x", "x")
+
+
+def test_detectors_are_run_by_label_kept_and_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = MORE.replace("trials: [recalibrated, retuned50]", "").replace(
+        "detectors: [", "detectors: [{name: mnp, label: other, draws: 2, images: 8, steps: 2, mask_steps: 2}, "
+    )
+    (tmp_path / "zoo.yaml").write_text(text)
+    places = ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    command = [str(tmp_path / "zoo.yaml"), *places]
+    assert main(["run", *command, "--defenses", "none", "--detectors", "w", "--quiet"]) == 0
+    folder = tmp_path / "results" / "small" / "verdicts"
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert {json.loads(file.read_text())["detector"] for file in folder.iterdir()} == {"w"}
+    capsys.readouterr()
+    assert main(["plan", *command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    states = [(v["attack"], v["detector"], v["state"]) for v in found["verdicts"]]
+    assert states == [("clean", "other", "to do"), ("clean", "w", "ok"), ("badnets", "other", "to do"), ("badnets", "w", "ok")]
+    assert main(["plan", *command]) == 0
+    assert "4 verdicts of 2 detectors, 2 done" in capsys.readouterr().out
+    assert main(["run", *command, "--detectors", "x"]) == 2
+    assert "has no detector 'x'" in capsys.readouterr().err
+    assert main(["run", *command, "--quiet"]) == 0
+    assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
+    assert len(list(folder.iterdir())) == 4

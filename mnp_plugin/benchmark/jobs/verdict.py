@@ -84,6 +84,7 @@ class VerdictJob(RecordJob):
             suspected=found.suspected,
             threshold=found.threshold,
             calibration=found.calibration,
+            p_value=found.p_value,
             verdict=found.backdoored,
             clean_images=split.budget_size,
             seconds=round(cost.seconds, 2),
