@@ -8,8 +8,10 @@ from pathlib import Path
 
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
-from mnp_plugin.report.detection import to_csv as detection_csv
+from mnp_plugin.report.detection import to_csv as summary_csv
 from mnp_plugin.report.floors import from_json as floor_from_json
+from mnp_plugin.report.judged import judged
+from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.leaderboard import leaderboard, to_csv, to_markdown
 from mnp_plugin.report.planned import read_plan, read_records
 from mnp_plugin.report.published import beside, read_published
@@ -72,8 +74,10 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
     if further := trial_lines(table):
         text += "\n" + "\n".join(further)
     if plan is not None and verdicts:
-        found = detection(verdicts, plan.gate or 0.0)
-        write_atomic(folder / "detection.csv", detection_csv(found).encode())
+        gate, calibration = plan.gate or 0.0, plan.calibration_seeds
+        found = detection(verdicts, gate, calibration)
+        write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
+        write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
         text += "\n" + "\n".join(detection_lines(found))
     if theirs is not None:
         text += "\n" + "\n".join(beside(table, theirs))

@@ -1,23 +1,28 @@
-"""How well detectors tell attacked nets from healthy ones. Imports no torch."""
+"""``detection_summary.csv``: how well detectors tell attacked nets from healthy ones. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mnp_plugin.report.judged import split_of
 from mnp_plugin.report.verdicts import VerdictRecord
 
 COLUMNS = (
-    "dataset", "net", "clean_images", "detector", "attack", "clean_nets", "attacked_nets", "auroc", "auroc_low", "auroc_high",
-    "tpr_at_5_fpr", "target_hit", "called_backdoored", "called_backdoored_clean", "seconds", "flag",
+    "dataset", "net", "clean_images", "split", "detector", "attack", "clean_nets", "attacked_nets", "auroc", "auroc_low",
+    "auroc_high", "tpr_at_5_fpr", "target_hit", "called_backdoored", "called_backdoored_clean", "calibrated_tpr",
+    "calibrated_fpr", "seconds", "peak_mb", "flag",
 )  # fmt: skip
-"""Columns of ``detection.csv``: one line per attack, and one, ``all``, over all attacked nets. AUROC in [0, 1], else percent.
+"""Columns of ``detection_summary.csv``: one line per split and attack, and one, ``all``, over all attacked nets. AUROC in
+[0, 1], seconds, MiB, else percent.
 
 ``auroc_low`` and ``auroc_high`` bound the 95 % interval of the bootstrap over nets. ``target_hit`` is the share of attacked nets
-whose suspected class is a true target, over those with a target and a suspicion to compare.
+whose suspected class is a true target, over those with a target and a suspicion to compare. ``called_backdoored`` is what the
+detector's own threshold says of attacked nets, ``..._clean`` of healthy ones. ``calibrated_tpr`` and ``calibrated_fpr`` are the
+shares of attacked and healthy nets of the test above the threshold that at most 5 % of the healthy calibration nets exceed.
 """
 
 DRAWS = 2000
@@ -46,37 +51,58 @@ def interval(healthy: Sequence[float], attacked: Sequence[float]) -> tuple[float
     return float(low), float(high)
 
 
+def threshold_at(healthy: Sequence[float], fpr: float = 0.05) -> float:
+    """Lowest score that at most a share ``fpr`` of ``healthy`` exceed; with fewer than 1 / ``fpr`` of them, the highest."""
+    return sorted(healthy, reverse=True)[int(fpr * len(healthy) + 1e-9)]
+
+
 def tpr_at(healthy: Sequence[float], attacked: Sequence[float], fpr: float = 0.05) -> float:
-    """Largest share of attacked nets above a threshold that at most a share ``fpr`` of the healthy ones exceed.
+    """Share of attacked nets above :func:`threshold_at`."""
+    return _above(attacked, threshold_at(healthy, fpr))
 
-    With fewer than 1 / ``fpr`` healthy nets that is the share above all of them.
+
+def _above(scores: Sequence[float], threshold: float) -> float:
+    return float(np.mean([score > threshold for score in scores]))
+
+
+def detection(verdicts: Iterable[VerdictRecord], gate: float, calibration: Collection[int] = ()) -> pd.DataFrame:
+    """Figures of each detector; columns :data:`COLUMNS`. Nets whose ASR is below ``gate`` count neither way and are flagged.
+
+    Args:
+        verdicts: of any nets.
+        gate: least ASR.
+        calibration: seeds of the nets of the calibration; all others are the test.
     """
-    allowed = int(fpr * len(healthy) + 1e-9)
-    threshold = sorted(healthy, reverse=True)[allowed]
-    return float(np.mean([score > threshold for score in attacked]))
-
-
-def detection(verdicts: Iterable[VerdictRecord], gate: float) -> pd.DataFrame:
-    """Figures of each detector; columns :data:`COLUMNS`. Nets whose ASR is below ``gate`` count neither way and are flagged."""
     groups: dict[tuple[Any, ...], list[VerdictRecord]] = {}
     for v in verdicts:
-        groups.setdefault((v.dataset, v.net, v.clean_images, v.detector), []).append(v)
+        key = (v.dataset, v.net, v.clean_images, split_of(v, calibration), v.detector)
+        groups.setdefault(key, []).append(v)
     rows = []
     for key in sorted(groups):
         group = sorted(groups[key], key=lambda v: (v.attack, v.seed, v.id))
-        healthy = [v for v in group if v.attack == "clean" and v.status == "ok"]
+        healthy = _healthy(group)
+        limit = _scores(_healthy(groups.get((*key[:3], "calibration", key[4]), []))) if key[3] == "test" else []
         labels = sorted({v.attack for v in group if v.attack != "clean"})
         for label in [*labels, "all"]:
             asked = [v for v in group if v.attack == label or (label == "all" and v.attack != "clean")]
-            rows.append(dict(zip(COLUMNS, (*key, label), strict=False)) | _row(healthy, asked, gate))
+            rows.append(dict(zip(COLUMNS, (*key, label), strict=False)) | _row(healthy, asked, gate, limit))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _row(healthy: Sequence[VerdictRecord], asked: Sequence[VerdictRecord], gate: float) -> dict[str, Any]:
+def _healthy(group: Sequence[VerdictRecord]) -> list[VerdictRecord]:
+    return [v for v in group if v.attack == "clean" and v.status == "ok"]
+
+
+def _scores(verdicts: Sequence[VerdictRecord]) -> list[float]:
+    return [v.score for v in verdicts if v.score is not None]
+
+
+def _row(
+    healthy: Sequence[VerdictRecord], asked: Sequence[VerdictRecord], gate: float, calibration: Sequence[float]
+) -> dict[str, Any]:
     done = [v for v in asked if v.status == "ok"]
     attacked = [v for v in done if v.asr is None or v.asr >= gate]
-    clean_scores = [v.score for v in healthy if v.score is not None]
-    scores = [v.score for v in attacked if v.score is not None]
+    clean_scores, scores = _scores(healthy), _scores(attacked)
     both = bool(clean_scores and scores)
     bounds = interval(clean_scores, scores) if both else None
     hits = [v.suspected in v.targets for v in attacked if v.targets and v.suspected is not None]
@@ -95,7 +121,10 @@ def _row(healthy: Sequence[VerdictRecord], asked: Sequence[VerdictRecord], gate:
         "target_hit": _share(hits),
         "called_backdoored": _share([v.verdict for v in attacked if v.verdict is not None]),
         "called_backdoored_clean": _share([v.verdict for v in healthy if v.verdict is not None]),
+        "calibrated_tpr": 100 * _above(scores, threshold_at(calibration)) if calibration and scores else None,
+        "calibrated_fpr": 100 * _above(clean_scores, threshold_at(calibration)) if calibration and clean_scores else None,
         "seconds": float(np.mean([v.seconds for v in attacked])) if attacked else None,
+        "peak_mb": max((v.peak_mb for v in done if v.peak_mb is not None), default=None),
         "flag": "; ".join(flags),
     }
 
@@ -114,29 +143,56 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def detection_lines(table: pd.DataFrame) -> list[str]:
-    """A table in Markdown, one line per detector over all attacked nets; nothing where no detector ran."""
-    rows = table[table["attack"] == "all"].to_dict("records")
+    """Tables in Markdown, of the test: a line per detector over all attacked nets, and AUROC by attack; nothing without a
+    detector."""
+    rows = table[(table["attack"] == "all") & (table["split"] == "test")].to_dict("records")
     if not rows:
         return []
-    lines = [
-        "## Detection",
-        "",
-        "| data, net | detector | clean nets | attacked nets | AUROC | TPR at 5 % FPR | target hit | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
+    calibrated = not table["calibrated_tpr"].isna().all()
+    head = ["data, net", "detector", "clean nets", "attacked nets", "AUROC", "TPR at 5 % FPR", "target hit"]
+    head += (["calibrated: TPR", "FPR"] if calibrated else []) + ["seconds", "MiB"]
+    lines = ["## Detection", "", *_table_head(head)]
+    for row in sorted(rows, key=lambda row: (row["dataset"], row["net"], row["clean_images"], -_number(row["auroc"]))):
         area = "—" if pd.isna(row["auroc"]) else f"{row['auroc']:.2f}"
         if not pd.isna(row["auroc_low"]):
             area += f" [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
-        shares = ["—" if pd.isna(row[k]) else f"{row[k]:.1f}" for k in ("tpr_at_5_fpr", "target_hit", "seconds")]
+        wanted = ["tpr_at_5_fpr", "target_hit", *(["calibrated_tpr", "calibrated_fpr"] if calibrated else []), "seconds"]
+        shares = ["—" if pd.isna(row[k]) else f"{row[k]:.1f}" for k in wanted]
+        memory = "—" if pd.isna(row["peak_mb"]) else f"{row['peak_mb']:.0f}"
         where = f"{row['dataset']}, {row['net']}, {row['clean_images']} clean images"
-        cells = [where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), area, *shares]
+        cells = [where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), area, *shares, memory]
         lines.append(f"| {' | '.join(cells)} |")
-    return [
-        *lines,
-        "",
+    return [*lines, "", *_notes(calibrated), *_by_attack(table)]
+
+
+def _number(value: Any) -> float:
+    return -1.0 if pd.isna(value) else float(value)
+
+
+def _table_head(names: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+
+
+def _notes(calibrated: bool) -> list[str]:
+    lines = [
         "Nets are victims before any defense; those whose attack failed are left out. AUROC with the 95 % interval of a",
         "bootstrap over nets (none with fewer than two nets of a kind). With fewer than 20 clean nets, TPR at 5 % FPR is the",
         "share of attacked nets that score above all clean ones. Target hit: the suspected class is the attacker's.",
-        "",
+        *(["Calibrated: shares above the threshold that at most 5 % of the clean nets of other seeds exceed."] * calibrated),
     ]
+    return [*lines, ""]
+
+
+def _by_attack(table: pd.DataFrame) -> list[str]:
+    """AUROC of each detector on each attack, nets of the test; nothing for a single attack."""
+    test = table[(table["split"] == "test") & (table["attack"] != "all") & table["auroc"].notna()]
+    attacks = list(dict.fromkeys(test["attack"]))
+    if len(attacks) < 2:
+        return []
+    counts = {attack: max(test[test["attack"] == attack]["attacked_nets"]) for attack in attacks}
+    lines = ["AUROC by attack (nets):", "", *_table_head(["data, net", "detector", *(f"{a} ({counts[a]})" for a in attacks)])]
+    for key, group in test.groupby(["dataset", "net", "clean_images", "detector"], sort=True):
+        by = dict(zip(group["attack"], group["auroc"], strict=True))
+        cells = [f"{key[0]}, {key[1]}", str(key[3]), *(f"{by[a]:.2f}" if a in by else "—" for a in attacks)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]

@@ -98,7 +98,8 @@ def test_asked_for_later_they_add_records_and_columns_and_change_no_cell(tmp_pat
     text = (folder / "leaderboard.md").read_text()
     assert "## Detection" in text
     assert "## After the defense" in text
-    assert (folder / "detection.csv").read_text().count("\n") == 3  # head, badnets, all
+    assert (folder / "detection.csv").read_text().count("\n") == 3  # head, badnets, clean
+    assert (folder / "detection_summary.csv").read_text().count("\n") == 3  # head, badnets, all
 
     again = {file: file.stat().st_mtime_ns for kind in ("trials", "verdicts") for file in (folder / kind).iterdir()}
     Runner(parse_suite(MORE, "x", "x"), store, torch.device("cpu")).run()

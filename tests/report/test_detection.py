@@ -12,6 +12,8 @@ import pytest
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.detection import auroc, detection, detection_lines, interval, to_csv, tpr_at
+from mnp_plugin.report.judged import COLUMNS, judged
+from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.texts import sealed, to_json
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
@@ -58,12 +60,10 @@ def test_nets_whose_attack_failed_count_neither_way() -> None:
     assert (total["clean_nets"], total["attacked_nets"], total["auroc"], total["target_hit"]) == (2, 2, 1.0, 50.0)
     assert total["flag"] == "failed 1 of 4 nets; attack-failed 1 of 3 nets"
     assert table.loc["sig", "auroc"] != table.loc["sig", "auroc"]  # NaN: nothing to judge
-    assert "| digits, smallnet, 40 clean images | mnp | 2 | 2 | 1.00 [1.00, 1.00] | 100.0 | 50.0 | 2.0 |" in detection_lines(
-        detection(records, gate=0.8)
-    )
-    assert (
-        to_csv(detection(records, 0.8)).splitlines()[-1].startswith("digits,smallnet,40,mnp,all,2,2,1.0000,1.0000,1.0000,100.00")
-    )
+    lines = detection_lines(detection(records, gate=0.8))
+    assert "| digits, smallnet, 40 clean images | mnp | 2 | 2 | 1.00 [1.00, 1.00] | 100.0 | 50.0 | 2.0 | — |" in lines
+    last = to_csv(detection(records, 0.8)).splitlines()[-1]
+    assert last.startswith("digits,smallnet,40,test,mnp,all,2,2,1.0000,1.0000,1.0000,100.00")
 
 
 def test_a_suite_without_clean_nets_has_no_auroc() -> None:
@@ -101,4 +101,38 @@ def test_only_planned_verdicts_count_and_a_damaged_one_is_named(tmp_path: Path) 
     (tmp_path / "suite.json").write_text(json.dumps(sealed({"records": ["c.json"], "verdicts": ["b.json", "c.json"]})))
     (sentence,) = build_tables(tmp_path).damaged
     assert sentence.startswith(str(edited))
-    assert (tmp_path / "detection.csv").read_text() == to_csv(detection([replace(one, seed=1)], 0.0))
+    assert (tmp_path / "detection.csv").read_text() == judged_csv(judged([replace(one, seed=1)], 0.0))
+
+
+def test_the_threshold_is_set_on_the_clean_nets_of_the_calibration_alone() -> None:
+    records = [
+        *(verdict("clean", score, seed) for seed, score in enumerate([0.1, 0.4, 0.2, 0.5, 0.3, 0.45])),
+        verdict("badnets", 0.05, 1), verdict("badnets", 0.9, 2), verdict("sig", 0.42, 3), verdict("sig", 0.35, 4),
+    ]  # fmt: skip
+    table = detection(records, 0.8, calibration=[0, 1]).set_index(["split", "attack"])
+    total = table.loc[("test", "all")]
+    assert (total["clean_nets"], total["attacked_nets"]) == (4, 3)
+    assert total["calibrated_tpr"] == pytest.approx(200 / 3)  # above 0.4: 0.9 and 0.42
+    assert total["calibrated_fpr"] == 50.0  # 0.5 and 0.45
+    assert total["auroc"] == pytest.approx((4 + 2 + 2) / 12)
+    assert table.loc[("calibration", "all"), "calibrated_tpr"] != table.loc[("calibration", "all"), "calibrated_tpr"]
+    lines = detection_lines(detection(records, 0.8, calibration=[0, 1]))
+    assert any("| 66.7 | 50.0 |" in line for line in lines)
+    assert "| digits, smallnet | mnp | 1.00 | 0.50 |" in lines
+
+
+def test_every_net_has_its_line() -> None:
+    records = [
+        verdict("sig", 0.123456789, 2, suspected=3, verdict=True, victim="n2", p_value=0.25),
+        verdict("clean", 0.5, 1, victim="n1"),
+        verdict("all2all", 0.5, 1, targets=[0, 1], asr=0.3),
+        verdict("wanet", None, status="failed", seconds=None, reason="x, y"),
+    ]
+    lines = judged_csv(judged(records, 0.8, [1])).splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert lines[1:] == [
+        "v,digits,smallnet,all2all,0.1,1,calibration,mnp,0.5,,,,2.0,,attack-failed: ASR 30.0",
+        "n1,digits,smallnet,clean,,1,calibration,mnp,0.5,,,,2.0,,",
+        "n2,digits,smallnet,sig,0.1,2,test,mnp,0.123457,1,0,3,2.0,0.25,",
+        "v,digits,smallnet,wanet,0.1,0,test,mnp,,,0,,,,failed",
+    ]
