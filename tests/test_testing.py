@@ -36,6 +36,8 @@ QUICK: dict[str, dict[str, Any]] = {
         "restore_steps": 3,
         "mask_steps": 2,
         "draws": 1,
+        "searches": 1,
+        "nulls": 1,
         "images": 8,
         "steps": 2,
     },

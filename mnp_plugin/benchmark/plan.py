@@ -25,9 +25,7 @@ def verdict_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str]
     return [VerdictJob(suite.name, victim, entry) for victim in victims.values() for entry in asked]
 
 
-def further_jobs(
-    suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None
-) -> list[VerdictJob | TrialJob]:
+def further_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None) -> list[VerdictJob | TrialJob]:
     """Verdicts on the victims of ``cells``, trials after their defenses; those that need the trigger only where it is known."""
     cells = list(cells)
     verdicts = verdict_jobs(suite, cells, detectors)

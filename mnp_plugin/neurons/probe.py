@@ -39,7 +39,14 @@ def divergence(teacher: Tensor, student: Tensor) -> Tensor:
 
 
 def find_probe(
-    net: nn.Module, pruned: nn.Module, x: Tensor, tools: DefenseContext, *, eps: float = 16 / 255, steps: int = 15
+    net: nn.Module,
+    pruned: nn.Module,
+    x: Tensor,
+    tools: DefenseContext,
+    *,
+    eps: float = 16 / 255,
+    steps: int = 15,
+    through: bool = False,
 ) -> Probe:
     """Ascend KL(net(x + d) || pruned(x + d)) over one d for all images, by falling sign steps from a small random start.
 
@@ -53,11 +60,14 @@ def find_probe(
         tools: device, random stream, precision.
         eps: largest change of a pixel.
         steps: ascent steps.
+        through: let the gradient through to pixels that clipping holds at black or white; else they move only by chance.
     """
     delta = (2 * torch.rand(x[:1].shape, generator=tools.generator, device=tools.device) - 1) * eps / 10
     for step in range(steps):
         delta.requires_grad_(True)
         moved = (x + delta).clamp(0, 1)
+        if through:
+            moved = x + delta + (moved - x - delta).detach()
         (slope,) = torch.autograd.grad(divergence(forward(net, moved, tools), forward(pruned, moved, tools)), delta)
         delta = (delta.detach() + eps / 4 * (1 - step / steps) * slope.sign()).clamp(-eps, eps)
     with torch.no_grad():

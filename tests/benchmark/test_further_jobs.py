@@ -30,7 +30,9 @@ attacks: [clean, badnets]
 defenses: [none, {name: ft, epochs: 2}]
 """
 MORE = (
-    TEXT + "detectors: [{name: mnp, label: w, draws: 1, images: 8, steps: 2, mask_steps: 2}]\ntrials: [recalibrated, retuned50]\n"
+    TEXT
+    + "detectors: [{name: mnp, label: w, draws: 1, nulls: 0, images: 8, steps: 2, mask_steps: 2}]\n"
+    + "trials: [recalibrated, retuned50]\n"
 )
 
 
@@ -212,7 +214,7 @@ def test_an_attack_may_have_seeds_of_its_own_and_that_changes_no_victim() -> Non
 
 def test_detectors_are_run_by_label_kept_and_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = MORE.replace("trials: [recalibrated, retuned50]", "").replace(
-        "detectors: [", "detectors: [{name: mnp, label: other, draws: 2, images: 8, steps: 2, mask_steps: 2}, "
+        "detectors: [", "detectors: [{name: clp, label: other}, "
     )
     (tmp_path / "zoo.yaml").write_text(text)
     places = ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]

@@ -13,11 +13,13 @@ from mnp_plugin import contracts, detect
 from mnp_plugin.api import calls as api
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Images, MethodError, Recipe, Verdict
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.detectors.mnp import MNPDetector, anomaly, combine
+from mnp_plugin.detectors.mnp import MNPDetector, p_value
+from mnp_plugin.neurons.channels import Neurons
+from mnp_plugin.neurons.nulls import agreement, random_depth, randomly_pruned
 
 CPU = torch.device("cpu")
 CLASSES, SIDE, TARGET = 4, 8, 2
-QUICK: dict[str, Any] = {"draws": 2, "images": 16, "steps": 20}
+QUICK: dict[str, Any] = {"images": 16, "steps": 20}
 
 
 class Bright(nn.Module):
@@ -41,7 +43,7 @@ def quarters(count: int = 32) -> Images:
     for i, label in enumerate(y.tolist()):
         row, column = (label // 2) * SIDE // 2, (label % 2) * SIDE // 2
         x[i, 0, row : row + SIDE // 2, column : column + SIDE // 2] += 120
-    x[:, :, -1, 0] = 0
+    x[:, :, -1, 0] = 4  # a little: where nets agree exactly, KL has no slope
     return Images(x, y)
 
 
@@ -54,43 +56,41 @@ def tools(seed: int = 0) -> DefenseContext:
     )
 
 
-def test_a_disarmed_backdoor_stands_out_at_its_target() -> None:
-    found = MNPDetector(**QUICK).contrast(Bright(300.0), Bright(0.0), quarters(), CLASSES, tools())
-    evidence = combine(found[None], 32)
-    for values in evidence.values():
-        assert int(values.argmax()) == TARGET
-    others = [c for c in range(CLASSES) if c != TARGET]
-    assert evidence["log-probability"][TARGET] > 1
-    assert evidence["rate"][TARGET] > 0.5
-    assert evidence["rate"][others].abs().max() < 0.2
+def test_searches_agree_in_the_class_of_a_backdoor_that_the_copy_lost() -> None:
+    found = MNPDetector(**QUICK).look(Bright(200.0), Bright(0.0), quarters(), CLASSES, tools())
+    assert found.classes == [TARGET] * 3
+    assert int(found.contrast.argmax()) == TARGET
+    assert found.score > 0.5
+    assert found.score == pytest.approx(float(found.contrast[TARGET]))
+    assert float(found.contrast.sum()) == pytest.approx(0, abs=1e-5)  # probabilities of both nets sum to 1
 
 
-def test_a_repair_that_changes_nothing_gives_no_contrast() -> None:
-    found = MNPDetector(**QUICK).contrast(Bright(300.0), Bright(300.0), quarters(), CLASSES, tools())
-    assert torch.equal(found, torch.zeros(2, CLASSES))
+def test_a_copy_that_follows_gives_no_contrast() -> None:
+    found = MNPDetector(**QUICK).look(Bright(200.0), Bright(200.0), quarters(), CLASSES, tools())
+    assert torch.equal(found.contrast, torch.zeros(CLASSES))
 
 
-def test_a_perturbation_stays_in_the_last_radius() -> None:
-    x = quarters().pixels()
-    detector = MNPDetector(eps=0.01, eps_max=0.05, **QUICK)
-    delta = detector._perturbation(Bright(0.0), x[:8], 1)
-    assert delta.shape == (1, 1, SIDE, SIDE)
-    assert 0.01 < float(delta.abs().max()) <= 0.05 + 1e-6
+def test_a_perturbation_stays_in_its_radius() -> None:
+    found = MNPDetector(eps=0.02, **QUICK).look(Bright(200.0), Bright(0.0), quarters(), CLASSES, tools())
+    for probe in found.probes:
+        assert probe.delta.shape == (1, 1, SIDE, SIDE)
+        assert 0.01 < float(probe.delta.abs().max()) <= 0.02 + 1e-6
 
 
-def test_evidence_is_the_median_over_draws() -> None:
-    found = torch.zeros(3, 2, CLASSES)
-    found[0, :, 1] = 9.0  # one odd draw
-    found[:, :, 3] = torch.tensor([[1.0, 0.2], [2.0, 0.3], [3.0, 0.4]])
-    evidence = combine(found, 100)
-    assert evidence["log-probability"].tolist() == [0, 0, 0, 2]
-    assert torch.allclose(evidence["rate"], torch.tensor([0.0, 0.0, 0.0, 0.3]))
-    assert int(evidence["anomaly"].argmax()) == 3
+def test_the_p_value_counts_null_scores_as_large() -> None:
+    assert p_value(0.5, [0.1, 0.5, 0.6, 0.2]) == 3 / 5
+    assert p_value(0.7, [0.1] * 19) == 1 / 20
 
 
-def test_the_spread_of_the_anomaly_has_a_floor() -> None:
-    assert torch.equal(anomaly(torch.full((5,), 0.3), 0.01), torch.zeros(5))
-    assert torch.allclose(anomaly(torch.tensor([0.0, 0.0, 0.0, 0.5]), 0.01), torch.tensor([0.0, 0.0, 0.0, 50.0]))
+def test_random_copies_keep_the_share_of_predictions_that_is_asked_for() -> None:
+    model, x = trained_net(), quarters().pixels()
+    neurons = Neurons(model, x[:1])
+    depths = [random_depth(model, neurons, x, least, tools()) for least in (0.1, 1.01)]
+    assert depths == [2, 1]  # of six: at most half, at least one
+    other = randomly_pruned(model, neurons, 2, tools())
+    assert int((neurons.weights(other, "weight") == 0).sum()) == 2
+    assert agreement(model, model, x, tools()) == 1
+    assert not other.training
 
 
 # ---------------------------------------------------------------------------------------------------------------- verdicts
@@ -116,7 +116,7 @@ def trained_net() -> nn.Module:
 
 def judged(**settings: Any) -> Verdict:
     images = quarters()
-    quick = {"draws": 1, "images": 8, "steps": 2, "mask_steps": 1, **settings}
+    quick = {"draws": 2, "searches": 2, "nulls": 2, "images": 8, "steps": 2, "mask_steps": 1, "expose": False, **settings}
     return detect(trained_net(), images.x, images.y, settings=quick, recipe=Recipe(crop=0, flip=False))
 
 
@@ -125,7 +125,13 @@ def test_a_verdict_names_score_evidence_and_suspect() -> None:
     assert verdict.score == max(verdict.per_class)
     assert len(verdict.per_class) == CLASSES
     assert verdict.suspected == verdict.per_class.index(verdict.score)
-    assert set(verdict.report["evidence"]) == {"log-probability", "rate", "anomaly"}
+    assert len(verdict.report["scores"]) == 2
+    assert len(verdict.report["null scores"]) == 4
+    assert verdict.p_value in (1 / 5, 2 / 5, 3 / 5, 4 / 5, 1)
+    assert len(verdict.report["classes of the searches"]) == 4
+    assert verdict.perturbation is not None
+    assert verdict.perturbation.shape == (1, 1, SIDE, SIDE)
+    assert judged(nulls=0).p_value is None
     assert judged().per_class == verdict.per_class
 
 
