@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -153,10 +154,16 @@ def detect(
         extra["missing_classes"] = missing
     if hardly_right(work.accuracy, work.view.num_classes):
         extra["undecided"] = complaint(work.accuracy, work.view.num_classes)
-        if getattr(method, "threshold", None) is None:  # else it is the caller's own
+        if not _own_threshold(method):
             said = f"no threshold holds: {extra['undecided']}"
             verdict = replace(verdict, threshold=None, calibration=f"{said}; {verdict.calibration}")
     return replace(verdict, report={**verdict.report, **extra})
+
+
+def _own_threshold(method: Detector) -> bool:
+    """Whether the caller has set a threshold, which then holds whatever the net is like."""
+    usual = {one.name: one.default for one in dataclasses.fields(method)}
+    return "threshold" in usual and getattr(method, "threshold", None) not in (None, usual["threshold"])
 
 
 def _method(registry: Registry[K], given: str | K, settings: Mapping[str, Any] | None) -> K:

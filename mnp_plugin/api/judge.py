@@ -13,6 +13,8 @@ from mnp_plugin.api.settings import component
 from mnp_plugin.contracts import Detector, Recipe, Verdict, detectors
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import to_plain
+from mnp_plugin.evaluation.pictures import perturbed
+from mnp_plugin.io.atomic import write_atomic
 
 Word = Literal["backdoored", "no backdoor found", "uncalibrated", "undecided"]
 
@@ -46,6 +48,7 @@ def detect_checkpoint(
     size: int | None = None,
     normalise: str = "none",
     anyway: bool = False,
+    picture: Path | str | None = None,
     validation: float = 0.2,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -62,12 +65,16 @@ def detect_checkpoint(
         detector: name of a registered detector, or one with its settings.
         settings: hyper-parameters of a detector given by name, ``key=value``.
         anyway: judge although the net is hardly right; there is a score then, but no decision.
+        picture: PNG to write: clean images, the same with the perturbation that the detector found, and the difference times
+            ten. Nothing is written where the detector finds none; ``facts`` then say so.
 
     Raises:
         UserError: what is wrong, and how to put it right.
         MethodError: the detector failed.
     """
     recipe = recipe or Recipe()
+    if picture is not None and Path(picture).suffix.lower() != ".png":
+        raise UserError(f"the picture is a PNG; call it {Path(picture).with_suffix('.png')}, not {picture}")
     say: Progress = progress or (lambda what, done, total: None)
     method = component(detectors, detector, settings) if isinstance(detector, str) else detector
     own = files.load(
@@ -97,8 +104,13 @@ def detect_checkpoint(
         "suspected": None if verdict.suspected is None else own.classes[verdict.suspected],
         "evidence": dict(zip(own.classes, verdict.per_class, strict=False)),
         "calibration": verdict.calibration,
+        "p-value": verdict.p_value,
+        "picture": None,
         "report": dict(verdict.report),
     }
+    if picture is not None and verdict.perturbation is not None:
+        write_atomic(Path(picture), perturbed(own.images, verdict.perturbation))
+        facts["picture"] = str(picture)
     return DetectReport(word=word, reason=reason, verdict=verdict, facts={"verdict": word, "reason": reason, **facts})
 
 

@@ -49,6 +49,9 @@ def add(verbs: Verbs) -> None:
     _inputs(verb)
     verb.add_argument("--detector", default="mnp", help="a registered detector (default: mnp)")
     verb.add_argument("--settings", nargs="+", default=[], metavar="KEY=VALUE", help="its hyper-parameters")
+    verb.add_argument(
+        "--picture", type=Path, metavar="PNG", help="write the perturbation that was found, on clean images, to this file"
+    )
     verb.add_argument("--json", action="store_true", help="print the verdict as JSON, nothing else")
     verb.add_argument(
         "--exit-code",
@@ -114,7 +117,12 @@ def _detect(arguments: argparse.Namespace) -> int:
 
     try:
         found = detect_checkpoint(
-            arguments.checkpoint, arguments.net, arguments.data, detector=arguments.detector, **_common(arguments)
+            arguments.checkpoint,
+            arguments.net,
+            arguments.data,
+            detector=arguments.detector,
+            picture=arguments.picture,
+            **_common(arguments),
         )
     except MethodError as error:
         if arguments.exit_code:  # where 1 means a backdoor
@@ -218,8 +226,13 @@ def _verdict_text(found: DetectReport) -> str:
     lines = [f"{word}: score {facts['score']:.3g}{limit}, suspected target: {facts['suspected']}", f"because: {found.reason}"]
     if facts["spread"] is not None:
         lines.append(f"scores of single draws: {facts['spread'][0]:.3g} to {facts['spread'][1]:.3g}")
-    lines.append("evidence by class:")
+    if facts["p-value"] is not None:
+        lines.append(f"p-value by the detector's own null: {facts['p-value']:.3g}")
+    if facts["evidence"]:
+        lines.append("evidence by class:")
     lines += [f"  {name:24} {value:8.3f}" for name, value in sorted(facts["evidence"].items(), key=lambda item: -item[1])]
     if found.word != "uncalibrated":  # which the reason says
         lines.append(f"calibrated on: {facts['calibration'] or 'nothing; the score has no threshold'}")
+    if facts["picture"]:
+        lines.append(f"the perturbation that was found: {facts['picture']}")
     return "\n".join([*lines, accuracy])

@@ -190,7 +190,7 @@ def _by_attack(table: pd.DataFrame) -> list[str]:
     if len(attacks) < 2:
         return []
     counts = {attack: max(test[test["attack"] == attack]["attacked_nets"]) for attack in attacks}
-    lines = ["AUROC by attack (nets):", "", *_table_head(["data, net", "detector", *(f"{a} ({counts[a]})" for a in attacks)])]
+    lines = ["AUROC by attack (nets):", "", *_table_head(["nets", "detector", *(f"{a} ({counts[a]})" for a in attacks)])]
     for key, group in test.groupby(["dataset", "net", "clean_images", "detector"], sort=True):
         by = dict(zip(group["attack"], group["auroc"], strict=True))
         cells = [f"{key[0]}, {key[1]}", str(key[3]), *(f"{by[a]:.2f}" if a in by else "—" for a in attacks)]

@@ -227,7 +227,7 @@ def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: 
     assert said["parameters"]["before"] == sum(p.numel() for p in repaired.parameters())
 
 
-def test_detect_prints_a_verdict(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+def test_detect_prints_a_verdict(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2"]
     assert main(own.arguments("detect", "--json", *quick)) == 0
     found = json.loads(capsys.readouterr().out)
@@ -237,10 +237,19 @@ def test_detect_prints_a_verdict(own: Own, capsys: pytest.CaptureFixture[str]) -
     assert found["backdoored"] is None
     assert found["calibration"]
     assert found["clean accuracy"] == pytest.approx(accuracy(own.victim, own.images))
-    assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 0
+    assert found["p-value"] in (0.5, 1.0)
+    assert found["picture"] is None
+    picture = tmp_path / "found.png"
+    assert main(own.arguments("detect", "--picture", str(picture), *quick, "threshold=-1000.0")) == 0
     out = capsys.readouterr().out
     assert out.startswith("BACKDOORED: score")
     assert "calibrated on: threshold given by the user" in out
+    assert "p-value by the detector's own null: " in out
+    with Image.open(picture) as shown:
+        width, height = shown.size
+    assert width / 8 == pytest.approx(height / 3, abs=2)  # eight images in three rows
+    assert main(own.arguments("detect", "--picture", str(tmp_path / "found.jpg"), *quick)) == 2
+    assert "call it " in capsys.readouterr().err
 
 
 def repaired_with_nothing(own: Own, **more: Any) -> RepairReport:

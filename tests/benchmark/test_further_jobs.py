@@ -18,6 +18,7 @@ from mnp_plugin.benchmark.suite import VictimSpec
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli.app import main
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.detectors.clp import CLP
 from mnp_plugin.report.build import build_tables
 
 TEXT = """
@@ -212,7 +213,9 @@ def test_an_attack_may_have_seeds_of_its_own_and_that_changes_no_victim() -> Non
         parse_suite(bad, "x", "x")
 
 
-def test_detectors_are_run_by_label_kept_and_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_detectors_are_run_by_label_kept_planned_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = MORE.replace("trials: [recalibrated, retuned50]", "").replace(
         "detectors: [", "detectors: [{name: clp, label: other}, "
     )
@@ -232,6 +235,17 @@ def test_detectors_are_run_by_label_kept_and_planned(tmp_path: Path, capsys: pyt
     assert "4 verdicts of 2 detectors, 2 done" in capsys.readouterr().out
     assert main(["run", *command, "--detectors", "x"]) == 2
     assert "has no detector 'x'" in capsys.readouterr().err
-    assert main(["run", *command, "--quiet"]) == 0
+
+    def broken(self: object, view: object, tools: object) -> None:
+        raise RuntimeError("out of ideas")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CLP, "inspect", broken)
+        main(["run", *command, "--quiet"])
+    others = [json.loads(file.read_text()) for file in folder.iterdir() if "-other-" in file.name]
+    assert [(v["status"], "out of ideas" in v["reason"], v["score"]) for v in others] == [("failed", True, None)] * 2
+    assert ",failed\n" in (folder.parent / "detection.csv").read_text()
+    assert main(["run", *command, "--quiet"]) == 0  # tried again
+    assert {json.loads(file.read_text())["status"] for file in folder.iterdir()} == {"ok"}
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert len(list(folder.iterdir())) == 4
