@@ -25,7 +25,7 @@ def perturbed(images: Images, delta: Tensor, count: int = 8) -> bytes:
         delta: float32 [1, C, H, W], added to images in [0, 1], then clipped.
         count: most images in a row.
     """
-    first = [int((images.y == label).nonzero()[0]) for label in images.y.unique().tolist()][:count]
+    first = [int((images.y == label).nonzero()[0]) for label in sorted(set(images.y.tolist()))][:count]
     clean = images[torch.tensor(first, device=images.y.device)].pixels()
     return _grid(clean, (clean + delta).clamp(0, 1))
 
