@@ -104,9 +104,9 @@ def test_the_code_about_ones_own_model_runs(file: str, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("file", ["README.md", "docs/guide/suite.md"])
 def test_the_suites_are_valid(file: str) -> None:
-    (text,) = blocks((ROOT / file).read_text(encoding="utf-8"), "yaml")
-    suite = parse_suite(text, file, "mine")
-    assert {victim.attack.label for victim in suite.victims} >= {"clean", "badnets", "wanet"}
+    for text in blocks((ROOT / file).read_text(encoding="utf-8"), "yaml"):
+        suite = parse_suite(text, file, "mine")
+        assert {victim.attack.label for victim in suite.victims} >= {"clean", "badnets", "wanet"}
 
 
 # -- the site
@@ -253,5 +253,5 @@ def test_the_guide_names_no_flag_that_is_not_there(verb: str, capsys: pytest.Cap
     commands = [line for line in guide.splitlines() if line.startswith(f"mnp-bench {verb}")]
     assert commands
     assert {flag for line in commands for flag in re.findall(r"--[\w-]+", line)} <= known
-    if verb == "purify":  # which knows all that the text names, but for the one flag of detect
-        assert set(re.findall(r"`(--[\w-]+)", guide)) <= known | {"--exit-code"}
+    if verb == "purify":  # which knows all that the text names, but for the flags of detect
+        assert set(re.findall(r"`(--[\w-]+)", guide)) <= known | {"--exit-code", "--picture"}

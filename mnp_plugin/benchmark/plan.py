@@ -8,7 +8,7 @@ from mnp_plugin.benchmark.jobs.floor import FloorJob
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.trial import TrialJob
-from mnp_plugin.benchmark.jobs.verdict import VerdictJob
+from mnp_plugin.benchmark.jobs.verdict import VerdictJob, verdict_jobs
 from mnp_plugin.benchmark.suite import Cell, Suite
 from mnp_plugin.evaluation.trials import TRIALS
 
@@ -18,17 +18,10 @@ def score_jobs(suite: Suite, cells: Iterable[Cell]) -> list[ScoreJob]:
     return [ScoreJob(suite.name, suite.gate, cell) for cell in cells]
 
 
-def verdict_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None) -> list[VerdictJob]:
-    """Verdicts of the detectors of these labels, or of all, on the victims of ``cells``."""
-    victims = {cell.victim.fingerprint: cell.victim for cell in cells}
-    asked = [entry for entry in suite.detectors if detectors is None or entry.label in detectors]
-    return [VerdictJob(suite.name, victim, entry) for victim in victims.values() for entry in asked]
-
-
 def further_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None) -> list[VerdictJob | TrialJob]:
     """Verdicts on the victims of ``cells``, trials after their defenses; those that need the trigger only where it is known."""
     cells = list(cells)
-    verdicts = verdict_jobs(suite, cells, detectors)
+    verdicts = verdict_jobs(suite, [cell.victim for cell in cells], detectors)
     trials = [
         TrialJob(suite.name, cell, name)
         for cell in cells

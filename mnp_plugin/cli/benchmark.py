@@ -152,10 +152,10 @@ def _show_plan(arguments: argparse.Namespace) -> int:
 
 def _planned_verdicts(suite: Suite, store: Store) -> list[dict[str, Any]]:
     """The verdicts of a suite and their state."""
-    from mnp_plugin.benchmark.plan import verdict_jobs
+    from mnp_plugin.benchmark.jobs.verdict import verdict_jobs
 
     found = []
-    for job in verdict_jobs(suite, suite.cells()):
+    for job in verdict_jobs(suite, suite.victims):
         text = store.read(suite.name, job.kind, job.file_name)
         record = None if text is None else job.read(*text)
         other = record is not None and not store.current(job.subject, record.content)

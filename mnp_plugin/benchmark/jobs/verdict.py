@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
-from mnp_plugin.benchmark.suite import AnyVictim, Entry
+from mnp_plugin.benchmark.suite import AnyVictim, Entry, Suite
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Triggered
 from mnp_plugin.evaluation.cost import Cost
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
@@ -113,6 +113,13 @@ class VerdictJob(RecordJob):
 
     def read(self, text: str, source: str) -> VerdictRecord:
         return from_json(text, source)
+
+
+def verdict_jobs(suite: Suite, victims: Iterable[AnyVictim], detectors: Collection[str] | None = None) -> list[VerdictJob]:
+    """Verdicts of the detectors of these labels, or of all, on ``victims``; each victim once."""
+    each = {victim.fingerprint: victim for victim in victims}
+    asked = [entry for entry in suite.detectors if detectors is None or entry.label in detectors]
+    return [VerdictJob(suite.name, victim, entry) for victim in each.values() for entry in asked]
 
 
 def _targets(triggered: Triggered | None, classes: int) -> list[int]:
