@@ -153,15 +153,22 @@ def _show_plan(arguments: argparse.Namespace) -> int:
 def _planned_verdicts(suite: Suite, store: Store) -> list[dict[str, Any]]:
     """The verdicts of a suite and their state."""
     from mnp_plugin.benchmark.jobs.verdict import verdict_jobs
+    from mnp_plugin.report.texts import DamagedRecordError
 
     found = []
     for job in verdict_jobs(suite, suite.victims):
-        text = store.read(suite.name, job.kind, job.file_name)
-        record = None if text is None else job.read(*text)
+        record = None
+        try:
+            text = store.read(suite.name, job.kind, job.file_name)
+            record = None if text is None else job.read(*text)
+            state: str = record.status if record else "to do"
+        except DamagedRecordError as error:
+            print(error, file=sys.stderr)
+            state = "damaged"
         other = record is not None and not store.current(job.subject, record.content)
         found.append(
             {
-                "state": OTHER_IMAGES if other else record.status if record else "to do",
+                "state": OTHER_IMAGES if other else state,
                 "verdict": job.fingerprint,
                 "victim": job.subject.title,
                 "dataset": job.subject.dataset.label,

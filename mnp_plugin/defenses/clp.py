@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons import channels as channel
@@ -37,7 +37,7 @@ class CLP(Defense):
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
-        excess = self.excess(view.model, neurons)
+        excess = lipschitz_excess(view.model, neurons)
         chosen = (excess > self.u).nonzero().flatten()
         model = copy.deepcopy(view.model)
         prune(model, neurons, chosen, bias=True)
@@ -57,7 +57,3 @@ class CLP(Defense):
                 yield {"u": step / 2, "pruned": float(len(found))}, trial
 
         return Purified(model=model, report=report, candidates=candidates)
-
-    def excess(self, model: nn.Module, neurons: Neurons) -> Tensor:
-        """Standard deviations by which each channel's bound exceeds its layer's mean, [neurons]; unpaired ones -inf."""
-        return lipschitz_excess(model, neurons)
