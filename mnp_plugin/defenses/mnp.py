@@ -51,7 +51,7 @@ class MNP(Defense):
     pruned net's goes; only the later half of the layers is trained; and the net also learns to answer images under smooth
     random shading as it answers the images themselves (LF: 6 %). A net without such a class pays nothing for it.
 
-    The settings were chosen on nine CIFAR-10 victims of seed 2 (``experiments/mnp``), which no table of results holds.
+    The settings were chosen on eight CIFAR-10 victims of seed 2 (``experiments/mnp``), which no table of results holds.
     """
 
     paper = "Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"
