@@ -130,9 +130,9 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         also = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
         _print_json({**about, "cells": cells, **also})
         return 0
-    others = sum(cell["state"] == OTHER_IMAGES for cell in cells)
-    damaged = sum(cell["state"] == "damaged" for cell in cells)
-    width = max(6, *(len(cell["state"]) for cell in cells))
+    others = sum(shown["state"] == OTHER_IMAGES for shown in (*cells, *verdicts))
+    damaged = sum(shown["state"] == "damaged" for shown in (*cells, *verdicts))
+    width = max(6, *(len(shown["state"]) for shown in (*cells, *verdicts)))
     for shown in cells:
         draw = f" draw {shown['draw']}" if shown["draw"] else ""
         print(f"{shown['state']:{width}}  {shown['cell']}  {shown['victim']}  ->  {shown['defense']}{draw}")
