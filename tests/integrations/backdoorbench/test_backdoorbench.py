@@ -460,7 +460,7 @@ suite: ours
 dataset: {{name: cifar10, root: {root}/data/cifar10, download: false}}
 net: {{name: torchvision, arch: {net}}}
 recipe: {{epochs: 1, batch_size: 16, precision: float32}}
-clean_budget: {{images: 20}}
+clean_budget: {{images: 10}}
 gate: {{asr: 0.0}}
 attacks: [clean, {{name: badnets, poison_ratio: 0.2}}]
 defenses: [none]
@@ -483,7 +483,7 @@ def test_our_victim_comes_back_from_its_record(tmp_path: Path) -> None:
     train, test = raw["bd_train"], raw["bd_test"]
     assert {type(k) for s in (train, test) for k in s["bd_data_container"]["data_dict"]} == {np.int64}
     assert train["poison_indicator"].dtype == np.float64
-    assert (len(train["original_index_array"]), int(train["poison_indicator"].sum())) == (TRAIN, 8)
+    assert (len(train["original_index_array"]), int(train["poison_indicator"].sum())) == (TRAIN, 10)
     assert (len(test["poison_indicator"]), len(test["original_index_array"])) == (TEST, 27)
     pictures, labels = _test_part(tmp_path / "data/cifar10/cifar-10-batches-py")
     for index, item in test["bd_data_container"]["data_dict"].items():
