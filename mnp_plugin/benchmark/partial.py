@@ -20,23 +20,19 @@ class Partial:
 
     def __init__(self, store: Store, victim: VictimSpec) -> None:
         self.store, self.victim, self.seconds = store, victim, 0.0
-        self.unproven = False
-        """Whether the training goes on from what was kept and has not come through an epoch since."""
         self._start = self._last = time.perf_counter()
 
     def load(self) -> State | None:
         """What an interrupted training left."""
         state = self.store.load_partial(self.victim)
         if state is not None:
-            self.unproven = True
-            self.seconds = float(state.pop("seconds"))
-            if not math.isfinite(self.seconds):
+            if not math.isfinite(seconds := float(state.pop("seconds"))):
                 raise ValueError("seconds are not finite")
+            self.seconds = seconds
         return state
 
     def save(self, state: State) -> None:
         """Keep ``state`` if the last time is long enough ago."""
-        self.unproven = False
         now = time.perf_counter()
         if now - self._last >= self.EVERY:
             self._last = now

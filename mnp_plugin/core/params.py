@@ -196,6 +196,11 @@ def fingerprint(plain: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def checksum(content: Any) -> str:
+    """SHA-256 of JSON content, in hexadecimal, independent of key order."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def seed_of(*identity: Any) -> int:
     """A 63-bit seed from what a thing *is*, so that order, resumption and parallelism never change a number."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)

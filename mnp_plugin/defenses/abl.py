@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -17,9 +15,9 @@ from mnp_plugin.training.loop import fit
 @defenses.register("abl")
 @dataclass(frozen=True, kw_only=True)
 class ABL(TrainingSetDefense):
-    """On a fresh net. (1) Train on the poisoned set, the batch loss L held near ``gamma``: |L - gamma| + gamma ("flooding") or
-    sign(L - gamma) L ("ascent"), without augmentation. (2) Isolate the ``isolated`` share of lowest loss.
-    (3) Train on the rest: a constant learning rate, a tenth of it for the last third. (4) Unlearn: ascent of CE on what was
+    """On a fresh net. (1) Train on the poisoned set, the batch loss L held near ``gamma``: |L - gamma| + gamma ("flooding"; the
+    gradient of "ascent", sign(L - gamma) L, is the same), without augmentation. (2) Isolate the ``isolated`` share of lowest
+    loss. (3) Train on the rest: a constant learning rate, a tenth of it for the last third. (4) Unlearn: ascent of CE on what was
     isolated. SGD with Nesterov momentum 0.9 and weight decay 1e-4. Blind: the last epoch counts.
 
     Facts from SCLBD/BackdoorBench f02e353, learning rate of (1) and (3) as its code has it (0.01; the authors' own is 0.1); its
@@ -28,7 +26,6 @@ class ABL(TrainingSetDefense):
 
     paper = "Li et al., Anti-Backdoor Learning: Training Clean Models on Poisoned Data, NeurIPS 2021, arXiv 2110.11571"
 
-    loss: Literal["flooding", "ascent"] = param("flooding", "how the loss is kept from falling below gamma")
     gamma: float = param(0.5, "loss that is not to be fallen below", low=0)
     isolation_epochs: int = param(20, "passes before isolation", low=1)
     isolated: float = param(0.01, "share of the images that is isolated", above=0, high=0.9)
@@ -57,10 +54,7 @@ class ABL(TrainingSetDefense):
 
     def held(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         """Cross entropy that is not to fall below gamma."""
-        value = _entropy(model, x, y)
-        if self.loss == "flooding":
-            return (value - self.gamma).abs() + self.gamma
-        return torch.sign(value - self.gamma) * value
+        return (_entropy(model, x, y) - self.gamma).abs() + self.gamma
 
     def _recipe(self, tools: DefenseContext, epochs: int, lr: float) -> Recipe:
         recipe = tools.recipe.for_tuning(epochs=epochs, lr=lr, batch_size=tools.recipe.batch_size)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Purified, TrainingSetDefense, TrainingView, defenses, param
 from mnp_plugin.training.retraining import features_of, retrained
+from mnp_plugin.training.source_models import no_head
 
 
 @defenses.register("ac")
@@ -33,7 +34,7 @@ class ActivationClustering(TrainingSetDefense):
     threshold: float = param(0.35, "largest share of a class that counts as poisoned under 'relative'", above=0, high=0.5)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer whose input to cluster"
+        return no_head(model, "whose input to cluster")
 
     def treat(self, view: TrainingView, tools: DefenseContext) -> Purified:
         found = features_of(view.model, view.train)

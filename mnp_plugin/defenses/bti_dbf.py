@@ -12,7 +12,7 @@ from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified
 from mnp_plugin.training.decoupling import Decoupling, Inverter
 from mnp_plugin.training.device import in_layout_of
 from mnp_plugin.training.passes import descend, finite, one_pass
-from mnp_plugin.training.source_models import features, head_of
+from mnp_plugin.training.source_models import features, head_of, no_head
 
 
 @defenses.register("bti-dbf")
@@ -44,20 +44,16 @@ class BTIDBF(Defense):
     batch_size: int = param(128, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return (
-            None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer whose input to decouple"
-        )
+        return no_head(model, "whose input to decouple")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
-        model, how = (
-            view.model,
-            Decoupling(
-                width=self.width,
-                pretrain=self.pretrain_epochs,
-                mask=self.mask_epochs,
-                passes=self.generator_epochs,
-                batch_size=self.batch_size,
-            ),
+        model = view.model
+        how = Decoupling(
+            width=self.width,
+            pretrain=self.pretrain_epochs,
+            mask=self.mask_epochs,
+            passes=self.generator_epochs,
+            batch_size=self.batch_size,
         )
         inverter = Inverter(view.clean, how, tools)
         inverter.pretrain(model)
@@ -68,8 +64,7 @@ class BTIDBF(Defense):
             model.train()
             for _ in range(self.epochs):
                 for x, y in one_pass(model, view.clean, self.batch_size, tools):
-                    count = min(int(self.share * len(x)) + 1, len(x)) if self.share else 0
-                    mixed = in_layout_of(model, torch.cat([inverter(x[:count]), x[count:]]))  # batches are shuffled
+                    mixed = in_layout_of(model, inverter.mixed(x, self.share))
                     own, theirs = features(model, x), features(model, mixed)
                     value = F.cross_entropy(head(theirs), y) + F.mse_loss(own, theirs)
                     descend(value, optimiser)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
-from mnp_plugin.training.source_models import head_of
+from mnp_plugin.training.source_models import head_of, no_head
 
 
 @defenses.register("d3")
@@ -33,7 +33,7 @@ class D3(Defense):
     batch_size: int = param(256, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to move away from"
+        return no_head(model, "to move away from")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         head = head_of(view.model).weight

@@ -14,7 +14,7 @@ from mnp_plugin.training.device import in_layout_of
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.passes import descend, finite, forward, one_pass
 from mnp_plugin.training.retraining import features_of
-from mnp_plugin.training.source_models import features
+from mnp_plugin.training.source_models import features, no_head
 
 
 @defenses.register("d-br")
@@ -42,7 +42,7 @@ class DBR(TrainingSetDefense):
     batch_size: int = param(128, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer whose input to look at"
+        return no_head(model, "whose input to look at")
 
     def treat(self, view: TrainingView, tools: DefenseContext) -> Purified:
         change = self.sensitivity(view.train, tools)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
-from mnp_plugin.training.source_models import head_of
+from mnp_plugin.training.source_models import head_of, no_head
 
 
 @defenses.register("fst")
@@ -31,7 +31,7 @@ class FST(Defense):
     batch_size: int = param(128, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to start anew"
+        return no_head(model, "to start anew")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         weight = head_of(view.model).weight

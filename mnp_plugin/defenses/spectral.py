@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Purified, TrainingSetDefense, TrainingView, defenses, param
 from mnp_plugin.training.retraining import features_of, retrained
+from mnp_plugin.training.source_models import no_head
 
 
 @defenses.register("spectral")
@@ -26,7 +27,7 @@ class Spectral(TrainingSetDefense):
     share: float = param(0.15, "share of each class that is left out", low=0, high=0.9)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer whose input to look at"
+        return no_head(model, "whose input to look at")
 
     def treat(self, view: TrainingView, tools: DefenseContext) -> Purified:
         found = features_of(view.model, view.train)

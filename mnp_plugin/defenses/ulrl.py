@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.neurons.channels import robust_z
-from mnp_plugin.neurons.unlearning import ascend
+from mnp_plugin.neurons.unlearning import head_change
 from mnp_plugin.training.loop import fit
-from mnp_plugin.training.passes import cosine
-from mnp_plugin.training.source_models import head_of
+from mnp_plugin.training.source_models import head_of, no_head
 
 
 @defenses.register("ulrl")
@@ -44,24 +42,20 @@ class ULRL(Defense):
     batch_size: int = param(128, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to look at"
+        return no_head(model, "to look at")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model
         head = head_of(model)
-        unlearnt = copy.deepcopy(model)
-        trace = ascend(
-            unlearnt,
+        change, trace = head_change(
+            model,
             view.clean,
             tools,
             lr=self.unlearning_lr,
-            factor=lambda epoch: cosine(epoch, self.unlearning_epochs),
-            weight_decay=5e-4,
             epochs=self.unlearning_epochs,
             batch_size=self.batch_size,
             until=self.unlearned,
         )
-        change = (head_of(unlearnt).weight - head.weight).detach().abs().sum(1)
         z = robust_z(change)
         rows = [int(c) for c in z.argsort(descending=True)[:2] if float(z[c]) > self.outlier]
         original = head.weight.detach()[rows].clone()

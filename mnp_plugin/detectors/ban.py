@@ -15,7 +15,7 @@ from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import descend, statistics_held
-from mnp_plugin.training.source_models import features, head_of
+from mnp_plugin.training.source_models import features, head_of, no_head
 
 
 @detectors.register("ban")
@@ -43,9 +43,7 @@ class BAN(Detector):
     threshold: float | None = param(0.9, "share of one class above which a net is called backdoored; null: no decision")
 
     def objection(self, model: nn.Module) -> str | None:
-        if not any(isinstance(m, nn.Linear) for m in model.modules()):
-            return "it has no linear layer to take for its head"
-        return channel.batch_norm_objection(model)
+        return no_head(model, "to take for its head") or channel.batch_norm_objection(model)
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         model = view.model.requires_grad_(False)

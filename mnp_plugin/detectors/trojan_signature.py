@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Images, Verdict, concat, detectors, param
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.channels import robust_z
-from mnp_plugin.training.source_models import head_of
+from mnp_plugin.training.source_models import head_of, no_head
 
 
 @detectors.register("trojan-signature")
@@ -32,7 +32,7 @@ class TrojanSignature(Detector):
     alpha: float = param(0.05, "a p-value below this calls a net backdoored", above=0, high=1)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to look at"
+        return no_head(model, "to look at")
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         rows = head_of(view.model).weight.detach().float().mean(1)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import nn
 
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Verdict, concat, detectors, param
 from mnp_plugin.neurons.channels import robust_z
-from mnp_plugin.neurons.unlearning import ascend
-from mnp_plugin.training.passes import cosine
-from mnp_plugin.training.source_models import head_of
+from mnp_plugin.neurons.unlearning import head_change
+from mnp_plugin.training.source_models import no_head
 
 
 @detectors.register("ulrl")
@@ -33,22 +31,13 @@ class ULRL(Detector):
     threshold: float | None = param(3.5, "z-score above which a net is called backdoored; null: no decision")
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Linear) for m in model.modules()) else "it has no linear layer to look at"
+        return no_head(model, "to look at")
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
-        unlearnt = copy.deepcopy(view.model)
-        trace = ascend(
-            unlearnt,
-            concat([view.clean, view.validation]),
-            tools,
-            lr=self.lr,
-            factor=lambda epoch: cosine(epoch, self.epochs),
-            weight_decay=5e-4,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            until=self.unlearned,
+        budget = concat([view.clean, view.validation])
+        change, trace = head_change(
+            view.model, budget, tools, lr=self.lr, epochs=self.epochs, batch_size=self.batch_size, until=self.unlearned
         )
-        change = (head_of(unlearnt).weight - head_of(view.model).weight).detach().float().abs().sum(1)
         z = robust_z(change)
         return Verdict(
             score=float(z.max()),

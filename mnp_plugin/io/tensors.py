@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from mnp_plugin.core.params import checksum
+
 
 def prefixed(group: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``tensors`` with their names put under ``group``."""
@@ -32,7 +34,7 @@ def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """A safetensors file of ``tensors``, with JSON-ready facts and checksums as metadata; equal input gives equal bytes."""
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
-    meta[WHOLE] = json.dumps(_digest_of_texts(meta))  # JSON as all of it: a reader that does not know the key reads on
+    meta[WHOLE] = json.dumps(checksum(meta))  # JSON as all of it: a reader that does not know the key reads on
     content = save(own, metadata=meta)
     size = int.from_bytes(content[:8], "little")
     # safetensors writes metadata in the order of a hash map, which differs from run to run
@@ -51,14 +53,9 @@ def unpacked(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         texts.pop(WHOLE, None)
     except (SafetensorError, KeyError, ValueError, RecursionError):
         return None
-    if about.pop(WHOLE, None) not in (None, _digest_of_texts(texts)):
+    if about.pop(WHOLE, None) not in (None, checksum(texts)):
         return None
     return (tensors, about) if about.pop("sha256", None) in (None, _digest(tensors)) else None
-
-
-def _digest_of_texts(texts: Mapping[str, str]) -> str:
-    """SHA-256 over metadata."""
-    return hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Images
 from mnp_plugin.evaluation.predict import accuracy
-from mnp_plugin.training.passes import descend, finite, forward, one_pass
+from mnp_plugin.training.passes import cosine, descend, finite, forward, one_pass
+from mnp_plugin.training.source_models import head_of
 
 
 def ascend(
@@ -64,3 +66,26 @@ def ascend(
         if trace[-1] <= until:
             break
     return trace
+
+
+def head_change(
+    model: nn.Module, images: Images, tools: DefenseContext, *, lr: float, epochs: int, batch_size: int, until: float
+) -> tuple[Tensor, list[float]]:
+    """By how much a cosine ascent of a copy moves each row of the head, by L1 norm: ([classes], accuracy of each epoch).
+
+    Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781. Arguments as of
+    :func:`ascend`.
+    """
+    unlearnt = copy.deepcopy(model)
+    trace = ascend(
+        unlearnt,
+        images,
+        tools,
+        lr=lr,
+        factor=lambda epoch: cosine(epoch, epochs),
+        weight_decay=5e-4,
+        epochs=epochs,
+        batch_size=batch_size,
+        until=until,
+    )
+    return (head_of(unlearnt).weight - head_of(model).weight).detach().abs().sum(1), trace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import sys
@@ -13,6 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.params import checksum
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -40,21 +40,16 @@ def to_json(record: DataclassInstance) -> str:
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """``content`` with its checksum."""
-    return {**content, CHECKSUM: _digest(content)}
+    return {**content, CHECKSUM: checksum(content)}
 
 
 def unsealed(content: dict[str, Any]) -> bool | None:
     """Take the checksum out of ``content``: whether it is right; None if there is none."""
     found = content.pop(CHECKSUM, None)
     try:
-        return None if found is None else found == _digest(content)
+        return None if found is None else found == checksum(content)
     except RecursionError:  # nested deeper than anything written here
         return False
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 over ``content`` as JSON with sorted keys: neither white space nor the order of keys changes it."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict[str, Any]], R]) -> R:

@@ -93,6 +93,11 @@ class Inverter:
             made: Tensor = self.net(x)
         return made
 
+    def mixed(self, x: Tensor, share: float) -> Tensor:
+        """A shuffled batch ``x`` with the trigger on a ``share`` of it, and on one image more, unless that is 0."""
+        count = min(int(share * len(x)) + 1, len(x)) if share else 0
+        return torch.cat([self(x[:count]), x[count:]])
+
     def _pass(self, model: nn.Module) -> list[tuple[Tensor, Tensor]]:
         return list(one_pass(model, self.images, self.how.batch_size, self.tools))
 

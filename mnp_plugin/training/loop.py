@@ -19,6 +19,10 @@ Progress = Callable[[int, int, float], None]
 """Called after each epoch: (epochs done, epochs in all, mean loss)."""
 
 
+class InterruptedStateError(Exception):
+    """What an interrupted training left does not fit this one."""
+
+
 class Keeper(Protocol):
     """Keeps a training between epochs, so that an interrupted one goes on from there to the very same weights."""
 
@@ -76,6 +80,7 @@ def fit(
 
     Raises:
         MethodError: the loss is not finite.
+        InterruptedStateError: what ``keep`` has is damaged, or of another training; ``model`` may be changed already.
     """
     device = images.x.device
     place(model, device, images[:2].pixels()).train()
@@ -88,8 +93,7 @@ def fit(
         nesterov=recipe.momentum > 0,
     )
     per_epoch = max(len(images) // recipe.batch_size, 1)
-    kept = keep.load() if keep is not None else None
-    first = _restore(kept, model, optimiser, generator, hook, recipe.epochs) if kept is not None else 0
+    first = _resume(keep, model, optimiser, generator, hook, recipe.epochs) if keep is not None else 0
     steps, step = recipe.epochs * per_epoch, first * per_epoch
     for epoch in range(first, recipe.epochs):
         total = torch.zeros((), device=device)
@@ -141,24 +145,32 @@ def _snapshot(done: int, model: nn.Module, optimiser: torch.optim.SGD, generator
     return state | {"done": torch.tensor(done), "generator": generator.get_state()}
 
 
-def _restore(
-    state: State,
+def _resume(
+    keep: Keeper,
     model: nn.Module,
     optimiser: torch.optim.SGD,
     generator: torch.Generator,
     hook: TrainingHook | None,
     epochs: int,
 ) -> int:
-    """Undo :func:`_snapshot`; returns the epochs done. A state of another training raises whatever torch makes of it."""
-    model.load_state_dict(part("model", state))
-    parameters = list(model.parameters())
-    for i, value in part("momentum", state).items():
-        p = parameters[int(i)]
-        optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(value).detach()
-    if hook is not None:
-        hook.restore(part("hook", state))
-    generator.set_state(state["generator"].cpu())
-    done = int(state["done"])
-    if not 0 < done < epochs:
-        raise ValueError(f"{done} of {epochs} epochs are done")
-    return done
+    """Undo :func:`_snapshot`, if anything was kept; returns the epochs done."""
+    try:
+        state = keep.load()
+        if state is None:
+            return 0
+        if odd := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
+            raise ValueError(f"{odd[0]} is not finite")
+        model.load_state_dict(part("model", state))
+        parameters = list(model.parameters())
+        for i, value in part("momentum", state).items():
+            p = parameters[int(i)]
+            optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(value).detach()
+        if hook is not None:
+            hook.restore(part("hook", state))
+        generator.set_state(state["generator"].cpu())
+        done = int(state["done"])
+        if not 0 < done < epochs:
+            raise ValueError(f"{done} of {epochs} epochs are done")
+        return done
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:  # what torch makes of a state of another training
+        raise InterruptedStateError(str(error)) from error

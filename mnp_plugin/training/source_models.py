@@ -90,6 +90,11 @@ def head_of(model: nn.Module) -> nn.Linear:
     return linear[-1]
 
 
+def no_head(model: nn.Module, purpose: str) -> str | None:
+    """Objection of a method that works on the head: None, or that there is none ``purpose``, for instance "to look at"."""
+    return None if any(isinstance(m, nn.Linear) for m in model.modules()) else f"it has no linear layer {purpose}"
+
+
 def features(model: nn.Module, x: Tensor) -> Tensor:
     """What enters the head for ``x``: [N, D], with gradients."""
     seen: list[Tensor] = []

@@ -42,7 +42,7 @@ SUCCESSFUL = {
     "blind": "blind",
     "poison_ink": "poison_ink",
     "color_shift": "color_shift",
-    "adaptive_mnp": "{name: adaptive_mnp, size: 3, strength: 1.0}",
+    "adaptive_mnp": "{name: adaptive_mnp, size: 3}",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mnp_plugin import purify
@@ -16,6 +17,7 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.defenses.d_br import warped
 from mnp_plugin.defenses.ep import EP
 from mnp_plugin.defenses.spectral import Spectral
+from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.channels import Neurons
 
 Brief = dict[str, dict[str, Any]]
@@ -41,9 +43,14 @@ def test_spectral_scores_by_hand() -> None:
     assert torch.allclose(Spectral().scores(features), torch.tensor([9.0, 1, 1, 1]), atol=0.05)
 
 
-def test_abl_isolates_as_many_images_as_asked(patient: Any) -> None:
-    report = patient("abl", isolation_epochs=5, epochs=0, unlearning_epochs=0, isolated=0.02, lr=0.05).result.report
-    assert report["isolated"] == sum(report["isolated_by_class"]) == 26
+def test_abl_isolates_the_images_of_lowest_loss(patient: Any) -> None:
+    train = patient.training_set()
+    result = patient("abl", isolation_epochs=5, epochs=0, unlearning_epochs=0, isolated=0.02).result
+    losses = F.cross_entropy(logits(result.model, train.x), train.y, reduction="none")  # nothing was trained after it
+    lowest = losses.argsort()[:26]
+    assert result.report["isolated"] == 26
+    assert result.report["isolated_by_class"] == train.y[lowest].bincount(minlength=10).tolist()
+    assert result.report["loss_of_isolated"] == pytest.approx(float(losses[lowest].mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize(

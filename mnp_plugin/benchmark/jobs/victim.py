@@ -25,6 +25,7 @@ from mnp_plugin.evaluation.pictures import pictures
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.report.records import Scores, scores_in
 from mnp_plugin.training.device import place
+from mnp_plugin.training.loop import InterruptedStateError
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -112,9 +113,7 @@ class VictimJob(Job):
         context = self.context(["victim", self.identity], inputs, bench)
         try:
             victim = stages.train_victim(spec, source.data, split, context, progress, partial)
-        except Exception:
-            if not partial.unproven:
-                raise
+        except InterruptedStateError:
             bench.busy(f"{self.title}: what an interruption left is damaged; training from the start")
             bench.store.drop_partial(spec)
             return self._trained(spec, inputs, bench)
