@@ -1,6 +1,9 @@
 """What should restoring aim at, and what should it train, where a backdoor is suspected? One round from one pruned net.
 
-python experiments/mnp/teachers.py lf 74,85   (record: teachers.jsonl; 150 steps; neurons pruned; the target's class is 0)
+python experiments/mnp/teachers.py lf 74   (record: teachers.jsonl; 150 steps; 74 neurons pruned; the target is class 0)
+
+All three parts help. LF, pruned 81.6/5.4; restored by the victim 84.8/44.1, ``late`` 84.9/35.3, ``target`` 84.6/13.6,
+``late`` and ``target`` 84.8/12.1, ``late`` and ``shading`` 84.6/17.1, all 84.4/7.1.
 
 ``target``: of class 0 the victim's probability only as far as the pruned net's goes; ``late``: layer3, layer4 and head only;
 ``shading``: half of the images also under smooth random shading.
