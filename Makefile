@@ -22,7 +22,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m 'not slow' -n 2 --dist loadfile -p no:benchmark --durations 15 --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -q -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark --durations 15 --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pytest -q tests/performance --benchmark-only

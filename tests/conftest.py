@@ -2,6 +2,7 @@
 elsewhere make them many times slower."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,28 @@ BRIEF: dict[str, dict[str, Any]] = {
     "pam": {"rounds": 2, "width": 4, "pretrain_epochs": 2, "mask_epochs": 1, "generator_epochs": 1, "epochs": 1},
 }
 """Settings for a run of a second or less."""
+
+
+LONG = (
+    "benchmark/test_engines.py",
+    "defenses/test_rivals.py",
+    "api/test_checkpoint.py",
+    "defenses/test_mnp.py",
+    "benchmark/test_content.py",
+    "test_testing.py",
+    "api/test_nets.py",
+    "cli/test_startup.py",
+    "test_plugin.py",
+    "test_docs.py",
+    "defenses/test_defenses.py",
+)
+"""The files that take longest, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that two processes end together; xdist would begin with the files of most tests."""
+    rank = {Path(__file__).parent / name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")

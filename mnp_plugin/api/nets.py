@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
@@ -110,11 +111,16 @@ def _candidates(weights: Mapping[str, Tensor], num_classes: int, shape: Shape) -
             yield ResolvedNet(name, (f"width={width}",), model)
     from torchvision import models  # here: importing torchvision takes seconds
 
-    torchvision = nets.get("torchvision")
     for arch in models.list_models(module=models):
-        model = _outline(torchvision(arch=arch), num_classes, shape)  # type: ignore[call-arg]
+        model = _torchvision_outline(arch, num_classes, shape)
         if model is not None:
             yield ResolvedNet("torchvision", (f"arch={arch}",), model)
+
+
+@functools.cache
+def _torchvision_outline(arch: str, num_classes: int, shape: Shape) -> nn.Module | None:
+    """Kept, since all of them together take ten seconds and a caller may ask about many checkpoints."""
+    return _outline(nets.get("torchvision")(arch=arch), num_classes, shape)  # type: ignore[call-arg]
 
 
 def _outline(net: Net, num_classes: int, shape: Shape) -> nn.Module | None:

@@ -77,8 +77,8 @@ def test_auto_finds_registered_nets_in_the_width_of_the_weights(name: str, setti
 
 
 def test_auto_finds_torchvision_nets() -> None:
-    weights = models.squeezenet1_1(num_classes=7).state_dict()
-    found = resolve_net("auto", [], weights, 7, SHAPE)
+    weights = models.squeezenet1_1(num_classes=9).state_dict()
+    found = resolve_net("auto", [], weights, 9, SHAPE)
     assert (found.name, found.settings) == ("torchvision", ("arch=squeezenet1_1",))
     found.model.load_state_dict(weights)
 
@@ -158,6 +158,6 @@ def test_auto_looks_behind_a_part_that_all_names_begin_with() -> None:
 
 
 def test_auto_names_no_net_where_none_is_near() -> None:
-    with pytest.raises(UserError, match=r"no net known here fits the weights\. Data of 10 classes") as caught:
-        resolve_net("auto", [], {"a.weight": torch.zeros(3), "b.weight": torch.zeros(3)}, 10, SHAPE)
+    with pytest.raises(UserError, match=r"no net known here fits the weights\. Data of 9 classes") as caught:
+        resolve_net("auto", [], {"a.weight": torch.zeros(3), "b.weight": torch.zeros(3)}, 9, SHAPE)
     assert "nearest" not in str(caught.value)

@@ -369,6 +369,7 @@ def more_memory_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+@pytest.mark.no_cover  # tracing makes the readers' loops three times as slow as they are
 def test_no_small_file_costs_much_time_or_memory(tmp_path: Path) -> None:
     slow, large = {}, []
     for title, raw in bombs():
