@@ -209,7 +209,10 @@ def _tables(folder: Path, published: Path | None = None, *, as_json: bool = Fals
             print(left, file=sys.stderr)
         if built.unsaid:
             print(_unsaid(built.unsaid), file=sys.stderr)
-        print(f"{built.records} records -> {built.csv} and {built.md}", file=sys.stderr)
+        also = "".join(f", {path.name}" for path in built.further)
+        print(f"{built.records} records -> {built.csv} and {built.md}{also}", file=sys.stderr)
+        if built.hint:
+            print(built.hint, file=sys.stderr)
     return 1 if built.damaged else 0
 
 
