@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 NAME = "mnp_plugin"
-REPORT = ["jinja2>=3.1", "matplotlib>=3.9", "scikit-posthocs>=0.9", "scipy>=1.11"]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.9", "scipy>=1.11"]
 
 
 def version() -> str:
@@ -84,6 +84,7 @@ setup(
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "test": [
             *REPORT,
+            "scikit-posthocs>=0.9",
             "torch-pruning>=1.5",
             "pytest>=8.0",
             "pytest-benchmark>=4.0",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,18 +11,20 @@ from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as summary_csv
 from mnp_plugin.report.extra import hint
-from mnp_plugin.report.frames import runs, table_of
+from mnp_plugin.report.figures.catalogue import OF_DEFENSES, OF_DETECTORS, drawn
 from mnp_plugin.report.judged import judged
 from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.latex import to_latex
 from mnp_plugin.report.leaderboard import to_csv, to_markdown
-from mnp_plugin.report.published import beside, read_published
-from mnp_plugin.report.results import read_results
-from mnp_plugin.report.spread import intervals
+from mnp_plugin.report.published import beside
+from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.spread import to_csv as intervals_csv
-from mnp_plugin.report.statistics import statistics
 from mnp_plugin.report.statistics import to_markdown as statistics_md
 from mnp_plugin.report.trials import trial_lines
+
+FIGURES = "figures"
+"""Folder of the figures, beside the tables."""
+DRAWN = (*OF_DEFENSES, *OF_DETECTORS)
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,21 @@ class Built:
     hint: str = ""
 
 
-def build_tables(folder: Path, published: Path | None = None) -> Built:
+def build_tables(folder: Path, published: Path | None = None, *, figures: bool = False) -> Built:
     """Write ``leaderboard.csv``, ``.md`` and ``.tex`` into ``folder`` (``results/<suite>``); with the extra ``[report]`` also
     ``intervals.csv`` and ``statistics.md``.
 
-    ``published`` is a file of figures from elsewhere, which the md then sets beside ours, marked as such.
+    Args:
+        folder: of the suite.
+        published: a file of figures from elsewhere, which the md then sets beside ours, marked as such.
+        figures: draw ``figures/*.svg`` and ``*.pdf``, too, which takes seconds; needs the extra.
 
     Raises:
         UserError: no records, or one that cannot be read and is not damaged.
     """
-    theirs = None if published is None else read_published(published)
-    own = read_results(folder)
+    seen = shown(folder, published)
+    own, table = seen.own, seen.table
     verdicts, plan = own.verdicts, own.plan
-    table = table_of(own)
     unsaid = sum(record.unsaid for record in own.records)
     built = Built(
         csv=folder / "leaderboard.csv",
@@ -75,16 +81,31 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
         write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
         write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
         text += "\n" + "\n".join(detection_lines(found))
-    if theirs is not None:
-        text += "\n" + "\n".join(beside(table, theirs))
+    if seen.published is not None:
+        text += "\n" + "\n".join(beside(table, seen.published))
     write_atomic(built.md, text.encode())
 
-    def further(name: str, content: str) -> None:
-        write_atomic(folder / name, content.encode())
+    def further(name: str, content: str | bytes) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_atomic(folder / name, content.encode() if isinstance(content, str) else content)
         built.further.append(folder / name)
 
     further("leaderboard.tex", to_latex(table, folder.name))
     if not built.hint:
-        further("intervals.csv", intervals_csv(intervals(runs(own.records, own.floors))))
-        further("statistics.md", statistics_md(statistics(table), folder.name))
+        further("intervals.csv", intervals_csv(seen.intervals))
+        further("statistics.md", statistics_md(seen.statistics, folder.name))
+        if figures:
+            _draw(seen, further)
     return built
+
+
+def _draw(seen: Shown, write: Callable[[str, str | bytes], None]) -> None:
+    """Write all figures, and remove those of an earlier report that there is nothing for any more."""
+    folder = seen.own.folder / FIGURES
+    names = set()
+    for name, content in drawn(seen, ("svg", "pdf")):
+        write(f"{FIGURES}/{name}", content)
+        names.add(name)
+    for file in folder.glob("*.*"):
+        if file.suffix in (".svg", ".pdf") and file.name not in names and re.sub(r"-\d+$", "", file.stem) in DRAWN:
+            file.unlink()

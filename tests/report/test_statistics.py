@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
@@ -19,7 +21,7 @@ from mnp_plugin.report.frames import runs
 from mnp_plugin.report.latex import escape, to_latex
 from mnp_plugin.report.leaderboard import leaderboard
 from mnp_plugin.report.paired import comparisons
-from mnp_plugin.report.ranks import groups, ranking
+from mnp_plugin.report.ranks import block, groups, ranking
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.spread import intervals, over_attacks, over_runs
 from mnp_plugin.report.statistics import statistics
@@ -72,6 +74,20 @@ def test_mean_ranks_and_the_tests_by_hand(make_records: Make) -> None:
     assert found.difference == pytest.approx(2.569 * (4 * 5 / (6 * 8)) ** 0.5, abs=1e-3)  # q of four, Demšar's table 5
     assert found.groups == [(0, 1), (1, 2), (2, 3)]
     assert found.p_pairs["mnp", "none"] < 0.001 < 0.05 < found.p_pairs["mnp", "anp"]
+
+
+def test_nemenyi_is_that_of_scikit_posthocs(make_records: Make) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        posthocs = importlib.import_module("scikit_posthocs")
+    table = leaderboard(make_records(7, ("none", "ft", "anp", "mnp", "a", "b", "c")))
+    found, scores = ranking(table), block(table)
+    assert found is not None
+    theirs = posthocs.posthoc_nemenyi_friedman(scores.to_numpy())
+    place = {name: i for i, name in enumerate(scores.columns)}
+    assert len(found.p_pairs) == 7 * 6 / 2
+    for (one, other), p_value in found.p_pairs.items():
+        assert p_value == pytest.approx(theirs.iloc[place[one], place[other]], abs=1e-9)
 
 
 def test_a_defense_that_is_hardly_measured_does_not_cost_the_others_their_attacks(make_records: Make) -> None:
@@ -142,9 +158,9 @@ def test_the_worst_case_stands_beside_the_mean(make_records: Make) -> None:
 def test_tables_for_papers_are_whole_and_mark_best_and_second(make_records: Make) -> None:
     text = to_latex(leaderboard(make_records(3, seeds=(0, 1))), "made_up")
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule") == 5
-    for block in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
-        rows = [line for line in block[1].splitlines() if line.endswith(r"\\")]
-        assert {row.count(" & ") for row in rows} == {len(block[0]) - 1}
+    for align, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {row.count(" & ") for row in rows} == {len(align) - 1}
     asr = text.partition("ASR in percent")[2].partition(r"\end{table}")[0]
     row = next(line for line in asr.splitlines() if line.startswith("attack00"))
     _, none, anp, oracle, ft, mnp = row.removesuffix(r" \\").split(" & ")
