@@ -59,7 +59,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_dir={"": "."},  # an editable installation is then a path, which type checkers follow, and no import hook
-    package_data={NAME: ["entry_points.txt", "py.typed"]},
+    package_data={NAME: ["entry_points.txt", "py.typed", "report/page/*.html", "report/page/*.css", "report/page/*.js"]},
     cmdclass={"build_py": BuildWithSuites},
     install_requires=[
         "torch>=2.6",

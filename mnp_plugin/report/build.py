@@ -16,12 +16,15 @@ from mnp_plugin.report.judged import judged
 from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.latex import to_latex
 from mnp_plugin.report.leaderboard import to_csv, to_markdown
+from mnp_plugin.report.page.data import suite_data
+from mnp_plugin.report.page.render import render
 from mnp_plugin.report.published import beside
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.spread import to_csv as intervals_csv
 from mnp_plugin.report.statistics import to_markdown as statistics_md
 from mnp_plugin.report.trials import trial_lines
 
+PAGE = "index.html"
 FIGURES = "figures"
 """Folder of the figures, beside the tables."""
 DRAWN = (*OF_DEFENSES, *OF_DETECTORS)
@@ -48,7 +51,7 @@ class Built:
 
 def build_tables(folder: Path, published: Path | None = None, *, figures: bool = False) -> Built:
     """Write ``leaderboard.csv``, ``.md`` and ``.tex`` into ``folder`` (``results/<suite>``); with the extra ``[report]`` also
-    ``intervals.csv`` and ``statistics.md``.
+    ``intervals.csv``, ``statistics.md`` and the page ``index.html``.
 
     Args:
         folder: of the suite.
@@ -94,6 +97,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     if not built.hint:
         further("intervals.csv", intervals_csv(seen.intervals))
         further("statistics.md", statistics_md(seen.statistics, folder.name))
+        further(PAGE, render(suite_data(seen)))
         if figures:
             _draw(seen, further)
     return built

@@ -139,7 +139,7 @@ function confusion(label, matrix, classes) {
 
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-/** Lines through points: series [{name, points: [[x, y]], colour, dashed}], and a dot where a choice was made. */
+/** Lines through points: series [{name, points: [[x, y]], colour, dashed, chosen}], and a ring where x was chosen. */
 function lines(label, series, options, ...notes) {
   return chart(label, (width) => {
     const all = series.flatMap((one) => one.points);
@@ -157,6 +157,8 @@ function lines(label, series, options, ...notes) {
         dot.append(svg("title", {}, `${one.name}: ${+x.toPrecision(5)}, ${+y.toPrecision(4)}`));
         frame.plot.append(dot);
       }
+      const at = one.points.find(([x]) => x === one.chosen);
+      if (at) frame.plot.append(svg("circle", { cx: frame.x(at[0]), cy: frame.y(at[1]), r: 7, class: "ring" }, svg("title", {}, `${one.name}: chosen`)));
     }
     if (isNumber(options.chosen)) {
       frame.plot.append(svg("line", { x1: frame.x(options.chosen), x2: frame.x(options.chosen), y1: frame.top, y2: frame.bottom, class: "chosen" }));

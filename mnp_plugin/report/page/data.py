@@ -70,7 +70,11 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "title": shown.name,
         "made by": f"mnp_plugin {mnp_plugin.__version__}",
         "notices": own.notices,
-        "progress": {"done": len(own.records), "planned": len(own.plan.records) if own.plan else len(own.records), "failed": failed},
+        "progress": {
+            "done": len(own.records),
+            "planned": len(own.plan.records) if own.plan else len(own.records),
+            "failed": failed,
+        },
         "groups": groups,
         "rows": packed(rows),
         "records": records,
@@ -169,7 +173,9 @@ def _overall(item: Overall) -> dict[str, Any]:
 def _intervals(shown: Shown, which: Statistics) -> dict[str, Any]:
     """Intervals over seeds and draws of this part."""
     table = shown.intervals
-    part = table[(table["dataset"] == which.dataset) & (table["net"] == which.net) & (table["clean_images"] == which.clean_images)]
+    part = table[
+        (table["dataset"] == which.dataset) & (table["net"] == which.net) & (table["clean_images"] == which.clean_images)
+    ]
     return packed(
         [
             {
@@ -292,7 +298,9 @@ def _detection(shown: Shown) -> dict[str, Any]:
             {
                 "detector": name,
                 "roc": [[short(a), short(b)] for a, b in zip(fpr, tpr, strict=True)],
-                "scores": [[float(f"{r['score']:.5g}"), int(r["attacked"]), f"{r['attack']}, seed {r['seed']}"] for r in own_rows],
+                "scores": [
+                    [float(f"{r['score']:.5g}"), int(r["attacked"]), f"{r['attack']}, seed {r['seed']}"] for r in own_rows
+                ],
             }
         )
     failed = Counter((v.detector, v.reason) for v in own.verdicts if v.status != "ok")

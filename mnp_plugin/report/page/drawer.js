@@ -113,8 +113,9 @@ function pathParts(report, details, missing) {
   }
   const own = paths(report).filter((one) => one.points.length > 1);
   if (own.length) {
-    const series = own.map((one, i) => ({ name: own.length > 1 ? `round ${i + 1}` : one.y, colour: `var(--c${i % 7})`, dashed: i % 2 === 1, points: one.points }));
-    parts.push(part(`What it went by: ${own[0].y}`, own.length > 1 && lineLegend(series), lines(`${own[0].y} by ${own[0].x}`, series, { chosen: own.length === 1 ? own[0].chosen : null, axes: { xLabel: own[0].x, yLabel: own[0].y } })));
+    const series = own.map((one, i) => ({ name: own.length > 1 ? `round ${i + 1}` : one.y, colour: `var(--c${i % 7})`, dashed: i % 2 === 1, points: one.points, chosen: one.chosen }));
+    parts.push(part(`What it went by: ${own[0].y}`, own.length > 1 && lineLegend(series), lines(`${own[0].y} by ${own[0].x}`, series, { axes: { xLabel: own[0].x, yLabel: own[0].y } }),
+      series.some((one) => one.points.some(([x]) => x === one.chosen)) && el("p", { class: "quiet" }, "Ring: where it stopped.")));
   }
   if (!parts.length) missing.push("a pruning path");
   return parts;
