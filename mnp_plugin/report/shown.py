@@ -55,9 +55,9 @@ class Shown:
         """The rows of the leaderboard that were also published; empty without ``published``."""
         return self.table.iloc[:0] if self.published is None else matched(self.table, self.published)
 
-    def part(self, which: Statistics) -> pd.DataFrame:
-        """The rows of the leaderboard that ``which`` is about."""
-        t = self.table
+    def part(self, which: Statistics, table: pd.DataFrame | None = None) -> pd.DataFrame:
+        """The rows of ``table`` (None: of the leaderboard) that ``which`` is about."""
+        t = self.table if table is None else table
         return t[(t["dataset"] == which.dataset) & (t["net"] == which.net) & (t["clean_images"] == which.clean_images)]
 
     @property

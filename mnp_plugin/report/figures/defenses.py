@@ -211,8 +211,7 @@ def ranks(shown: Shown, which: Statistics) -> Figure | None:
 
 def published(shown: Shown, which: Statistics) -> Figure | None:
     """Published figures against ours: a point per cell, on the line where they agree."""
-    rows = shown.beside
-    rows = rows[(rows["dataset"] == which.dataset) & (rows["net"] == which.net) & (rows["clean_images"] == which.clean_images)]
+    rows = shown.part(which, shown.beside)
     if rows.empty:
         return None
     figure, panels = blank(height=3.3, columns=2)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-import mnp_plugin
 from mnp_plugin.report.beside import Details, details_of, png
 from mnp_plugin.report.detection import detection
 from mnp_plugin.report.figures.detectors import by_detector, curve
@@ -64,17 +63,13 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
                 **{name: short(row[name]) for name in ROW},
             }
         )
+    planned = len(own.plan.records) if own.plan else len(own.records)
     failed = sum(record.status == "failed" for record in own.records)
     return {
         "kind": "suite",
         "title": shown.name,
-        "made by": f"mnp_plugin {mnp_plugin.__version__}",
         "notices": own.notices,
-        "progress": {
-            "done": len(own.records),
-            "planned": len(own.plan.records) if own.plan else len(own.records),
-            "failed": failed,
-        },
+        "progress": {"done": len(own.records), "planned": planned, "failed": failed},
         "groups": groups,
         "rows": packed(rows),
         "records": records,
@@ -172,10 +167,7 @@ def _overall(item: Overall) -> dict[str, Any]:
 
 def _intervals(shown: Shown, which: Statistics) -> dict[str, Any]:
     """Intervals over seeds and draws of this part."""
-    table = shown.intervals
-    part = table[
-        (table["dataset"] == which.dataset) & (table["net"] == which.net) & (table["clean_images"] == which.clean_images)
-    ]
+    part = shown.part(which, shown.intervals)
     return packed(
         [
             {
@@ -280,27 +272,29 @@ def picture_uri(content: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------- detection
 
 
+DETECTORS = (
+    "detector", "attack", "clean_nets", "attacked_nets", "auroc", "auroc_low", "auroc_high", "tpr_at_5_fpr", "target_hit",
+    "calibrated_tpr", "calibrated_fpr", "seconds", "flag",
+)  # fmt: skip
+
+
 def _detection(shown: Shown) -> dict[str, Any]:
     own = shown.own
     if not own.verdicts or own.plan is None:
         return {}
     table = detection(own.verdicts, own.plan.gate or 0.0, own.plan.calibration_seeds)
     table = table[table["split"] == "test"]
-    columns = ("detector", "attack", "clean_nets", "attacked_nets", "auroc", "auroc_low", "auroc_high", "tpr_at_5_fpr")
-    columns += ("target_hit", "calibrated_tpr", "calibrated_fpr", "seconds", "flag")
-    rows = [{name: short(row[name]) for name in columns} for row in table.to_dict("records")]
+    rows = [{name: short(row[name]) for name in DETECTORS} for row in table.to_dict("records")]
     judged = shown.judged
     points = []
     for name, healthy, attacked, _ in by_detector(judged):
-        own_rows = judged[judged["detector"] == name].to_dict("records")
+        mine = judged[judged["detector"] == name].to_dict("records")
         fpr, tpr = curve(healthy, attacked)
         points.append(
             {
                 "detector": name,
                 "roc": [[short(a), short(b)] for a, b in zip(fpr, tpr, strict=True)],
-                "scores": [
-                    [float(f"{r['score']:.5g}"), int(r["attacked"]), f"{r['attack']}, seed {r['seed']}"] for r in own_rows
-                ],
+                "scores": [[float(f"{r['score']:.5g}"), int(r["attacked"]), f"{r['attack']}, seed {r['seed']}"] for r in mine],
             }
         )
     failed = Counter((v.detector, v.reason) for v in own.verdicts if v.status != "ok")

@@ -4,9 +4,10 @@ let drawerState = null; // {app, rows, index, run}
 
 function openDrawer(app, rows, index, run = 0) {
   drawerState = { app, rows, index, run };
+  const dialog = document.getElementById("drawer"), had = dialog.contains(document.activeElement) && document.activeElement.getAttribute("aria-label");
   drawDrawer();
-  const dialog = document.getElementById("drawer");
   if (!dialog.open) dialog.showModal();
+  (dialog.querySelector(had ? `[aria-label="${CSS.escape(had)}"]` : ".close") || dialog.querySelector(".close")).focus();
   dialog.scrollTop = 0;
 }
 
@@ -16,7 +17,7 @@ function drawDrawer() {
   const records = row.records.map((i) => app.data.records[i]);
   const record = records[Math.min(run, records.length - 1)];
   const go = (by) => openDrawer(app, rows, (index + by + rows.length) % rows.length);
-  const pick = records.length > 1 && el("label", {}, "run ", el("select", { onchange: (event) => openDrawer(app, rows, index, +event.target.value) },
+  const pick = records.length > 1 && el("label", {}, "run ", el("select", { "aria-label": "run", onchange: (event) => openDrawer(app, rows, index, +event.target.value) },
     ...records.map((one, i) => el("option", { value: i, selected: i === run }, runName(one)))));
   dialog.replaceChildren(
     el("div", { class: "drawer-head" },
@@ -25,7 +26,7 @@ function drawDrawer() {
         pick,
         el("button", { type: "button", onclick: () => go(-1), "aria-label": "previous cell" }, "←"),
         el("button", { type: "button", onclick: () => go(1), "aria-label": "next cell" }, "→"),
-        el("button", { type: "button", onclick: () => dialog.close(), "aria-label": "close" }, "✕"))),
+        el("button", { type: "button", class: "close", onclick: () => dialog.close(), "aria-label": "close" }, "✕"))),
     ...(record ? drawerBody(app, row, record) : [el("p", {}, "No record.")]),
   );
   if (record) history.replaceState(null, "", `#${encodeURIComponent(record.file)}`);

@@ -13,7 +13,7 @@ function themeButton() {
 
 function start(data, before) {
   const head = document.getElementById("head"), main = document.getElementById("main");
-  document.getElementById("foot").replaceChildren(el("p", { class: "quiet" }, `Made by ${data["made by"]}. This page holds all it shows and asks no other server for anything.`));
+  document.getElementById("foot").replaceChildren(el("p", { class: "quiet" }, "Made by mnp_plugin. This page holds all it shows and asks no other server for anything."));
   if (data.kind !== "suite") {
     head.replaceChildren(...modelHead(data).filter(Boolean));
     main.replaceChildren(...modelMain(data));

@@ -150,7 +150,7 @@ function cellButton(app, row, rows) {
   const text = failed ? (row.flag ? "failed" : "—") : isNumber(value) ? fixed(value) : "—";
   const std = row[`${key}_std`];
   const button = el("button", {
-    type: "button", class: `cell ${metric.bad ? "bad" : "good"}${isNumber(value) && value > 62 ? " deep" : ""}`,
+    type: "button", class: `cell ${metric.bad ? "bad" : "good"}`,
     style: isNumber(value) ? { "--v": `${Math.max(0, Math.min(100, value)).toFixed(0)}%` } : {},
     onclick: () => openDrawer(app, rows, rows.indexOf(row)),
     "aria-label": `${row.attack} × ${nameOf(row.defense, row.selection)}: ${metric.name} ${failed ? text : spread(value, std)}${row.flag ? `, ${row.flag}` : ""}`,
@@ -356,7 +356,7 @@ function detectionPart(app) {
     { title: "detector", value: (name) => name, head: true },
     ...attacks.map((attack) => ({ title: attack, number: true, value: (name) => (by.get(`${name}\n${attack}`) || {}).auroc, show: (name) => {
       const value = (by.get(`${name}\n${attack}`) || {}).auroc;
-      return el("span", { class: `cell good${value > 0.62 ? " deep" : ""}`, style: isNumber(value) ? { "--v": `${(100 * value).toFixed(0)}%` } : {} }, fixed(value, 2));
+      return el("span", { class: "cell good", style: isNumber(value) ? { "--v": `${(100 * value).toFixed(0)}%` } : {} }, fixed(value, 2));
     } })),
   ], { rows: whole.map((row) => row.detector), label: "AUROC by attack" });
   return section("detection", "Detection", table.node, flags.size === 1 && whole[0].flag && el("p", { class: "quiet" }, `All detectors: ${whole[0].flag}.`),
