@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from statistics import fmean, stdev
 
 import numpy as np
@@ -52,8 +53,6 @@ def over_runs(runs: Iterable[tuple[int, int, float]], bounds: tuple[float, float
         runs: (seed, draw, value) of each.
         bounds: what the interval is clipped to; rates cannot leave 0 to 100.
     """
-    from scipy.stats import t  # here: reports without intervals do without scipy
-
     by_seed: dict[int, list[float]] = {}
     for seed, _, value in runs:
         by_seed.setdefault(seed, []).append(value)
@@ -67,11 +66,19 @@ def over_runs(runs: Iterable[tuple[int, int, float]], bounds: tuple[float, float
     if len(values) < 2:
         return None
     mean, std = fmean(values), stdev(values)
-    half = float(t.ppf(0.975, len(values) - 1)) * std / len(values) ** 0.5
+    half = quantile(len(values) - 1) * std / len(values) ** 0.5
     low, high = mean - half, mean + half
     if bounds is not None:
         low, high = max(bounds[0], low), min(bounds[1], high)
     return Spread(mean, std, low, high, len(values), varies)
+
+
+@cache
+def quantile(freedom: int) -> float:
+    """Of Student's t for an interval of 95 %."""
+    from scipy.stats import t  # here: reports without intervals do without scipy
+
+    return float(t.ppf(0.975, freedom))
 
 
 def over_attacks(values: Sequence[float]) -> Spread | None:
@@ -90,16 +97,18 @@ def over_attacks(values: Sequence[float]) -> Spread | None:
 
 def intervals(runs: pd.DataFrame) -> pd.DataFrame:
     """:func:`over_runs` of every cell and score in ``runs``; columns :data:`INTERVAL_COLUMNS`."""
-    rows = []
-    for key, group in counted(runs).groupby(list(CELL), sort=True, dropna=False):
-        if len(group) < 2:
+    rows, used = [], counted(runs)
+    values = used[["seed", "draw", *RATES]].to_numpy(dtype=object)
+    for key, lines in used.groupby(list(CELL), sort=True, dropna=False).indices.items():
+        if len(lines) < 2 or not isinstance(key, tuple):
             continue
-        for score in RATES:
-            known = group[group[score].notna()]
+        cell = dict(zip(CELL, key, strict=True))
+        group = [values[i] for i in lines]
+        for at, score in enumerate(RATES, 2):
             bounds = None if score in ("delta_acc", "excess_asr") else (0.0, 100.0)
-            found = over_runs(zip(known["seed"], known["draw"], known[score], strict=True), bounds)
+            found = over_runs([(one[0], one[1], one[at]) for one in group if not pd.isna(one[at])], bounds)
             if found is not None:
-                rows.append({**dict(zip(CELL, key, strict=True)), "score": score, **vars(found)})
+                rows.append({**cell, "score": score, **vars(found)})
     return pd.DataFrame(rows, columns=list(INTERVAL_COLUMNS))
 
 

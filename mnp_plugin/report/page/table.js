@@ -2,11 +2,13 @@
 
 const STEP = 100; // rows that are added at once
 
+const words = new Intl.Collator("en", { numeric: true }); // many times as quick as localeCompare
+
 /** Compare for sorting: numbers as numbers, words as words, what is missing last in both directions. */
 function compare(a, b, down) {
   const none = (v) => v === null || v === undefined || v === "";
   if (none(a) || none(b)) return none(a) - none(b);
-  const order = isNumber(a) && isNumber(b) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  const order = isNumber(a) && isNumber(b) ? a - b : words.compare(String(a), String(b));
   return down ? -order : order;
 }
 
