@@ -220,8 +220,10 @@ def _tables(
     return 1 if built.damaged else 0
 
 
-def suite_name(word: str, results: Path) -> str:
+def suite_name(word: str, results: Path, *, started: bool = True) -> str:
     """The folder under ``results`` that is meant: by its name, by a suite file, or by the name of a suite that ships.
+
+    ``started``: it must have records.
 
     Raises:
         UserError: none of these has records.
@@ -241,7 +243,7 @@ def suite_name(word: str, results: Path) -> str:
     data = spec.read_yaml(path).data
     named = data.get("suite") if isinstance(data, dict) else None
     name = named if isinstance(named, str) else path.stem
-    if name not in known:
+    if name not in known and started:
         raise UserError(f"no records of suite '{name}' in {results}; run it first: mnp-bench run {word}")
     return name
 

@@ -307,7 +307,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 def judged(own: Own, **more: Any) -> DetectReport:
     settings = ["draws=3", "nulls=1", "images=8", "steps=2", "mask_steps=2", *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
-    return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
+    return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **{**how, **more})
 
 
 def test_the_verdict_says_what_it_rests_on(own: Own) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mnp_plugin import load_records
-from mnp_plugin.benchmark.jobs.details import confusion
 from mnp_plugin.cli import main
+from mnp_plugin.evaluation.scores import confusion
 from mnp_plugin.report.beside import Details, details_of
 from mnp_plugin.report.results import Results, read_results
 

@@ -6,13 +6,17 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
+from mnp_plugin.report.beside import Details
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.page.data import suite_data
+from mnp_plugin.report.page.model import repair_data, verdict_data
 from mnp_plugin.report.page.render import render
+from mnp_plugin.report.page.serve import Source, server
 from mnp_plugin.report.records import Record
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.verdicts import VerdictRecord
@@ -254,6 +258,61 @@ def test_a_large_suite_shows_its_first_rows_and_more_on_demand(
     assert len(cells(page)) == 100
     page.get_by_role("button", name="Show more (250 left)").click()
     assert len(cells(page)) == 350
+
+
+def test_a_served_page_follows_the_run(browser: Any, tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    with server(Source(tmp_path / "made"), pause=100) as running:
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        page = browser.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"http://127.0.0.1:{running.server_port}/")
+        assert "No records yet" in page.inner_text("main")
+        write_suite(tmp_path / "made", make_records(4))
+        page.wait_for_selector("text=16 of 16 cells", timeout=20_000)
+        page.select_option("#metric", "der")
+        next((tmp_path / "made" / "records").iterdir()).unlink()
+        page.wait_for_selector("text=15 of 16 cells", timeout=20_000)
+        assert page.input_value("#metric") == "der", "what was chosen stays"
+        assert said == []
+        page.close()
+        running.shutdown()
+        thread.join()
+
+
+def test_the_pages_of_one_model(browser: Any, tmp_path: Path) -> None:
+    values = {"magnitude": [1.0, 2.0, 9.0], "saliency": [1.0, 2.0, 0.1]}
+    details = Details(
+        id="", classes=["zero", EVIL], clean=[[5, 1], [0, 6]], clean_before=[[6, 0], [0, 6]], layers=[[EVIL, 3]], before=values,
+        after=values, pruned=[2],
+    )  # fmt: skip
+    facts = {
+        "defense": {"name": EVIL}, "checkpoint": EVIL, "clean images": 12, "verdict": EVIL,
+        "clean accuracy": {"validation": {"images": 12, "before": 1.0, "after": 0.9, "note": EVIL}},
+        "triggered": {"target": EVIL, "images": 9, "sent to target": {"before": 1.0, "after": 0.5}},
+        "pruned by layer": [{"layer": EVIL, "pruned": 1}], "repair": {EVIL: EVIL, "damage": EVIL, "path of pruned, agreement": [[1, 2], [2, 1]]},
+    }  # fmt: skip
+    judged = {
+        "verdict": "backdoored", "reason": EVIL, "detector": {"name": EVIL}, "clean images": 12, "clean accuracy": 0.9,
+        "score": 3.0, "threshold": 2.0, "suspected": EVIL, "evidence": {"zero": 0.1, EVIL: 3.0}, "report": {EVIL: [EVIL]},
+    }  # fmt: skip
+    said: list[str] = []
+    for data, parts in (
+        (repair_data(facts, EVIL, details), ["measured", "neurons", "layers", "path", "confusion", "facts"]),
+        (verdict_data(judged, EVIL, None), ["measured", "evidence", "facts"]),
+    ):
+        (tmp_path / "model.html").write_text(render(data))
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((tmp_path / "model.html").as_uri())
+        assert page.evaluate("[...document.querySelectorAll('main > section')].map((part) => part.id)") == parts
+        assert page.evaluate("document.querySelectorAll('b, img').length") == 0
+        assert page.title() == f"{EVIL}: mnp_plugin"
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.close()
+    assert said == []
 
 
 SORTING = """async () => {

@@ -15,13 +15,14 @@ SCRIPTS = ("base", "charts", "table", "neurons", "drawer", "suite", "model", "st
 """The script in its parts, in this order."""
 
 
-def render(data: Mapping[str, Any], *, live: bool = False) -> str:
+def render(data: Mapping[str, Any], *, live: int = 0) -> str:
     """The page.
 
     Args:
         data: what :func:`~mnp_plugin.report.page.data.suite_data` or
             :func:`~mnp_plugin.report.page.model.model_data` gives.
-        live: it is served, and asks its own server for newer data now and then; else it asks nobody for anything.
+        live: milliseconds after which it asks its own server for newer data, where it is served; 0: it asks nobody for
+            anything.
     """
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup

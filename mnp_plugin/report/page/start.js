@@ -1,7 +1,5 @@
 // Reads the data, draws the page, and, where it is served, looks for newer data now and then.
 
-const PAUSE = 4000; // milliseconds between two looks
-
 function themeButton() {
   const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const button = el("button", { type: "button", id: "theme", "aria-label": "light or dark", onclick: () => {
@@ -48,7 +46,7 @@ function watch(app, text) {
       }
     } catch { /* the server has ended; what is shown stays */ }
     watch(app, text);
-  }, PAUSE);
+  }, +document.body.dataset.live); // milliseconds between two looks
 }
 
 {

@@ -49,7 +49,7 @@ function suiteHead(app, redraw) {
 
 function suiteMain(app) {
   const group = app.data.groups[app.group];
-  if (!group) return [el("p", {}, "No records yet.")];
+  if (!group) return [section("summary", "No records yet", ...app.data.notices.map((text) => el("p", {}, text)))];
   const charts = chartParts(app, group), detection = detectionPart(app);
   return [
     summaryPart(app, group),
