@@ -291,7 +291,8 @@ def test_the_pages_of_one_model(browser: Any, tmp_path: Path) -> None:
         "defense": {"name": EVIL}, "checkpoint": EVIL, "clean images": 12, "verdict": EVIL,
         "clean accuracy": {"validation": {"images": 12, "before": 1.0, "after": 0.9, "note": EVIL}},
         "triggered": {"target": EVIL, "images": 9, "sent to target": {"before": 1.0, "after": 0.5}},
-        "pruned by layer": [{"layer": EVIL, "pruned": 1}], "repair": {EVIL: EVIL, "damage": EVIL, "path of pruned, agreement": [[1, 2], [2, 1]]},
+        "pruned by layer": [{"layer": EVIL, "pruned": 1}],
+        "repair": {EVIL: EVIL, "damage": EVIL, "path of pruned, agreement": [[1, 2], [2, 1]]},
     }  # fmt: skip
     judged = {
         "verdict": "backdoored", "reason": EVIL, "detector": {"name": EVIL}, "clean images": 12, "clean accuracy": 0.9,

@@ -33,7 +33,7 @@ def running(tmp_path: Path) -> Iterator[ThreadingHTTPServer]:
 
 
 def get(running: ThreadingHTTPServer, path: str, host: str = "") -> tuple[int, bytes, dict[str, str]]:
-    connection = HTTPConnection("127.0.0.1", running.server_port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", running.server_port, timeout=120)
     connection.request("GET", path, headers={"Host": host or f"127.0.0.1:{running.server_port}"})
     answer = connection.getresponse()
     found = answer.status, answer.read(), dict(answer.getheaders())
@@ -90,7 +90,7 @@ def test_tables_and_figures_are_handed_out_and_nothing_else(
 
 
 def test_other_methods_are_refused(running: ThreadingHTTPServer) -> None:
-    connection = HTTPConnection("127.0.0.1", running.server_port, timeout=10)
+    connection = HTTPConnection("127.0.0.1", running.server_port, timeout=120)
     connection.request("POST", "/data.json", body=b"{}")
     assert connection.getresponse().status == 501
     connection.close()
