@@ -20,8 +20,10 @@ def version() -> str:
 
 
 def description() -> str:
-    """The README; its links into the repository lead nowhere from an index of packages, so their targets stand beside them."""
+    """The README; its links into the repository lead nowhere from an index of packages, so their targets stand beside them, and
+    in place of its picture stands what it shows."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[([^\]]+)\]\((?![a-z]+:)([^)]+)\)", r"*\1 (`\2` in the source distribution)*", text)
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)]+)\)", r"\1 (`\2` in the source distribution)", text)
 
 

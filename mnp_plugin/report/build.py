@@ -25,6 +25,7 @@ from mnp_plugin.report.statistics import to_markdown as statistics_md
 from mnp_plugin.report.trials import trial_lines
 
 PAGE = "index.html"
+INTERVALS = "intervals.csv"
 FIGURES = "figures"
 """Folder of the figures, beside the tables."""
 DRAWN = (*OF_DEFENSES, *OF_DETECTORS)
@@ -95,7 +96,10 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
 
     further("leaderboard.tex", to_latex(table, folder.name))
     if not built.hint:
-        further("intervals.csv", intervals_csv(seen.intervals))
+        if len(seen.intervals):
+            further(INTERVALS, intervals_csv(seen.intervals))
+        else:  # one run of everything
+            (folder / INTERVALS).unlink(missing_ok=True)
         further("statistics.md", statistics_md(seen.statistics, folder.name))
         further(PAGE, render(suite_data(seen)))
         if figures:

@@ -91,7 +91,7 @@ def cells(page: Any) -> list[str]:
 
 def test_it_opens_from_disk_with_all_of_its_parts(open_page: Callable[..., Any], file: Path) -> None:
     page = open_page(file)
-    parts = ["summary", "cells", "charts", "chance", "detection", "flags", "provenance"]
+    parts = ["summary", "cells", "victims", "charts", "chance", "detection", "flags", "provenance"]
     assert page.evaluate("[...document.querySelectorAll('main > section')].map((part) => part.id)") == parts
     assert page.title() == "made: mnp_plugin"
     assert "48 of 48 cells" in page.inner_text("#head")

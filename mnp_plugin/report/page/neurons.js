@@ -1,18 +1,20 @@
 // The picture that explains magnitude-based pruning: every neuron's magnitude against its saliency.
 
-const EDGE = 8; // z-scores beyond are drawn at the edge
+const FARTHEST = 8; // z-scores beyond are drawn at the edge
 
 /** Before and after a defense; details hold layers, pruned and the points of both. */
 function neuronCharts(details) {
   if (!details["neurons before"]) return null;
   const gone = new Set(details.pruned), names = [];
   for (const [name, size] of details.layers) for (let i = 0; i < size; i++) names.push(`${name}, channel ${i}`);
-  const clip = (value) => Math.max(-EDGE, Math.min(EDGE, value));
+  const known = ["neurons before", "neurons after"].flatMap((key) => (details[key] || []).flat()).filter(isNumber).map(Math.abs);
+  const edge = Math.min(FARTHEST, Math.max(3, Math.ceil(known.reduce((a, b) => Math.max(a, b), 0))));
+  const clip = (value) => Math.max(-edge, Math.min(edge, value));
   const one = (title, [saliency, magnitude]) => chart(
     `${title}: magnitude against saliency of ${plural(names.length, "neuron")}, ${gone.size} of them pruned`,
     (width) => {
-      const frame = axes(width, Math.min(width, 340), { x: [-EDGE, EDGE], y: [-EDGE, EDGE], xLabel: "saliency, z within its layer", yLabel: "magnitude, z within its layer", left: 40 });
-      frame.plot.append(svg("line", { x1: frame.x(-EDGE), y1: frame.y(-EDGE), x2: frame.x(EDGE), y2: frame.y(EDGE), class: "diagonal" }));
+      const frame = axes(width, Math.min(width, 340), { x: [-edge, edge], y: [-edge, edge], xLabel: "saliency, z within its layer", yLabel: "magnitude, z within its layer", left: 40 });
+      frame.plot.append(svg("line", { x1: frame.x(-edge), y1: frame.y(-edge), x2: frame.x(edge), y2: frame.y(edge), class: "diagonal" }));
       for (const pruned of [false, true]) {
         saliency.forEach((x, i) => {
           if (!isNumber(x) || !isNumber(magnitude[i]) || gone.has(i) !== pruned) return;

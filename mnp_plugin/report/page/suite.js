@@ -37,7 +37,7 @@ function suiteHead(app, redraw) {
   ];
   const choose = app.data.groups.length > 1 && el("label", {}, "Show ", el("select", { id: "group", onchange: (event) => { app.group = +event.target.value; redraw(); } },
     ...app.data.groups.map((group, i) => el("option", { value: i, selected: i === app.group }, groupName(group)))));
-  const links = [["summary", "Summary"], ["cells", "Attacks × defenses"], ["charts", "Charts"], ["chance", "Statistics"], ["detection", "Detection"], ["flags", "Failed and flagged"], ["provenance", "Provenance"]]
+  const links = [["summary", "Summary"], ["cells", "Attacks × defenses"], ["victims", "Victims"], ["charts", "Charts"], ["chance", "Statistics"], ["detection", "Detection"], ["flags", "Failed and flagged"], ["provenance", "Provenance"]]
     .filter(([id]) => document.getElementById(id));
   return [
     el("div", { class: "top" }, el("h1", {}, app.data.title, el("small", {}, app.data.groups[app.group] ? groupName(app.data.groups[app.group]) : "")), el("div", { class: "buttons" }, choose, themeButton())),
@@ -54,6 +54,7 @@ function suiteMain(app) {
   return [
     summaryPart(app, group),
     cellsPart(app),
+    victimsPart(app),
     charts.length > 0 && section("charts", "Charts", el("div", { class: "cards" }, ...charts)),
     chancePart(group),
     detection,
@@ -193,6 +194,22 @@ function list(app, rows) {
     { title: "seeds", value: (row) => row.seeds, show: (row) => row.seeds, number: true },
     { title: "flag", value: (row) => row.flag, show: (row) => cut(row.flag, 60) },
   ].filter(Boolean), { rows, label: "all cells", short: true, row: (line, row) => tip(line, () => conditions(app, row)) }).node;
+}
+
+// ------------------------------------------------------------------------------------------------------------------ victims
+
+/** The victims as trained, and how little their triggers show. */
+function victimsPart(app) {
+  const rows = inGroup(app).filter((row) => row.selection === "none" && !row.clean && isNumber(row.acc));
+  if (!rows.length) return null;
+  const number = (key, title, help, digits = 1) => rows.some((row) => isNumber(row[key])) && { title, help, number: true, value: (row) => row[key], show: (row) => (isNumber(row[`${key}_std`]) ? spread(row[key], row[`${key}_std`]) : fixed(row[key], digits)) };
+  return section("victims", "Victims before any defense", sortable([
+    { title: "attack", value: (row) => row.attack, head: true, show: (row) => el("button", { type: "button", class: "link", onclick: () => openDrawer(app, rows, rows.indexOf(row)) }, row.attack) },
+    { title: "seeds", value: (row) => row.seeds, show: (row) => row.seeds, number: true },
+    number("acc", "ACC", METRICS.acc.help), number("asr", "ASR", METRICS.asr.help), number("ra", "RA", METRICS.ra.help),
+    number("asr_floor", "clean ASR", "ASR of a clean net on the same images"), number("asr_8bit", "ASR at 8 bit", "on triggered images rounded to 8 bit"),
+    number("psnr", "PSNR dB", "clean against triggered images"), number("ssim", "SSIM", "clean against triggered images", 3), number("linf", "L∞ grey levels", "largest change of a pixel"),
+  ].filter(Boolean), { rows, label: "victims before any defense" }).node);
 }
 
 // ------------------------------------------------------------------------------------------------------------------- charts
