@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 NAME = "mnp_plugin"
+REPORT = ["jinja2>=3.1", "matplotlib>=3.9", "scipy>=1.11"]
 
 
 def version() -> str:
@@ -19,8 +20,10 @@ def version() -> str:
 
 
 def description() -> str:
-    """The README; its links into the repository lead nowhere from an index of packages, so their targets stand beside them."""
+    """The README; its links into the repository lead nowhere from an index of packages, so their targets stand beside them, and
+    in place of its picture stands what it shows."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"!\[([^\]]+)\]\((?![a-z]+:)([^)]+)\)", r"*\1 (`\2` in the source distribution)*", text)
     return re.sub(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)]+)\)", r"\1 (`\2` in the source distribution)", text)
 
 
@@ -58,7 +61,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_dir={"": "."},  # an editable installation is then a path, which type checkers follow, and no import hook
-    package_data={NAME: ["entry_points.txt", "py.typed"]},
+    package_data={NAME: ["entry_points.txt", "py.typed", "report/page/*.html", "report/page/*.css", "report/page/*.js"]},
     cmdclass={"build_py": BuildWithSuites},
     install_requires=[
         "torch>=2.6",
@@ -77,9 +80,13 @@ setup(
         "torchmetrics>=1.4.3",
     ],
     extras_require={
+        "report": REPORT,
+        "browser": ["playwright>=1.45"],
         "compact": ["torch-pruning>=1.5"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "test": [
+            *REPORT,
+            "scikit-posthocs>=0.9",
             "torch-pruning>=1.5",
             "pytest>=8.0",
             "pytest-benchmark>=4.0",

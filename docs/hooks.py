@@ -32,6 +32,7 @@ BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
 DEMO = "results/demo/leaderboard.md"
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#]+)(#[^)]*)?\)")
+PICTURE = re.compile(r"!\[([^\]]+)\]\(docs/([^)]+)\)")
 DIRECTIVE = re.compile(r"^<!-- (table|json|clauses): (\S+) ?(.*?) -->$", re.MULTILINE)
 ROLE = re.compile(r":(?:meth|class|func|mod|data|attr):(?=<code>|`)")
 SETTING = re.compile(r"^  (\w+) = (.*?)  \((.*?)\)  (.*)$")
@@ -73,7 +74,7 @@ def top_page(name: str) -> str:
         target = TOP.get(found[2], found[2].removeprefix("docs/"))
         return f"[{found[1]}]({target}{found[3] or ''})"
 
-    return LINK.sub(there, text)
+    return LINK.sub(there, PICTURE.sub(r"![\1](\2)", text))
 
 
 def without_dead_links(text: str, page: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mnp_plugin.core.errors import MethodError, UserError
     from mnp_plugin.core.recipe import Recipe
     from mnp_plugin.nets.normalise import with_normalisation
+    from mnp_plugin.report.frames import load_leaderboard, load_records
 
 __version__ = "0.2.0"
 
@@ -37,6 +38,8 @@ __all__ = [
     "Verdict",
     "detect",
     "detect_checkpoint",
+    "load_leaderboard",
+    "load_records",
     "purify",
     "registries",
     "repair_checkpoint",
@@ -53,6 +56,8 @@ _WHERE = {
     "Verdict": "core.detector",
     "detect": "api.calls",
     "detect_checkpoint": "api.judge",
+    "load_leaderboard": "report.frames",
+    "load_records": "report.frames",
     "purify": "api.calls",
     "repair_checkpoint": "api.repair",
     "with_normalisation": "nets.normalise",

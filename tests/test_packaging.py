@@ -115,4 +115,5 @@ def test_the_metadata_are_complete_and_no_link_of_the_readme_leads_nowhere(built
     text = metadata.get_payload()
     assert isinstance(text, str)
     assert "](docs/" not in text
+    assert "![" not in text, "an index has no picture of ours"
     assert "](CONTRIBUTING.md)" not in text

@@ -25,6 +25,7 @@ from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.io.images import image_size
 from mnp_plugin.io.safe import read_tensors, weights_into
 from mnp_plugin.nets.normalise import normalise_inside, without_normalisation
+from mnp_plugin.report.extra import hint
 from mnp_plugin.training.device import pick_device
 
 NORMALISE = "none, measured, a name (cifar10, imagenet), or six numbers: mean and std of R, G and B on pixels in [0, 1]"
@@ -216,6 +217,18 @@ def check_out(folder: Path, names: Sequence[str], force: bool, needed: int) -> N
     there = [name for name in names if (folder / name).exists()]
     if there and not force:
         raise UserError(f"{folder} holds {', '.join(there)} already; choose another --out, or add --force to overwrite")
+
+
+def check_page(page: Path) -> None:
+    """That a page can be written.
+
+    Raises:
+        UserError: it is called as no page is, or the extra ``report`` is not installed.
+    """
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"the page is HTML; call it {page.with_suffix('.html')}, not {page}")
+    if needed := hint():
+        raise UserError(f"the page needs the extra: {needed}")
 
 
 def _statistics(normalise: str) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:

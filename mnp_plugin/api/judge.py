@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from mnp_plugin.api import checkpoint as files
 from mnp_plugin.api.calls import Progress, detect
 from mnp_plugin.api.settings import component
@@ -49,6 +51,7 @@ def detect_checkpoint(
     normalise: str = "none",
     anyway: bool = False,
     picture: Path | str | None = None,
+    html: Path | str | None = None,
     validation: float = 0.2,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -67,6 +70,7 @@ def detect_checkpoint(
         anyway: judge although the net is hardly right; there is a score then, but no decision.
         picture: PNG to write: clean images, the same with the perturbation that the detector found, and the difference times
             ten. Nothing is written where the detector finds none; ``facts`` then say so.
+        html: page to write that shows the verdict and the perturbation; needs the extra ``report``.
 
     Raises:
         UserError: what is wrong, and how to put it right.
@@ -75,6 +79,8 @@ def detect_checkpoint(
     recipe = recipe or Recipe()
     if picture is not None and Path(picture).suffix.lower() != ".png":
         raise UserError(f"the picture is a PNG; call it {Path(picture).with_suffix('.png')}, not {picture}")
+    if html is not None:
+        files.check_page(Path(html))
     say: Progress = progress or (lambda what, done, total: None)
     method = component(detectors, detector, settings) if isinstance(detector, str) else detector
     own = files.load(
@@ -90,7 +96,9 @@ def detect_checkpoint(
     }
     weak = files.fed_wrongly(own)
     if weak is not None and not anyway:
-        return DetectReport(word="undecided", reason=weak, verdict=None, facts={"verdict": "undecided", "reason": weak, **facts})
+        facts = {"verdict": "undecided", "reason": weak, **facts}
+        _write_page(html, facts, own, None)
+        return DetectReport(word="undecided", reason=weak, verdict=None, facts=facts)
     say(f"judging with {method.name}", 0, 0)
     verdict = detect(
         own.model, own.images.x, own.images.y, detector=method, validation=validation, recipe=recipe, seed=seed, progress=progress
@@ -111,7 +119,19 @@ def detect_checkpoint(
     if picture is not None and verdict.perturbation is not None:
         write_atomic(Path(picture), perturbed(own.images, verdict.perturbation))
         facts["picture"] = str(picture)
-    return DetectReport(word=word, reason=reason, verdict=verdict, facts={"verdict": word, "reason": reason, **facts})
+    facts = {"verdict": word, "reason": reason, **facts}
+    _write_page(html, facts, own, verdict.perturbation)
+    return DetectReport(word=word, reason=reason, verdict=verdict, facts=facts)
+
+
+def _write_page(html: Path | str | None, facts: Mapping[str, Any], own: files.OwnModel, perturbation: Tensor | None) -> None:
+    if html is None:
+        return
+    from mnp_plugin.report.page.model import verdict_data
+    from mnp_plugin.report.page.render import render
+
+    picture = None if perturbation is None else perturbed(own.images, perturbation)
+    write_atomic(Path(html), render(verdict_data(facts, own.checkpoint.name, picture)).encode())
 
 
 def spread(verdict: Verdict) -> tuple[float, float] | None:

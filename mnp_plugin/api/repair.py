@@ -23,11 +23,13 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import to_plain
 from mnp_plugin.data.folder import class_names
 from mnp_plugin.data.split import validation_part
-from mnp_plugin.evaluation.predict import accuracy
+from mnp_plugin.evaluation.predict import accuracy, logits
+from mnp_plugin.evaluation.scores import confusion
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.torch_writer import plain_weights, write_torch
 from mnp_plugin.neurons import compact as small
-from mnp_plugin.neurons.summary import neuron_table, pruned_layers
+from mnp_plugin.neurons.summary import neuron_measures, neuron_table, pruned_layers
+from mnp_plugin.report.beside import MOST_CLASSES, Details
 
 SAFETENSORS, TORCH, REPORT = "repaired.safetensors", "repaired.pt", "report.json"
 NEURONS, COMPACT = "neurons.csv", "compact.pt2"
@@ -68,6 +70,7 @@ def repair_checkpoint(
     out: Path | str | None = None,
     force: bool = False,
     compact: bool = False,
+    html: Path | str | None = None,
     anyway: bool = False,
     validation: float = 0.2,
     recipe: Recipe | None = None,
@@ -92,6 +95,7 @@ def repair_checkpoint(
         out: folder for ``repaired.safetensors``, ``repaired.pt``, ``report.json`` and ``neurons.csv``; None writes nothing.
         force: overwrite what ``out`` holds.
         compact: also write ``compact.pt2``, in which pruned channels are really removed; needs ``out``.
+        html: page to write that explains the repair; needs the extra ``report``.
         anyway: go on although the net is hardly right on the images.
         validation: share of the images kept for the blind choice of the stopping point.
         recipe: augmentation and precision.
@@ -114,6 +118,8 @@ def repair_checkpoint(
     if out is not None:
         needed = 3 * checkpoint.stat().st_size if checkpoint.is_file() else 0
         files.check_out(out, names, force, needed)
+    if html is not None:
+        files.check_page(Path(html))
     if compact:
         if out is None:
             raise UserError("compact writes a file; give a folder to write to (out)")
@@ -171,6 +177,9 @@ def repair_checkpoint(
             say("removing the pruned channels", 0, 0)
             facts["compact"] = _compact(result.model, own.images, out)
             _write_report(facts, out)
+    if html is not None:
+        say("writing the page", 0, 0)
+        _write_page(Path(html), facts, checkpoint.name, own, result.model)
     return RepairReport(model=result.model, purified=result, facts=facts, out=out, written=names if out is not None else ())
 
 
@@ -202,6 +211,20 @@ def _write_weights(model: nn.Module, out: Path) -> Path:
 
 def _write_report(facts: Mapping[str, Any], out: Path) -> None:
     write_atomic(out / REPORT, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _write_page(html: Path, facts: Mapping[str, Any], title: str, own: files.OwnModel, repaired: nn.Module) -> None:
+    from mnp_plugin.report.page.model import repair_data
+    from mnp_plugin.report.page.render import render
+
+    few = len(own.classes) <= MOST_CLASSES
+    matrices = [
+        confusion(own.images.y, logits(net, own.images.x).argmax(1), len(own.classes)) if few else []
+        for net in (own.model, repaired)
+    ]
+    measures = neuron_measures(own.model, repaired, own.images)
+    details = Details(id="", classes=list(own.classes), clean_before=matrices[0], clean=matrices[1], **measures)
+    write_atomic(html, render(repair_data(facts, title, details)).encode())
 
 
 def _compact(model: nn.Module, images: Images, out: Path) -> dict[str, Any]:

@@ -247,9 +247,9 @@ class Store:
         path = self.suite_folder(suite) / kind / name
         return (path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else None
 
-    def write(self, suite: str, kind: str, name: str, text: str) -> None:
-        """Write what :meth:`read` reads."""
-        _put(self.suite_folder(suite) / kind / name, text.encode())
+    def write(self, suite: str, kind: str, name: str, content: str | bytes) -> None:
+        """Write what :meth:`read` reads, or a picture."""
+        _put(self.suite_folder(suite) / kind / name, content.encode() if isinstance(content, str) else content)
 
     def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.

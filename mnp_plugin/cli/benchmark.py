@@ -39,7 +39,7 @@ def add(verbs: Verbs) -> None:
     verb = _suite_verb(verbs, "plan", "print the cells and verdicts of a suite and which are done, without running any")
     verb.add_argument("--json", action="store_true", help="print JSON, nothing else")
     verb.set_defaults(call=_plan)
-    text = "rebuild the tables of a suite from its records"
+    text = "rebuild tables, figures and page of a suite from its records"
     verb = verbs.add_parser("report", help=text, description=text)
     verb.add_argument("config", metavar="suite", nargs="?", default="digits", help="suite file, or the name of a suite")
     verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
@@ -50,6 +50,7 @@ def add(verbs: Verbs) -> None:
         metavar="CSV",
         help="set published figures beside ours (see bridge import-leaderboard)",
     )
+    verb.add_argument("--no-figures", action="store_true", help="draw no figures, which takes seconds")
     verb.add_argument("--json", action="store_true", help="print the rows of the table as JSON, nothing else")
     verb.add_argument("--quiet", action="store_true", help="print the table and errors, nothing else")
     verb.set_defaults(call=_report)
@@ -186,15 +187,17 @@ def _unsaid(count: int) -> str:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    folder = arguments.results / _suite_name(arguments.config, arguments.results)
-    return _tables(folder, arguments.published, as_json=arguments.json, quiet=arguments.quiet)
+    folder = arguments.results / suite_name(arguments.config, arguments.results)
+    return _tables(folder, arguments.published, as_json=arguments.json, quiet=arguments.quiet, figures=not arguments.no_figures)
 
 
-def _tables(folder: Path, published: Path | None = None, *, as_json: bool = False, quiet: bool = False) -> int:
+def _tables(
+    folder: Path, published: Path | None = None, *, as_json: bool = False, quiet: bool = False, figures: bool = False
+) -> int:
     """Build the tables of one suite and print them on stdout; what is said of them goes to stderr. 1 if a file is damaged."""
     from mnp_plugin.report.build import build_tables
 
-    built = build_tables(folder, published)
+    built = build_tables(folder, published, figures=figures)
     for sentence in built.damaged:
         print(sentence, file=sys.stderr)
     if as_json:
@@ -209,12 +212,18 @@ def _tables(folder: Path, published: Path | None = None, *, as_json: bool = Fals
             print(left, file=sys.stderr)
         if built.unsaid:
             print(_unsaid(built.unsaid), file=sys.stderr)
-        print(f"{built.records} records -> {built.csv} and {built.md}", file=sys.stderr)
+        drawn = sum(path.parent != folder for path in built.further)
+        also = [path.name for path in built.further if path.parent == folder] + [f"{drawn} files in figures/"] * bool(drawn)
+        print(f"{built.records} records -> {built.csv}, {', '.join([built.md.name, *also])}", file=sys.stderr)
+        if built.hint:
+            print(built.hint, file=sys.stderr)
     return 1 if built.damaged else 0
 
 
-def _suite_name(word: str, results: Path) -> str:
+def suite_name(word: str, results: Path, *, started: bool = True) -> str:
     """The folder under ``results`` that is meant: by its name, by a suite file, or by the name of a suite that ships.
+
+    ``started``: it must have records.
 
     Raises:
         UserError: none of these has records.
@@ -234,7 +243,7 @@ def _suite_name(word: str, results: Path) -> str:
     data = spec.read_yaml(path).data
     named = data.get("suite") if isinstance(data, dict) else None
     name = named if isinstance(named, str) else path.stem
-    if name not in known:
+    if name not in known and started:
         raise UserError(f"no records of suite '{name}' in {results}; run it first: mnp-bench run {word}")
     return name
 

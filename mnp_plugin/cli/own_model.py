@@ -83,6 +83,7 @@ def _inputs(verb: argparse.ArgumentParser) -> None:
     from_user.add_argument("--seed", type=int, default=0)
     from_user.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     from_user.add_argument("--anyway", action="store_true", help="go on although the net is hardly right on --data")
+    from_user.add_argument("--html", type=Path, metavar="FILE", help="write a page that explains the result to this file")
     from_user.add_argument("--quiet", action="store_true", help="say nothing of the progress")
 
 
@@ -106,6 +107,8 @@ def _purify(arguments: argparse.Namespace) -> int:
     else:
         _show(done.facts)
         print(f"written to {done.out}: {', '.join(done.written)}")
+        if arguments.html:
+            print(f"the page: {arguments.html}")
     if done.out != arguments.out:
         print(f"mnp-bench: {arguments.out} could not be written to; all is in {done.out}", file=sys.stderr)
         return 1
@@ -129,6 +132,8 @@ def _detect(arguments: argparse.Namespace) -> int:
             raise UserError(str(error)) from error
         raise
     print(json.dumps(found.facts, indent=1, allow_nan=False) if arguments.json else _verdict_text(found))
+    if arguments.html and not arguments.json:
+        print(f"the page: {arguments.html}")
     if not arguments.exit_code:
         return 0
     return {"backdoored": 1, "no backdoor found": 0}.get(found.word, 3)
@@ -143,6 +148,7 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
         "net_settings": arguments.net_settings,
         "size": arguments.size,
         "normalise": arguments.normalise,
+        "html": arguments.html,
         "anyway": arguments.anyway,
         "validation": arguments.validation,
         "recipe": Recipe(crop=arguments.crop, flip=not arguments.no_flip),

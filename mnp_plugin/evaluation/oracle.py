@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +16,26 @@ from mnp_plugin.report.records import Scores
 
 
 def oracle_choice(
-    purified: Purified, before: Scores, test: Images, triggered: Triggered | None
+    purified: Purified,
+    before: Scores,
+    test: Images,
+    triggered: Triggered | None,
+    watch: Callable[[Mapping[str, float], nn.Module], None] | None = None,
 ) -> tuple[Scores, dict[str, float]] | None:
     """The candidate with the lowest test ASR among those that keep 90 % of the victim's test accuracy.
 
     This is how published tables of ANP chose (BackdoorBench: relative fall below 10 %). It looks at triggered test data
     and is reported in a row of its own. None where there is nothing to choose or no ASR.
+
+    ``watch`` is shown every candidate: its setting and the net.
     """
     if purified.candidates is None or before.asr is None or triggered is None:
         return None
     best: tuple[Scores, dict[str, float]] | None = None
     lowest = math.inf
     for setting, model in purified.candidates():
+        if watch is not None:
+            watch(setting, model)
         clean = predictions_within(model, test.x, test.y, above=0.9 * before.acc)
         bad = None if clean is None else predictions_within(model, triggered.x, triggered.y_attack, below=lowest)
         if clean is not None and bad is not None:
@@ -34,6 +43,30 @@ def oracle_choice(
             assert found.asr is not None
             best, lowest = (found, dict(setting)), found.asr
     return best
+
+
+class CandidateScores:
+    """ACC and ASR of every candidate, on a part of the test images, for a picture: a ``watch`` of :func:`oracle_choice`.
+
+    Args:
+        test: clean test images; every n-th is taken, since those of a folder are in the order of their classes.
+        triggered: likewise; None for a net that was never attacked.
+        most: at most about as many of each.
+    """
+
+    def __init__(self, test: Images, triggered: Triggered | None, most: int = 1000) -> None:
+        self.test = test[torch.arange(0, len(test), -(-len(test) // most), device=test.y.device)]
+        self.bad: tuple[Tensor, Tensor] | None = None
+        if triggered is not None:
+            step = -(-len(triggered.y_attack) // most)
+            self.bad = triggered.x[::step], triggered.y_attack[::step]
+        self.points: list[dict[str, float]] = []
+
+    def __call__(self, setting: Mapping[str, float], model: nn.Module) -> None:
+        point = {**setting, "acc": metrics.rate(logits(model, self.test.x).argmax(1) == self.test.y)}
+        if self.bad is not None:
+            point["asr"] = metrics.rate(logits(model, self.bad[0]).argmax(1) == self.bad[1])
+        self.points.append({name: round(float(value), 4) for name, value in point.items()})
 
 
 def predictions_within(

@@ -5,6 +5,7 @@ DER, which needs no predictions, stands in :mod:`mnp_plugin.report.records`.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mnp_plugin.contracts import MethodError
@@ -30,6 +31,12 @@ def scores(
     if triggered_pred is None or y_true is None or y_attack is None:
         return Scores(acc=acc)
     return Scores(acc=acc, asr=rate(triggered_pred == y_attack), ra=rate(triggered_pred == y_true))
+
+
+def confusion(true: Tensor, predicted: Tensor, classes: int) -> list[list[int]]:
+    """How many images of each class (rows) are predicted as each (columns); both int64 [N]."""
+    found: list[list[int]] = torch.bincount(true * classes + predicted, minlength=classes**2).view(classes, classes).tolist()
+    return found
 
 
 def stealth(clean: Tensor, triggered: Tensor) -> dict[str, float | None]:

@@ -71,3 +71,28 @@ def pruned_layers(table: pd.DataFrame) -> list[dict[str, Any]]:
                 }
             )
     return found
+
+
+def neuron_measures(before: nn.Module, after: nn.Module, clean: Images) -> dict[str, Any]:
+    """Magnitude and saliency of every neuron of a net and of its repaired copy, JSON-ready, four digits; empty without neurons.
+
+    Returns:
+        ``layers``, (name, number of neurons) of each; ``before`` and ``after``, lists over all neurons by name; ``pruned``, the
+        numbers of those whose scale, or all of whose weights, became 0.
+    """
+    try:
+        neurons = Neurons(before, clean[:1].pixels())
+    except UserError:
+        return {}
+
+    def measured(model: nn.Module) -> dict[str, list[float]]:
+        values = {"magnitude": neurons.magnitude(model), "saliency": neurons.saliency(model, clean)}
+        return {name: [float(f"{value:.4g}") for value in vector.nan_to_num().tolist()] for name, vector in values.items()}
+
+    had, has = neurons.weights(before, "weight"), neurons.weights(after, "weight")
+    return {
+        "layers": [[layer.name, layer.stop - layer.start] for layer in neurons.layers],
+        "before": measured(before),
+        "after": measured(after),
+        "pruned": ((has == 0) & (had != 0)).nonzero().flatten().tolist(),
+    }

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as summary_csv
-from mnp_plugin.report.floors import from_json as floor_from_json
+from mnp_plugin.report.extra import hint
+from mnp_plugin.report.figures.catalogue import OF_DEFENSES, OF_DETECTORS, drawn
 from mnp_plugin.report.judged import judged
 from mnp_plugin.report.judged import to_csv as judged_csv
-from mnp_plugin.report.leaderboard import leaderboard, to_csv, to_markdown
-from mnp_plugin.report.planned import read_plan, read_records
-from mnp_plugin.report.published import beside, read_published
-from mnp_plugin.report.texts import R, read_all
-from mnp_plugin.report.trials import from_json as trial_from_json
-from mnp_plugin.report.trials import trial_lines, with_trials
-from mnp_plugin.report.verdicts import from_json as verdict_from_json
+from mnp_plugin.report.latex import to_latex
+from mnp_plugin.report.leaderboard import to_csv, to_markdown
+from mnp_plugin.report.page.data import suite_data
+from mnp_plugin.report.page.render import render
+from mnp_plugin.report.published import beside
+from mnp_plugin.report.shown import Shown, shown
+from mnp_plugin.report.spread import to_csv as intervals_csv
+from mnp_plugin.report.statistics import to_markdown as statistics_md
+from mnp_plugin.report.trials import trial_lines
+
+PAGE = "index.html"
+INTERVALS = "intervals.csv"
+FIGURES = "figures"
+"""Folder of the figures, beside the tables."""
+DRAWN = (*OF_DEFENSES, *OF_DETECTORS)
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Built:
 
     ``records`` counts the records shown, ``unsaid`` those of them that do not say which images they were made from; ``left_out``
     names the record files of other settings or images, and ``damaged`` says one sentence of each damaged file.
+    ``further`` are the files beside csv and md, ``hint`` says what else there would be with the extra ``[report]``.
     """
 
     csv: Path
@@ -35,51 +46,74 @@ class Built:
     left_out: list[str]
     unsaid: int
     damaged: list[str]
+    further: list[Path] = field(default_factory=list)
+    hint: str = ""
 
 
-def build_tables(folder: Path, published: Path | None = None) -> Built:
-    """Write ``leaderboard.csv`` and ``leaderboard.md`` into ``folder`` (``results/<suite>``).
+def build_tables(folder: Path, published: Path | None = None, *, figures: bool = False) -> Built:
+    """Write ``leaderboard.csv``, ``.md`` and ``.tex`` into ``folder`` (``results/<suite>``); with the extra ``[report]`` also
+    ``intervals.csv``, ``statistics.md`` and the page ``index.html``.
 
-    ``published`` is a file of figures from elsewhere, which the md then sets beside ours, marked as such.
+    Args:
+        folder: of the suite.
+        published: a file of figures from elsewhere, which the md then sets beside ours, marked as such.
+        figures: draw ``figures/*.svg`` and ``*.pdf``, too, which takes seconds; needs the extra.
 
     Raises:
         UserError: no records, or one that cannot be read and is not damaged.
     """
-    theirs = None if published is None else read_published(published)
-    own = read_records(folder)
-    records, damaged = own.records, list(own.damaged)
-    plan = read_plan(folder)
-
-    def planned(kind: str, names: Collection[str], read: Callable[[str, str], R]) -> Iterable[R]:
-        found, broken = read_all([file for file in sorted((folder / kind).glob("*.json")) if file.name in names], read)
-        damaged.extend(broken)
-        return found.values()
-
-    trials, verdicts, floors = [], [], []
-    if plan is not None:
-        trials = [t for t in planned("trials", plan.trials, trial_from_json) if plan.shows(t.content)]
-        verdicts = [v for v in planned("verdicts", plan.verdicts, verdict_from_json) if plan.shows(v.content)]
-        floors = [f for f in planned("floors", plan.floors, floor_from_json) if plan.shows(f.content)]
-    floor_of = {(f.attack, f.seed): f.floor for f in floors if f.floor}
-    table = with_trials(leaderboard(records, floor_of), records, [t for t in trials if t.status == "ok"])
-    notices = []
-    if plan is not None and len(records) < len(plan.records):
-        notices.append(f"Unfinished: {len(records)} of {len(plan.records)} planned cells have a record.")
-    if damaged:
-        notices.append(f"Damaged files that do not count: {len(damaged)}.")
-    unsaid = sum(record.unsaid for record in records)
-    built = Built(folder / "leaderboard.csv", folder / "leaderboard.md", len(records), own.left_out, unsaid, damaged)
+    seen = shown(folder, published)
+    own, table = seen.own, seen.table
+    verdicts, plan = own.verdicts, own.plan
+    unsaid = sum(record.unsaid for record in own.records)
+    built = Built(
+        csv=folder / "leaderboard.csv",
+        md=folder / "leaderboard.md",
+        records=len(own.records),
+        left_out=own.left_out,
+        unsaid=unsaid,
+        damaged=own.damaged,
+        hint=hint(),
+    )
     write_atomic(built.csv, to_csv(table).encode())
-    text = to_markdown(table, f"Leaderboard: {folder.name}", " ".join(notices))
-    if further := trial_lines(table):
-        text += "\n" + "\n".join(further)
+    text = to_markdown(table, f"Leaderboard: {folder.name}", " ".join(own.notices))
+    if trials := trial_lines(table):
+        text += "\n" + "\n".join(trials)
     if plan is not None and verdicts:
         gate, calibration = plan.gate or 0.0, plan.calibration_seeds
         found = detection(verdicts, gate, calibration)
         write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
         write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
         text += "\n" + "\n".join(detection_lines(found))
-    if theirs is not None:
-        text += "\n" + "\n".join(beside(table, theirs))
+    if seen.published is not None:
+        text += "\n" + "\n".join(beside(table, seen.published))
     write_atomic(built.md, text.encode())
+
+    def further(name: str, content: str | bytes) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        write_atomic(folder / name, content.encode() if isinstance(content, str) else content)
+        built.further.append(folder / name)
+
+    further("leaderboard.tex", to_latex(table, folder.name))
+    if not built.hint:
+        if len(seen.intervals):
+            further(INTERVALS, intervals_csv(seen.intervals))
+        else:  # one run of everything
+            (folder / INTERVALS).unlink(missing_ok=True)
+        further("statistics.md", statistics_md(seen.statistics, folder.name))
+        further(PAGE, render(suite_data(seen)))
+        if figures:
+            _draw(seen, further)
     return built
+
+
+def _draw(seen: Shown, write: Callable[[str, str | bytes], None]) -> None:
+    """Write all figures, and remove those of an earlier report that there is nothing for any more."""
+    folder = seen.own.folder / FIGURES
+    names = set()
+    for name, content in drawn(seen, ("svg", "pdf")):
+        write(f"{FIGURES}/{name}", content)
+        names.add(name)
+    for file in folder.glob("*.*"):
+        if file.suffix in (".svg", ".pdf") and file.name not in names and re.sub(r"-\d+$", "", file.stem) in DRAWN:
+            file.unlink()

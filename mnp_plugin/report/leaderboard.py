@@ -17,7 +17,7 @@ from mnp_plugin.report.records import Record, Scores, der
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
     "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
-    "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
+    "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "der_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
     "draws", "asr_floor", "ra_floor", "excess_asr",
 )  # fmt: skip
 """Columns of the csv, and ``knowledge`` last where a defense was given more than model and clean budget.
@@ -74,6 +74,7 @@ def _row(
     clean = [(s, floors[r.attack, r.seed]) for r, s in used if (r.attack, r.seed) in floors]
     stealth = [r.stealth or {} for r, _ in used]
     linf = _mean([s.get("linf") for s in stealth])
+    ders = [der(r.before, s) for r, s in used if r.before]
     row: dict[str, Any] = dict(zip(KEY, key, strict=True))
     row |= {
         "selection": selection,
@@ -82,7 +83,7 @@ def _row(
         "acc": _percent(acc),
         "asr": _percent(asr),
         "ra": _percent(ra),
-        "der": _percent([der(r.before, s) for r, s in used if r.before]),
+        "der": _percent(ders),
         "acc_before": _percent([r.before.acc for r, _ in used if r.before]),
         "asr_before": _percent([r.before.asr for r, _ in used if r.before]),
         "ra_before": _percent([r.before.ra for r, _ in used if r.before]),
@@ -90,6 +91,7 @@ def _row(
         "acc_std": _spread(acc),
         "asr_std": _spread(asr),
         "ra_std": _spread(ra),
+        "der_std": _spread(ders),
         "asr_floor": _percent([floor.asr for _, floor in clean]),
         "ra_floor": _percent([floor.ra for _, floor in clean]),
         "excess_asr": _percent([s.asr - f.asr for s, f in clean if s.asr is not None and f.asr is not None]),
@@ -284,7 +286,8 @@ def _spread_cell(value: float | None, std: float | None) -> str:
 def _score(row: dict[Any, Any] | None) -> str:
     if row is None or pd.isna(row["acc"]):
         return "—" if row is None or not row["flag"] else "failed"
-    text = f"{row['acc']:.1f}" if pd.isna(row["asr"]) else f"{row['acc']:.1f} / {row['asr']:.1f}"
+    parts = [_spread_cell(row[key], row[f"{key}_std"]) for key in ("acc", "asr") if not pd.isna(row[key])]
+    text = " / ".join(parts)
     return f"{text} ⚠" if row["flag"] else text
 
 

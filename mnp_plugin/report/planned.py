@@ -87,12 +87,13 @@ class Found:
     """The records of a suite as planned.
 
     ``left_out`` names the record files of other settings, or of other images than the last run's; ``damaged`` says one sentence
-    of each damaged one. Neither counts.
+    of each damaged one. Neither counts. ``files`` names the files of ``records``, in their order.
     """
 
     records: list[Record]
     left_out: list[str]
     damaged: list[str]
+    files: list[str] = field(default_factory=list, compare=False)
 
 
 def read_records(folder: Path) -> Found:
@@ -107,6 +108,6 @@ def read_records(folder: Path) -> Found:
     plan = read_plan(folder) or Plan(records=tuple(f.name for f in files))
     planned = set(plan.records)
     found, damaged = read_all([f for f in files if f.name in planned], from_json)
-    shown = [plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)]
+    shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}
     left_out = [f.name for f in files if f.name not in planned or (f.name in found and not plan.shows(found[f.name].content))]
-    return Found(shown, left_out, damaged)
+    return Found(list(shown.values()), left_out, damaged, list(shown))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -58,8 +59,9 @@ def read_published(path: Path) -> pd.DataFrame:
     return table
 
 
-def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
-    """Markdown lines: every cell of ``ours`` (the leaderboard) that was also published; a notice where there is none.
+def matched(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ``ours`` (the leaderboard) that were also published, with ``acc_published``, ``asr_published`` and
+    ``ra_published`` in percent.
 
     Cells match by data set, net, attack, defense and poison ratio. Published ANP chose its threshold by test ASR, so it is
     set beside our oracle row where there is one.
@@ -73,6 +75,16 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
         (r["dataset"], r["model"], r["attack"], f"{r['poison_ratio']:g}", r["defense"]): r
         for r in theirs[theirs["acc"].notna()].to_dict("records")
     }
+    keys = [
+        (row["dataset"], _net(row), _attack(str(row["attack"])), _ratio(row), row["defense"]) for row in ours.to_dict("records")
+    ]
+    part = ours[[key in found for key in keys]]
+    rows = [found[key] for key in keys if key in found]
+    return part.assign(**{f"{score}_published": [row[score] for row in rows] for score in ("acc", "asr", "ra")})
+
+
+def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
+    """Markdown lines: every row that :func:`matched` gives; a notice where there is none."""
     lines = [
         "## Published beside here",
         "",
@@ -82,18 +94,21 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
         "| dataset, net | attack | defense | published | here | here, selection |",
         "|---|---|---|---|---|---|",
     ]
-    head = len(lines)
-    for row in ours.to_dict("records"):
-        ratio = row["poison_ratio"]
-        net = str(row["net"]).replace("vgg19_bn", "vgg19-bn")
-        key = (row["dataset"], net, _attack(str(row["attack"])), "" if pd.isna(ratio) else f"{ratio:g}", row["defense"])
-        match = found.get(key)
-        if match is not None:
-            cells = [f"{row['dataset']}, {net}", f"{row['attack']} {ratio:g}", row["defense"], _rates(match), _rates(row)]
-            lines.append(f"| {' | '.join([*map(str, cells), str(row['selection'])])} |")
-    if len(lines) == head:
+    rows = matched(ours, published).to_dict("records")
+    for row in rows:
+        cells = [f"{row['dataset']}, {_net(row)}", f"{row['attack']} {_ratio(row)}", row["defense"], _rates(row, "_published")]
+        lines.append(f"| {' | '.join([*map(str, cells), _rates(row), str(row['selection'])])} |")
+    if not rows:
         lines[-2:] = ["No cell of this suite (data set, net, attack, poison ratio and defense alike) was published."]
     return [*lines, ""]
+
+
+def _net(row: dict[Any, Any]) -> str:
+    return str(row["net"]).replace("vgg19_bn", "vgg19-bn")
+
+
+def _ratio(row: dict[Any, Any]) -> str:
+    return "" if pd.isna(row["poison_ratio"]) else f"{row['poison_ratio']:g}"
 
 
 def _attack(label: str) -> str:
@@ -102,6 +117,6 @@ def _attack(label: str) -> str:
     return known.get(label.lower().split("_0")[0], label)
 
 
-def _rates(row: dict[object, object]) -> str:
-    values = [row[key] for key in ("acc", "asr", "ra")]
+def _rates(row: dict[Any, Any], which: str = "") -> str:
+    values = [row[f"{key}{which}"] for key in ("acc", "asr", "ra")]
     return " / ".join(f"{v:.1f}" if isinstance(v, float) and not math.isnan(v) else "—" for v in values)

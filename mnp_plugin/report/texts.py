@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -108,12 +109,17 @@ def read_all(files: Iterable[Path], read: Callable[[str, str], R]) -> tuple[dict
 
 def _misfit(record: DataclassInstance) -> str:
     """Which value of ``record`` is not of its type, or no number that can be; empty if none is."""
-    for name, hint in get_type_hints(type(record)).items():
+    for name, hint in _hints(type(record)).items():
         value = getattr(record, name)
         if not _fits(value, hint):
             wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
             return f"'{name}' must be {wanted}, not {_short(value)}"
     return ""
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -103,7 +103,8 @@ def purified(own: Own) -> Path:
     out = own.folder / "out"
     test = write_tree(own.folder / "test", own.test[:60])
     triggered = write_tree(own.folder / "triggered", own.carriers)
-    arguments = own.arguments("purify", "--out", str(out), "--test", str(test), "--triggered", str(triggered), *QUICK)
+    page = ["--html", str(own.folder / "repair.html")]
+    arguments = own.arguments("purify", "--out", str(out), *page, "--test", str(test), "--triggered", str(triggered), *QUICK)
     assert main(arguments) == 0
     return out
 
@@ -124,6 +125,39 @@ def test_both_files_hold_the_repaired_net(own: Own, purified: Path) -> None:
     assert one.keys() == two.keys() == own.victim.state_dict().keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert not all(torch.equal(one[key], value) for key, value in own.victim.state_dict().items())
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text())
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def test_the_page_of_a_repair_shows_what_the_report_says(own: Own, purified: Path) -> None:
+    data, report = data_of(own.folder / "repair.html"), report_of(purified)
+    assert (data["kind"], data["title"], data["subtitle"]) == ("model", "suspicious.pt", "repaired with mnp")
+    measured = {row["name"]: row for row in data["measured"]}
+    assert measured["clean accuracy, test"]["after"] == pytest.approx(100 * report["clean accuracy"]["test"]["after"], abs=0.01)
+    assert measured["triggered images sent to 3"]["before"] > 80
+    pruned = sum(layer["pruned"] for layer in report["pruned by layer"])
+    assert len(data["details"]["pruned"]) == sum(data["layers"].values()) == pruned
+    assert sum(map(sum, data["details"]["clean"])) == 60
+    assert len(data["details"]["neurons before"][0]) == sum(size for _, size in data["details"]["layers"])
+
+
+def test_the_page_of_a_verdict(own: Own, tmp_path: Path) -> None:
+    found = judged(own, html=tmp_path / "verdict.html", settings=["threshold=-1000"])
+    data = data_of(tmp_path / "verdict.html")
+    assert data["verdict"].startswith("backdoored: score ")
+    assert data["mood"] == "bad"
+    assert dict(data["evidence"]).keys() == set(map(str, range(10)))
+    assert data["suspected"] == found.facts["suspected"]
+    assert data["picture"].startswith("data:image/png;base64,")
+    assert judged(own, html=tmp_path / "weak.html", normalise="2,2,2,0.2,0.2,0.2").word == "undecided"
+    assert data_of(tmp_path / "weak.html")["verdict"].startswith("undecided. the net is right on ")
+    for wrong in ("page.pdf", "page"):
+        with pytest.raises(UserError, match=r"the page is HTML; call it .*page\.html"):
+            judged(own, html=tmp_path / wrong)
 
 
 def test_the_command_repairs_as_python_does(own: Own, purified: Path) -> None:
@@ -307,7 +341,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 def judged(own: Own, **more: Any) -> DetectReport:
     settings = ["draws=3", "nulls=1", "images=8", "steps=2", "mask_steps=2", *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
-    return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
+    return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **{**how, **more})
 
 
 def test_the_verdict_says_what_it_rests_on(own: Own) -> None:

@@ -434,7 +434,7 @@ def test_a_second_run_trains_nothing_and_changes_no_byte(
     done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = done.tables
-    assert sorted(before) == ["leaderboard.csv", "leaderboard.md"]
+    assert sorted(before) == ["leaderboard.csv", "leaderboard.md", "leaderboard.tex"]
     for name in before:
         (done.folder / "results" / "tiny" / name).unlink()
     assert done("run") == 0

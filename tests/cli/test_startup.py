@@ -14,7 +14,7 @@ from mnp_plugin.core.registries import all_registries
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.texts import to_json
 
-HEAVY = ("torch", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "PIL", "torch_pruning")
+HEAVY = ("torch", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "PIL", "torch_pruning", "matplotlib", "jinja2")
 
 READ_FROM_FILES = {"backdoorbench"}
 """A source of victims: what may stand in their files is a table of torch's own types."""
@@ -46,7 +46,7 @@ def imported(cwd: Path, *arguments: str) -> list[str]:
         ["--print-completion", "bash"],
         *(
             [verb, "--help"]
-            for verb in ("run", "plan", "report", "list", "describe", "check", "bridge", "purify", "detect", "anp")
+            for verb in ("run", "plan", "report", "list", "describe", "check", "bridge", "purify", "detect", "anp", "figure")
         ),
         ["list"],
         ["list", "--json"],

@@ -95,21 +95,21 @@ RECORDS = [
 # Seed 1 of ft failed, so that row is seed 0 alone: (0.4 - 0.01 + 1) / 2 = 0.695, and no spread.
 GOLDEN = (
     ISSUE
-    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,asr_8bit,psnr,ssim,linf,clean_source,draws,asr_floor,ra_floor,excess_asr
-digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,held-out,1,,,
-digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,held-out,1,,,
-digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,held-out,1,,,
-digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,1,,,
-digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,held-out,1,,,
-digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,held-out,1,,,
-digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,held-out,0,,,
-digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,held-out,1,,,
-digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,held-out,1,,,
-digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,held-out,1,,,
+    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,der_std,asr_8bit,psnr,ssim,linf,clean_source,draws,asr_floor,ra_floor,excess_asr
+digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,,held-out,1,,,
+digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,,held-out,1,,,
+digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,0.00,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,10.96,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,6.72,,,,,held-out,1,,,
+digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,,held-out,1,,,
+digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,,held-out,1,,,
+digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,,held-out,1,,,
+digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,,held-out,1,,,
+digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,,held-out,0,,,
+digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,,held-out,1,,,
+digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,,held-out,1,,,
+digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,,held-out,1,,,
 """  # noqa: E501
 )
 
@@ -224,7 +224,8 @@ def test_markdown_shows_attacks_by_defenses_and_says_what_went_wrong() -> None:
     assert "## digits, smallnet, 100 clean images" in lines
     assert "| ACC / ASR | none | anp | ft | anp (oracle) |" in lines
     assert "| clean | 98.0 | 96.0 | 99.0 | — |" in lines
-    assert "| badnets 0.1 | 96.0 / 95.0 | 94.5 / 20.0 | 96.0 / 60.0 ⚠ | 94.5 / 5.0 |" in lines
+    both = ["96.0 ± 1.4 / 95.0 ± 7.1", "94.5 ± 2.1 / 20.0 ± 14.1", "96.0 / 60.0 ⚠", "94.5 ± 0.7 / 5.0 ± 7.1"]
+    assert f"| badnets 0.1 | {' | '.join(both)} |" in lines, "± over the seeds, where there are several"
     assert "| sig 0.1 | 97.0 / 50.0 ⚠ | 96.0 / 20.0 ⚠ | 97.0 / 40.0 ⚠ | — |" in lines
     assert "| trojan 0.1 | failed | — | — | — |" in lines
     assert "- badnets × ft: failed 1 of 2 seeds: RuntimeError: boom, twice" in lines
@@ -385,7 +386,10 @@ def test_the_report_command_needs_no_torch(tmp_path: Path) -> None:
     save(tmp_path / "golden", RECORDS)
     code = (
         "import sys\n"
-        "sys.modules['torch'] = sys.modules['torchvision'] = None\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        assert name not in ('torch', 'torchvision'), name\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
         "from mnp_plugin.cli import main\n"
         f"sys.exit(main(['report', 'golden', '--results', {str(tmp_path)!r}]))"
     )

@@ -18,7 +18,7 @@ from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, VictimSpec
 from mnp_plugin.contracts import TrainingSetDefense
-from mnp_plugin.evaluation.oracle import oracle_choice
+from mnp_plugin.evaluation.oracle import CandidateScores, oracle_choice
 from mnp_plugin.io.tensors import part
 from mnp_plugin.report.records import scores_in
 from mnp_plugin.training.device import place
@@ -75,13 +75,15 @@ class RepairJob(Job):
         job = self.training_set
         train = None if job is None else job.opened(inputs[job], bench, measured.victim.poisoned)
         outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title), train)
-        oracle = oracle_choice(outcome.purified, measured.before, split.test, measured.triggered)
+        along = CandidateScores(split.test, measured.triggered)
+        oracle = oracle_choice(outcome.purified, measured.before, split.test, measured.triggered, along)
         facts = {
             "oracle": vars(oracle[0]) if oracle else None,
             "oracle_setting": oracle[1] if oracle else None,
             "seconds": round(outcome.seconds, 2),
             "peak_mb": round(outcome.peak_mb, 1),
             "prune": dict(outcome.purified.report),
+            "path": {"points": along.points, "images": len(along.test)},
         }
         json.dumps(facts, allow_nan=False)  # a report that is not plain JSON is the defense's failure
         weights = outcome.purified.model.state_dict()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mnp_plugin.benchmark.jobs.details import SHOWN, cell_details
 from mnp_plugin.benchmark.jobs.job import Inputs
 from mnp_plugin.benchmark.jobs.recorded import CellRecordJob
-from mnp_plugin.benchmark.store import Kept
+from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import Cell, Gate
-from mnp_plugin.evaluation.measure import measure
+from mnp_plugin.evaluation.measure import predictions, scored
+from mnp_plugin.evaluation.pictures import pictures
+from mnp_plugin.report.beside import DETAILS, PICTURES
 from mnp_plugin.report.records import Record, Scores, from_json
+from mnp_plugin.report.texts import to_json
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
@@ -45,9 +49,31 @@ class ScoreJob(CellRecordJob):
         measured = bench.opened(self.victim, inputs[self.victim])
         facts = dict(inputs[self.repair].facts)
         model = self.repair.opened(inputs[self.repair], inputs, bench)
-        facts["after"] = measure(model, bench.split(self.cell.victim).test, measured.triggered)
+        split, path = bench.split(self.cell.victim), facts.pop("path", {})
+        after = predictions(model, split.test, measured.triggered)
+        facts["after"] = scored(after, split.test, measured.triggered)
         facts["oracle"] = Scores(**facts["oracle"]) if facts["oracle"] else None
-        return self._kept(bench, status="ok", **_of_victim(inputs[self.victim]), **facts)
+        kept = self._kept(bench, status="ok", **_of_victim(inputs[self.victim]), **facts)
+        if "test" not in measured.seen:
+            measured.seen["test"] = predictions(measured.victim.model, split.test, measured.triggered)
+        data, picture = bench.source(self.cell.victim).data, self.picture if measured.triggered is not None else ""
+        before = measured.seen["test"]
+        found = cell_details(self.cell.fingerprint, data, split, measured, model, before, after, picture, path)
+        png = None if measured.triggered is None else pictures(split.test, measured.triggered, SHOWN)
+        return replace(kept, facts={**kept.facts, "details": found}, picture=png)
+
+    @property
+    def picture(self) -> str:
+        """Name of the PNG that shows the trigger of its victim."""
+        victim = self.cell.victim
+        return f"{victim.attack.label}-s{victim.seed}-{victim.fingerprint}.png"
+
+    def save(self, store: Store, kept: Kept) -> None:
+        if "details" in kept.facts:  # first: who finds the record finds them, too
+            store.write(self.suite, DETAILS, self.file_name, to_json(kept.facts["details"]))
+        if kept.picture is not None:
+            store.write(self.suite, PICTURES, self.picture, kept.picture)
+        super().save(store, kept)
 
     def failed(self, reason: str, bench: Bench) -> Kept:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
 from mnp_plugin.contracts import AttackContext, GivenVictim, MethodError, Triggered
 from mnp_plugin.evaluation import scores as metrics
-from mnp_plugin.evaluation.measure import asr_in_bytes, measure
+from mnp_plugin.evaluation.measure import Predictions, asr_in_bytes, measure
 from mnp_plugin.evaluation.pictures import pictures
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.report.records import Scores, scores_in
@@ -35,12 +35,14 @@ if TYPE_CHECKING:
 class MeasuredVictim:
     """A victim with what its cells are measured against.
 
-    ``facts`` stand in every record of the victim: its scores, its training time, the stealth of its trigger.
+    ``facts`` stand in every record of the victim: its scores, its training time, the stealth of its trigger. ``seen`` keeps what
+    its cells would otherwise work out anew.
     """
 
     victim: Victim
     triggered: Triggered | None
     facts: dict[str, Any]
+    seen: dict[str, Predictions] = field(default_factory=dict)
 
     @property
     def before(self) -> Scores:

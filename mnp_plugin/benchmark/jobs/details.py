@@ -1,0 +1,70 @@
+"""What is kept of a cell for people to look at, beside its record: no number in a table comes from here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from mnp_plugin.benchmark.jobs.victim import MeasuredVictim
+from mnp_plugin.contracts import ImageData, Triggered
+from mnp_plugin.data.split import Split
+from mnp_plugin.evaluation.measure import Predictions
+from mnp_plugin.evaluation.scores import confusion
+from mnp_plugin.neurons.summary import neuron_measures
+from mnp_plugin.report.beside import MOST_CLASSES, Details
+
+SHOWN = 8
+"""Images of a picture of a trigger."""
+
+
+def cell_details(
+    cell: str,
+    data: ImageData,
+    split: Split,
+    victim: MeasuredVictim,
+    model: nn.Module,
+    before: Predictions,
+    after: Predictions,
+    picture: str,
+    path: Mapping[str, Any],
+) -> Details:
+    """The details of one cell.
+
+    Args:
+        cell: its fingerprint.
+        data: of the victim.
+        split: of the victim, on the device.
+        victim: with its triggered test set.
+        model: the repaired net.
+        before: predictions of the victim.
+        after: predictions of ``model``.
+        picture: name of the PNG of the trigger; empty without one.
+        path: ``points``, scores of the settings that the defense chose among, and ``images``, on how many they were measured.
+    """
+    classes, triggered = list(data.classes), victim.triggered
+    matrices: dict[str, Any] = {}
+    if len(classes) <= MOST_CLASSES:
+        for suffix, found in (("", after), ("_before", before)):
+            matrices[f"clean{suffix}"] = confusion(split.test.y, found.clean, len(classes))
+            if triggered is not None and found.triggered is not None:
+                matrices[f"triggered{suffix}"] = confusion(triggered.y_true, found.triggered, len(classes))
+    return Details(
+        id=cell,
+        classes=classes,
+        picture=picture,
+        shown=_shown(triggered, before, after) if picture else [],
+        path=path.get("points", []),
+        path_images=path.get("images", 0),
+        **matrices,
+        **neuron_measures(victim.victim.model, model, split.clean),
+    )
+
+
+def _shown(triggered: Triggered | None, before: Predictions, after: Predictions) -> list[dict[str, int]]:
+    if triggered is None or before.triggered is None or after.triggered is None:
+        return []
+    columns = {"true": triggered.y_true, "wanted": triggered.y_attack, "before": before.triggered, "after": after.triggered}
+    lists = {name: values[:SHOWN].tolist() for name, values in columns.items()}
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]

@@ -1,0 +1,115 @@
+"""What lies beside a record for people to look at, and on which no table depends: ``details/`` and ``pictures/``. No torch.
+
+Records of older versions have nothing of this; whoever shows a cell says so.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import Record
+from mnp_plugin.report.texts import parsed
+
+SCHEMA = 1
+DETAILS, PICTURES = "details", "pictures"
+"""Folders under ``results/<suite>``. A file of details is called as its record is."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_CLASSES = 50
+"""Confusion matrices of more classes are not kept: nobody can read them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """One cell, looked at closely. Counts and numbers of classes are whole numbers, rates fractions in [0, 1]."""
+
+    id: str
+    """Fingerprint of the cell."""
+    classes: list[str] = field(default_factory=list)
+    """Names of the classes, in the order of the net's outputs."""
+    clean: list[list[int]] = field(default_factory=list)
+    """Confusion on the clean test set, repaired net: images of the class of the row predicted as that of the column."""
+    triggered: list[list[int]] = field(default_factory=list)
+    """The same on the triggered test images; empty for a net that was never attacked."""
+    clean_before: list[list[int]] = field(default_factory=list)
+    """As ``clean``, of the victim."""
+    triggered_before: list[list[int]] = field(default_factory=list)
+    """As ``triggered``, of the victim."""
+    picture: str = ""
+    """Name of the PNG under ``pictures/`` that shows the trigger: clean, triggered and difference times ten, a row each."""
+    shown: list[dict[str, int]] = field(default_factory=list)
+    """Of each image of the picture, from the left: ``true`` class, class ``wanted`` by the attacker, predictions of the triggered
+    image ``before`` and ``after`` the defense."""
+    path: list[dict[str, float]] = field(default_factory=list)
+    """Of each setting that the defense chose among: the setting, ``acc`` and ``asr``; empty where it chose among none."""
+    path_images: int = 0
+    """On how many test images ``path`` was measured."""
+    layers: list[list[Any]] = field(default_factory=list)
+    """(name, number of neurons) of each layer; the lists of neurons run through them in this order."""
+    before: dict[str, list[float]] = field(default_factory=dict)
+    """``magnitude`` and ``saliency`` of every neuron of the victim."""
+    after: dict[str, list[float]] = field(default_factory=dict)
+    """The same of the repaired net."""
+    pruned: list[int] = field(default_factory=list)
+    """Numbers of the pruned neurons."""
+    schema: int = SCHEMA
+
+
+def from_json(text: str, source: str) -> Details:
+    """Read details.
+
+    Raises:
+        UserError: not JSON, not of this schema, or lists that do not fit together; names ``source``.
+    """
+
+    def build(plain: dict[str, Any]) -> Details:
+        found = Details(**plain)
+        for name in ("clean", "triggered", "clean_before", "triggered_before"):
+            matrix = getattr(found, name)
+            if matrix and not (len(matrix) == len(found.classes) and all(len(row) == len(found.classes) for row in matrix)):
+                raise ValueError(f"'{name}' is no square matrix of its {len(found.classes)} classes")
+        count = sum(int(size) for _, size in found.layers)
+        for name in ("before", "after"):
+            values = getattr(found, name)
+            if values and {key: len(list_) for key, list_ in values.items()} != {"magnitude": count, "saliency": count}:
+                raise ValueError(f"'{name}' does not give magnitude and saliency of {count} neurons")
+        if not all(0 <= neuron < count for neuron in found.pruned):
+            raise ValueError("'pruned' names a neuron that is not there")
+        if found.picture and not re.fullmatch(r"[\w.+-]+\.png", found.picture):
+            raise ValueError(f"'picture' is no name of a PNG: {found.picture!r}")
+        return found
+
+    return parsed(text, source, "details of a cell", SCHEMA, build)
+
+
+def details_of(folder: Path, record: Record, file: str) -> Details | None:
+    """The details beside ``records/<file>``; None if there are none, or damaged ones, or those of another cell.
+
+    Nothing depends on them but pictures, so a file that cannot be used is no error.
+    """
+    path = folder / DETAILS / file
+    try:
+        found = from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, UserError):
+        return None
+    return found if found.id == record.cell else None
+
+
+def picture_of(folder: Path, record: Record, file: str) -> Path | None:
+    """The PNG that shows the trigger of a record's victim, or None."""
+    found = details_of(folder, record, file)
+    return None if found is None else png(folder, found.picture)
+
+
+def png(folder: Path, name: str) -> Path | None:
+    """``pictures/<name>``, if it is there and is a PNG."""
+    path = folder / PICTURES / name
+    try:
+        with path.open("rb") as file:
+            return path if name and file.read(len(PNG)) == PNG else None
+    except OSError:
+        return None

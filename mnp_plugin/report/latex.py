@@ -1,0 +1,131 @@
+"""``leaderboard.tex``: tables for a paper, with booktabs; mean ± std over seeds, best in bold and second underlined."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mnp_plugin.report.leaderboard import SUMMARY, summarise
+from mnp_plugin.report.ranks import attack_label
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "±": r"$\pm$", "Δ": r"$\Delta$", "—": "--",
+}  # fmt: skip
+SCORES = {"acc": ("ACC", True), "asr": ("ASR", False), "ra": ("RA", True), "der": ("DER", True)}
+"""Scores that have a table of their own, their names, and whether more is better."""
+
+
+def escape(text: object) -> str:
+    """``text`` as LaTeX prints it; nothing in it is a command, and control characters are spaces."""
+    return "".join(SPECIAL.get(c, c if c.isprintable() else " ") for c in str(text))
+
+
+def to_latex(table: pd.DataFrame, name: str) -> str:
+    """A table of defenses over attacks, and one of attacks by defenses for each of ACC, ASR, RA and DER.
+
+    Args:
+        table: a leaderboard.
+        name: of the suite.
+    """
+    lines = [
+        f"% {escape(name)}: made by mnp-bench report; needs \\usepackage{{booktabs}}",
+        "% Percent. Means over attacks whose victim took; blind choices unless a column says oracle. Bold: best, underlined:",
+        "% second, among defenses that are not oracle; no repair (none) is not marked.",
+    ]
+    for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
+        where = f"{dataset}, {net}, {images} clean images"
+        label = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{name}-{dataset}-{net}-{images}")
+        summary = summarise(part)
+        if not summary.empty:
+            lines += ["", *_summary(summary, where, label)]
+        for score, (title, more) in SCORES.items():
+            if part[score].notna().any():
+                lines += ["", *_matrix(part, score, f"{title} in percent: {where}", f"{label}-{score}", more)]
+    return "\n".join([*lines, ""])
+
+
+def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
+    columns = [key for key in SUMMARY if not (key == "excess_asr" and summary[key].isna().all())]
+    better: Mapping[str, bool] = {"acc": True, "ra": True, "der": True, "clean_delta_acc": True}
+    rows = summary.to_dict("records")
+    marks: dict[str, list[str]] = {}
+    for key in columns:
+        texts = [_number(row[key]) for row in rows]
+        ranked = [row["selection"] == "blind" and key != "seconds" for row in rows]
+        marks[key] = _marked(texts, ranked, better.get(key, False))
+    body = [
+        [escape(row["defense"]), escape(row["selection"]), str(row["attacks"]), *(marks[key][i] for key in columns)]
+        for i, row in enumerate(rows)
+    ]
+    heads = ["defense", "selection", "attacks", *(escape(SUMMARY[key]) for key in columns)]
+    return _tabular(heads, body, "llr" + "r" * len(columns), f"Defenses, means over attacks: {where}", label)
+
+
+def _matrix(part: pd.DataFrame, score: str, caption: str, label: str, more: bool) -> list[str]:
+    columns = list(dict.fromkeys(zip(part["defense"], part["selection"], strict=True)))
+    found: dict[str, dict[tuple[str, str], dict[Any, Any]]] = {}
+    for row in part.to_dict("records"):
+        found.setdefault(attack_label(row), {})[row["defense"], row["selection"]] = row
+    ranked = [selection == "blind" for _, selection in columns]
+    body = []
+    for attack, rows in found.items():
+        texts = [_cell(rows.get(column), score) for column in columns]
+        if any(texts):
+            body.append([escape(attack), *_marked(texts, ranked, more)])
+    took = part[(part["attack"] != "clean") & (part["flag"] == "") & part[score].notna()]
+    means = took.groupby(["defense", "selection"])[score].agg(["mean", "size"])
+    most = int(means["size"].max()) if len(means) else 0
+    whole = {key: row["mean"] for key, row in means.iterrows() if row["size"] == most}
+    last = ["mean", *_marked([_number(whole.get(column)) for column in columns], ranked, more)]
+    heads = ["attack", *(escape(d if s != "oracle" else f"{d} (oracle)") for d, s in columns)]
+    return _tabular(heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None)
+
+
+def _tabular(
+    heads: Sequence[str], body: Sequence[Sequence[str]], align: str, caption: str, label: str, last: Sequence[str] | None = None
+) -> list[str]:
+    line: Callable[[Sequence[str]], str] = lambda cells: " & ".join(cell or "--" for cell in cells) + r" \\"  # noqa: E731
+    return [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        line(heads),
+        r"\midrule",
+        *map(line, body),
+        *([r"\midrule", line(last)] if last is not None else []),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or pd.isna(value) else f"{round(value, 1) + 0.0:.1f}"
+
+
+def _cell(row: dict[Any, Any] | None, score: str) -> str:
+    if row is None:
+        return ""
+    text, std = _number(row[score]), _number(row.get(f"{score}_std"))
+    return f"{text} $\\pm$ {std}" if text and std else text
+
+
+def _marked(texts: Sequence[str], ranked: Sequence[bool], more: bool) -> list[str]:
+    """``texts`` with the best of those that are ranked in bold and the second underlined; what prints alike is marked alike."""
+    values = {i: float(text.split(" ")[0]) for i, text in enumerate(texts) if text and ranked[i]}
+    order = sorted(set(values.values()), reverse=more)
+    marked = list(texts)
+    if len(values) > 1:
+        for i, value in values.items():
+            if value == order[0]:
+                marked[i] = rf"\textbf{{{texts[i]}}}"
+            elif value == order[1] and sum(v == order[0] for v in values.values()) == 1:
+                marked[i] = rf"\underline{{{texts[i]}}}"
+    return marked

@@ -1,0 +1,80 @@
+// Elements from data. Text only ever becomes text: nothing here reads a string as HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fill(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (key === "style") for (const [name, of] of Object.entries(value)) node.style.setProperty(name, of);
+    else node.setAttribute(key, value === true ? "" : String(value));
+  }
+  for (const child of children.flat(3)) {
+    if (child !== null && child !== undefined && child !== false) node.append(child.nodeType ? child : String(child));
+  }
+  return node;
+}
+
+/** An HTML element: el("p", {class: "x", onclick: f}, "text", another). */
+const el = (name, attributes, ...children) => fill(document.createElement(name), attributes, children);
+
+/** An SVG element. */
+const svg = (name, attributes, ...children) => fill(document.createElementNS(SVG, name), attributes, children);
+
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+const fixed = (value, digits = 1) => (isNumber(value) ? (Object.is(+value.toFixed(digits), -0) ? 0 : value).toFixed(digits) : "—");
+const spread = (value, std) => (isNumber(std) ? `${fixed(value)} ± ${fixed(std)}` : fixed(value));
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+const pText = (p) => (!isNumber(p) ? "—" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+
+/** The rows that Python packed as columns and lists of values. */
+const unpacked = (table) => table.data.map((values) => Object.fromEntries(table.columns.map((name, i) => [name, values[i]])));
+
+/** Colour and marker of every name, by its place in alphabetical order: the same as in the figures for papers. */
+function looks(names) {
+  const order = [...new Set(names)].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+  return new Map(order.map((name, i) => [name, { colour: `var(--c${i % 7})`, marker: i % 8 }]));
+}
+
+const nameOf = (defense, selection) => (selection === "oracle" ? `${defense} (oracle)` : defense);
+
+/** A text that shows on hover and focus; also read out, as it is the element's label where that has none. */
+function tip(node, text) {
+  const box = () => document.getElementById("tip");
+  const show = (event) => {
+    const host = document.getElementById("drawer").open ? document.getElementById("drawer") : document.body;
+    const at = box();
+    host.append(at); // above a dialog only what is in it can be seen
+    at.textContent = typeof text === "function" ? text() : text;
+    at.hidden = false;
+    const rect = node.getBoundingClientRect();
+    const x = event.type === "focus" ? rect.left : event.clientX;
+    const y = event.type === "focus" ? rect.bottom : event.clientY + 14;
+    at.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - at.offsetWidth - 8))}px`);
+    at.style.setProperty("top", `${y + at.offsetHeight > innerHeight ? Math.max(4, y - at.offsetHeight - 26) : y}px`);
+  };
+  const hide = () => (box().hidden = true);
+  node.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && show(event));
+  node.addEventListener("focus", (event) => node.matches(":focus-visible") && show(event));
+  for (const kind of ["pointerleave", "blur", "click"]) node.addEventListener(kind, hide);
+  return node;
+}
+
+const section = (id, title, ...children) =>
+  el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), ...children);
+
+/** Any JSON as a list of what it holds. */
+function facts(value, depth = 0) {
+  if (value === null || value === undefined) return "—";
+  if (typeof value !== "object") return isNumber(value) ? String(+value.toPrecision(6)) : String(value);
+  if (Array.isArray(value)) {
+    if (!value.length) return "none";
+    if (value.every((item) => typeof item !== "object" || item === null)) return value.map((item) => facts(item)).join(", ");
+    const inner = value.slice(0, 12).map((item) => el("li", {}, facts(item, depth + 1)));
+    return el("ol", {}, ...inner, value.length > 12 && el("li", {}, `and ${value.length - 12} more`));
+  }
+  const entries = Object.entries(value);
+  if (!entries.length) return "none";
+  if (depth > 1) return entries.map(([key, item]) => [`${key} `, facts(item, depth + 1), "; "]).flat().slice(0, -1);
+  return el("dl", { class: "facts" }, ...entries.map(([key, item]) => [el("dt", {}, key), el("dd", {}, facts(item, depth + 1))]));
+}

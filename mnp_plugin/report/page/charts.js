@@ -1,0 +1,175 @@
+// Charts as SVG, drawn to the width there is and drawn again when it changes.
+
+const MARKS = [
+  (r) => svg("circle", { r }),
+  (r) => svg("rect", { x: -r * 0.9, y: -r * 0.9, width: r * 1.8, height: r * 1.8 }),
+  (r) => svg("path", { d: `M0 ${-r * 1.15}L${r * 1.1} ${r * 0.85}H${-r * 1.1}Z` }),
+  (r) => svg("path", { d: `M0 ${-r * 1.3}L${r * 1.1} 0L0 ${r * 1.3}L${-r * 1.1} 0Z` }),
+  (r) => svg("path", { d: `M0 ${r * 1.15}L${r * 1.1} ${-r * 0.85}H${-r * 1.1}Z` }),
+  (r) => svg("path", { d: `M${-r * 0.4} ${-r * 1.2}h${r * 0.8}v${r * 0.8}h${r * 0.8}v${r * 0.8}h${-r * 0.8}v${r * 0.8}h${-r * 0.8}v${-r * 0.8}h${-r * 0.8}v${-r * 0.8}h${r * 0.8}Z` }),
+  (r) => svg("path", { d: `M${-r * 1.15} 0L${r * 0.85} ${-r * 1.1}V${r * 1.1}Z` }),
+  (r) => svg("path", { d: `M${r * 1.15} 0L${-r * 0.85} ${-r * 1.1}V${r * 1.1}Z` }),
+];
+
+/** A marker at (x, y); hollow ones are oracle choices. */
+function mark(x, y, look, { r = 4.5, hollow = false } = {}) {
+  const shape = MARKS[look.marker](r);
+  shape.style.setProperty("--c", look.colour);
+  return fill(shape, { transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, class: hollow ? "mark hollow" : "mark" }, []);
+}
+
+/** A figure whose drawing follows its width. draw(width) gives an SVG element; label is what a screen reader says. */
+function chart(label, draw, ...notes) {
+  const holder = el("div", { class: "chart" });
+  let last = 0;
+  const redraw = () => {
+    const width = Math.floor(holder.clientWidth);
+    if (!width || width === last) return;
+    last = width;
+    const drawn = draw(width);
+    fill(drawn, { role: "img", "aria-label": label }, []);
+    holder.replaceChildren(drawn);
+  };
+  new ResizeObserver(redraw).observe(holder);
+  return el("figure", {}, holder, notes.length ? el("figcaption", {}, ...notes) : null);
+}
+
+function ticks(low, high, count = 5) {
+  const rough = (high - low) / count || 1;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+  const found = [];
+  for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + step * 1e-9; at += step) found.push(+at.toPrecision(12));
+  return found;
+}
+
+function logTicks(low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+    for (const n of [1, 2, 5]) if (n * 10 ** power >= low * 0.999 && n * 10 ** power <= high * 1.001) found.push(n * 10 ** power);
+  }
+  return found.length > 7 ? found.filter((at) => Math.abs(Math.log10(at) % 1) < 1e-9) : found;
+}
+
+/** Axes with a grid: {root, x, y, plot}, x and y turn values into places. */
+function axes(width, height, { x, y, xLabel, yLabel, log = false, left = 46, right = 12, xTicks, yTicks }) {
+  const top = 10, bottom = 40, inner = width - left - right, tall = height - top - bottom;
+  const to = (value) => (log ? Math.log10(value) : value);
+  const px = (value) => left + ((to(value) - to(x[0])) / (to(x[1]) - to(x[0]) || 1)) * inner;
+  const py = (value) => top + (1 - (value - y[0]) / (y[1] - y[0] || 1)) * tall;
+  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
+  for (const at of xTicks || (log ? logTicks(...x) : ticks(...x, width < 400 ? 4 : 6))) {
+    root.append(svg("line", { x1: px(at), x2: px(at), y1: top, y2: top + tall, class: "grid" }));
+    root.append(svg("text", { x: px(at), y: top + tall + 15, "text-anchor": "middle" }, +at.toPrecision(6)));
+  }
+  for (const at of yTicks || ticks(...y)) {
+    root.append(svg("line", { x1: left, x2: left + inner, y1: py(at), y2: py(at), class: "grid" }));
+    root.append(svg("text", { x: left - 6, y: py(at) + 4, "text-anchor": "end" }, +at.toPrecision(6)));
+  }
+  root.append(svg("line", { x1: left, x2: left + inner, y1: top + tall, y2: top + tall, class: "axis" }));
+  root.append(svg("text", { x: left + inner / 2, y: height - 6, "text-anchor": "middle", class: "label" }, xLabel));
+  if (yLabel) root.append(svg("text", { transform: `translate(12 ${top + tall / 2}) rotate(-90)`, "text-anchor": "middle", class: "label" }, yLabel));
+  const plot = svg("g", {});
+  root.append(plot);
+  return { root, plot, x: px, y: py, left, right: left + inner, top, bottom: top + tall };
+}
+
+const range = (values, pad = 0.06) => {
+  const known = values.filter(isNumber);
+  if (!known.length) return [0, 1];
+  let low = known[0], high = known[0];
+  for (const value of known) (low = Math.min(low, value)), (high = Math.max(high, value));
+  const more = (high - low) * pad || 1;
+  return [low - more, high + more];
+};
+
+/** Names and markers beside a chart; a click or key hides and shows what belongs to a name. */
+function legend(entries, toggle) {
+  return el("ul", { class: "legend" }, ...entries.map(({ name, look, hollow }) => {
+    const sign = svg("svg", { viewBox: "-8 -8 16 16", width: 16, height: 16, "aria-hidden": "true" }, mark(0, 0, look, { hollow }));
+    if (!toggle) return el("li", {}, sign, name);
+    const button = el("button", { type: "button", "aria-pressed": "true", onclick: () => {
+      const on = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(on));
+      toggle(name, on);
+    } }, sign, name);
+    return el("li", {}, button);
+  }));
+}
+
+/** Labels beside points, moved apart up and down where they would lie on each other. */
+function beside(plot, points, rightEdge) {
+  const taken = [];
+  for (const { x, y, name } of [...points].sort((a, b) => b.y - a.y)) {
+    const wide = 6.3 * name.length + 8, left = x + wide > rightEdge ? x - wide - 4 : x + 8;
+    let at = y + 4;
+    for (const other of [...taken].sort((a, b) => b.at - a.at)) {
+      if (other.left < left + wide && left < other.left + other.wide && Math.abs(other.at - at) < 13) at = other.at - 13;
+    }
+    taken.push({ left, wide, at });
+    plot.append(svg("text", { x: left, y: at, class: "strong" }, name));
+  }
+}
+
+/** A square matrix of counts as colours: each row by its own sum. */
+function confusion(label, matrix, classes) {
+  const small = classes.length > 20;
+  return chart(label, (width) => {
+    const side = Math.min(width, 340), room = small ? 8 : Math.min(84, 12 + 6.2 * Math.max(...classes.map((name) => name.length)));
+    const cell = (side - room - 4) / classes.length;
+    const root = svg("svg", { viewBox: `0 0 ${side} ${side - room + 22}`, width: side, height: side - room + 22 });
+    matrix.forEach((row, i) => {
+      const sum = row.reduce((a, b) => a + b, 0);
+      if (!small) root.append(svg("text", { x: room - 5, y: (i + 0.5) * cell + 4, "text-anchor": "end" }, cut(classes[i], 11)));
+      row.forEach((count, j) => {
+        const share = sum ? count / sum : 0;
+        const box = svg("rect", { x: room + j * cell, y: i * cell, width: cell - 0.6, height: cell - 0.6, class: i === j ? "right" : "wrong" });
+        box.style.setProperty("--v", `${(Math.sqrt(share) * 100).toFixed(0)}%`);
+        box.append(svg("title", {}, `${classes[i]} predicted as ${classes[j]}: ${count} of ${sum}`));
+        root.append(box);
+        if (cell > 22 && count) {
+          root.append(svg("text", { x: room + (j + 0.5) * cell, y: (i + 0.5) * cell + 3.5, "text-anchor": "middle", class: share > 0.35 ? "over" : "" }, count));
+        }
+      });
+    });
+    root.append(svg("text", { x: room + (side - room) / 2, y: side - room + 16, "text-anchor": "middle", class: "label" }, "predicted; rows: true class"));
+    return root;
+  }, label);
+}
+
+const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** Lines through points: series [{name, points: [[x, y]], colour, dashed, chosen}], and a ring where x was chosen. */
+function lines(label, series, options, ...notes) {
+  return chart(label, (width) => {
+    const all = series.flatMap((one) => one.points);
+    const frame = axes(width, options.height || 240, {
+      x: options.x || range(all.map((p) => p[0]), 0.03), y: options.y || range(all.map((p) => p[1])), ...options.axes,
+    });
+    for (const one of series) {
+      const path = one.points.map(([x, y], i) => `${i ? "L" : "M"}${frame.x(x).toFixed(1)} ${frame.y(y).toFixed(1)}`).join("");
+      const line = svg("path", { d: path, class: one.dashed ? "line dashed" : "line" });
+      line.style.setProperty("--c", one.colour);
+      line.append(svg("title", {}, one.name));
+      frame.plot.append(line);
+      if (!options.bare) for (const [x, y] of one.points) {
+        const dot = mark(frame.x(x), frame.y(y), { marker: 0, colour: one.colour }, { r: 2.6 });
+        dot.append(svg("title", {}, `${one.name}: ${+x.toPrecision(5)}, ${+y.toPrecision(4)}`));
+        frame.plot.append(dot);
+      }
+      const at = one.points.find(([x]) => x === one.chosen);
+      if (at) frame.plot.append(svg("circle", { cx: frame.x(at[0]), cy: frame.y(at[1]), r: 7, class: "ring" }, svg("title", {}, `${one.name}: chosen`)));
+    }
+    if (isNumber(options.chosen)) {
+      frame.plot.append(svg("line", { x1: frame.x(options.chosen), x2: frame.x(options.chosen), y1: frame.top, y2: frame.bottom, class: "chosen" }));
+      frame.plot.append(svg("text", { x: frame.x(options.chosen) + 4, y: frame.top + 10, class: "strong" }, "chosen"));
+    }
+    return frame.root;
+  }, ...notes);
+}
+
+const lineLegend = (series) => el("ul", { class: "legend" }, ...series.map((one) => {
+  const line = svg("line", { x1: 0, x2: 22, y1: 8, y2: 8, class: one.dashed ? "line dashed" : "line" });
+  line.style.setProperty("--c", one.colour);
+  return el("li", {}, svg("svg", { width: 22, height: 16, "aria-hidden": "true" }, line), one.name);
+}));

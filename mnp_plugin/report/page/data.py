@@ -1,0 +1,323 @@
+"""What the page of a suite shows, as plain JSON. The page draws it; nothing here is HTML."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mnp_plugin.report.beside import Details, details_of, png
+from mnp_plugin.report.detection import detection
+from mnp_plugin.report.figures.detectors import by_detector, curve
+from mnp_plugin.report.figures.neurons import standard
+from mnp_plugin.report.leaderboard import KEY
+from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.shown import Shown
+from mnp_plugin.report.statistics import Overall, Statistics
+
+ROOM = 4_500_000
+"""Characters for what drawers show of single records; what comes after is named and left out, so that the page stays small."""
+
+ROW = (
+    "acc", "asr", "ra", "der", "acc_std", "asr_std", "ra_std", "der_std", "excess_asr", "acc_before", "asr_before", "ra_before",
+    "delta_acc", "asr_floor", "seconds", "peak_mb", "seeds", "draws", "psnr", "ssim", "linf", "asr_8bit",
+)  # fmt: skip
+"""Numbers of the leaderboard that the page has for every row."""
+
+
+def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
+    """Everything, JSON-ready, numbers rounded to what is shown; the same for the same records.
+
+    Args:
+        shown: the suite.
+        room: characters for drawers.
+    """
+    own, pool = shown.own, Pool()
+    groups = [_group(shown, which) for which in shown.statistics]
+    records = _records(shown, pool, room)
+    place: dict[tuple[Any, ...], list[int]] = {}
+    for i, record in enumerate(own.records):
+        place.setdefault(tuple(getattr(record, key) for key in KEY), []).append(i)
+    number = {(which.dataset, which.net, which.clean_images): i for i, which in enumerate(shown.statistics)}
+    rows = []
+    for row in shown.table.to_dict("records"):
+        key = tuple(None if pd.isna(row[name]) else row[name] for name in KEY)
+        rows.append(
+            {
+                "group": number[row["dataset"], row["net"], row["clean_images"]],
+                "attack": attack_label(row),
+                "clean": row["attack"] == "clean",
+                "defense": row["defense"],
+                "selection": row["selection"],
+                "flag": row["flag"],
+                "knowledge": row.get("knowledge") or "",
+                "source": row["clean_source"],
+                "records": place.get(key, []),
+                **{name: short(row[name]) for name in ROW},
+            }
+        )
+    planned = len(own.plan.records) if own.plan else len(own.records)
+    failed = sum(record.status == "failed" for record in own.records)
+    return {
+        "kind": "suite",
+        "title": shown.name,
+        "notices": own.notices,
+        "progress": {"done": len(own.records), "planned": planned, "failed": failed},
+        "groups": groups,
+        "rows": packed(rows),
+        "records": records,
+        "pool": pool.items,
+        "pictures": _pictures(shown, records, room),
+        "detection": _detection(shown),
+        "published": packed(
+            [
+                {"attack": attack_label(row), **{k: short(row[k]) for k in (*PUBLISHED, "defense", "selection")}}
+                for row in shown.beside.to_dict("records")
+            ]
+        ),
+        "provenance": _provenance(own.records),
+        "damaged": own.damaged,
+        "left out": own.left_out,
+    }
+
+
+PUBLISHED = ("acc", "asr", "ra", "acc_published", "asr_published", "ra_published")
+
+
+class Pool:
+    """Values that many records share, each held once."""
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self._known: dict[str, int] = {}
+
+    def put(self, value: Any) -> int:
+        """The number of ``value`` in :attr:`items`."""
+        text = json.dumps(value, sort_keys=True)
+        if text not in self._known:
+            self._known[text] = len(self.items)
+            self.items.append(value)
+        return self._known[text]
+
+
+def short(value: Any) -> Any:
+    """``value`` JSON-ready: floats to four digits behind the point, what is no number or not finite as None."""
+    if isinstance(value, float):
+        return round(value, 4) + 0.0 if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): short(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [short(item) for item in value]
+    return None if value is None or value is pd.NA else value
+
+
+def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """``rows`` of the same keys as their columns and lists of values: keys are not repeated thousands of times."""
+    columns = list(rows[0]) if rows else []
+    return {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
+
+
+def _group(shown: Shown, which: Statistics) -> dict[str, Any]:
+    ranking = None
+    if which.ranking is not None:
+        found = which.ranking
+        ranking = {
+            "ranks": short(list(found.ranks.items())),
+            "attacks": found.attacks,
+            "p": _significant(found.p_value),
+            "difference": short(found.difference),
+            "groups": found.groups,
+        }
+    comparisons = [
+        {**short(vars(pair)), "p_value": _significant(pair.p_value), "p_holm": _significant(pair.p_holm)}
+        for pair in which.comparisons
+    ]
+    return {
+        "dataset": which.dataset,
+        "net": which.net,
+        "images": which.clean_images,
+        "cautions": which.cautions,
+        "overall": [_overall(item) for item in which.overall],
+        "ranking": ranking,
+        "comparisons": comparisons,
+        "intervals": _intervals(shown, which),
+    }
+
+
+def _overall(item: Overall) -> dict[str, Any]:
+    names = ("acc", "asr", "ra", "der", "excess_asr", "rank", "clean_delta_acc", "seconds")
+    bounds = {score: [short(s.low), short(s.high)] for score, s in item.spreads.items() if s is not None}
+    return {
+        "defense": item.row["defense"],
+        "selection": item.row["selection"],
+        "knowledge": item.row["knowledge"] or "",
+        "attacks": item.row["attacks"],
+        **{name: short(item.row[name]) for name in names},
+        "interval": bounds,
+        "worst": {score: [short(value), attack] for score, (value, attack) in item.worst.items()},
+    }
+
+
+def _intervals(shown: Shown, which: Statistics) -> dict[str, Any]:
+    """Intervals over seeds and draws of this part."""
+    part = shown.part(which, shown.intervals)
+    return packed(
+        [
+            {
+                "attack": attack_label(row),
+                **{key: short(row[key]) for key in ("defense", "selection", "score", "low", "high", "n", "varies")},
+            }
+            for row in part.to_dict("records")
+            if row["score"] in ("acc", "asr", "ra", "der")
+        ]
+    )
+
+
+def _significant(value: float | None) -> float | None:
+    """A p-value to three digits."""
+    return None if value is None else float(f"{value:.3g}")
+
+
+# ------------------------------------------------------------------------------------------------------------------ records
+
+
+def _records(shown: Shown, pool: Pool, room: int) -> list[dict[str, Any]]:
+    found = []
+    for record, file in zip(shown.own.records, shown.own.files, strict=True):
+        one: dict[str, Any] = {
+            "file": file,
+            "seed": record.seed,
+            "draw": record.draw,
+            "status": record.status,
+            "reason": record.reason,
+            "before": _triple(record.before),
+            "after": _triple(record.after),
+            "oracle": _triple(record.oracle),
+            "setting": short(record.oracle_setting),
+            "seconds": short(record.seconds),
+            "peak_mb": short(record.peak_mb),
+            "trained": short(record.victim_seconds),
+            "spec": {str(key): pool.put(short(value)) for key, value in record.spec.items() if key != "seed"},
+            "versions": pool.put(record.versions),
+            "hardware": pool.put(short(record.hardware)),
+        }
+        details = details_of(shown.own.folder, record, file)
+        more = {"report": short(record.prune), **({"details": _details(details)} if details else {})}
+        needed = len(json.dumps(more))
+        if needed <= room:
+            room -= needed
+            one |= more
+        else:
+            one["left out"] = True
+        found.append(one)
+    return found
+
+
+def _triple(scores: Scores | None) -> list[float | None] | None:
+    return None if scores is None else [short(value if value is None else 100 * value) for value in dataclasses.astuple(scores)]
+
+
+def _details(found: Details) -> dict[str, Any]:
+    plain = {
+        "classes": found.classes,
+        **{name: getattr(found, name) for name in ("clean", "triggered", "clean_before", "triggered_before")},
+        "picture": found.picture,
+        "shown": found.shown,
+        "path": short(found.path),
+        "path images": found.path_images,
+    }
+    return {**plain, **neuron_data(found)}
+
+
+def neuron_data(found: Details) -> dict[str, Any]:
+    """Layers and, where neurons are stored, (saliency, magnitude) of each before and after as z-scores within the layer."""
+    if not found.before:
+        return {}
+    gone = set(found.pruned)
+    kept = pd.Series(range(len(found.before["magnitude"]))).isin(gone).to_numpy() == 0
+    points: dict[str, Any] = {"layers": found.layers, "pruned": found.pruned}
+    for name, values, only in (("neurons before", found.before, None), ("neurons after", found.after, kept)):
+        if values:
+            z = [standard(values[key], found.layers, only).round(2).tolist() for key in ("saliency", "magnitude")]
+            points[name] = [[None if math.isnan(v) else v for v in axis] for axis in z]
+    return points
+
+
+def _pictures(shown: Shown, records: Sequence[Mapping[str, Any]], room: int) -> dict[str, str]:
+    """The PNGs that drawers show, by name, as data URIs; at most a third of ``room``."""
+    room //= 3
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(record["details"]["picture"] for record in records if "details" in record):
+        path = png(shown.own.folder, name)
+        if path is not None:
+            uri = picture_uri(path.read_bytes())
+            room -= len(uri)
+            if room >= 0:
+                found[name] = uri
+    return found
+
+
+def picture_uri(content: bytes) -> str:
+    """A PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- detection
+
+
+DETECTORS = (
+    "detector", "attack", "clean_nets", "attacked_nets", "auroc", "auroc_low", "auroc_high", "tpr_at_5_fpr", "target_hit",
+    "calibrated_tpr", "calibrated_fpr", "seconds", "flag",
+)  # fmt: skip
+
+
+def _detection(shown: Shown) -> dict[str, Any]:
+    own = shown.own
+    if not own.verdicts or own.plan is None:
+        return {}
+    table = detection(own.verdicts, own.plan.gate or 0.0, own.plan.calibration_seeds)
+    table = table[table["split"] == "test"]
+    rows = [{name: short(row[name]) for name in DETECTORS} for row in table.to_dict("records")]
+    judged = shown.judged
+    points = []
+    for name, healthy, attacked, _ in by_detector(judged):
+        mine = judged[judged["detector"] == name].to_dict("records")
+        fpr, tpr = curve(healthy, attacked)
+        points.append(
+            {
+                "detector": name,
+                "roc": [[short(a), short(b)] for a, b in zip(fpr, tpr, strict=True)],
+                "scores": [[float(f"{r['score']:.5g}"), int(r["attacked"]), f"{r['attack']}, seed {r['seed']}"] for r in mine],
+            }
+        )
+    failed = Counter((v.detector, v.reason) for v in own.verdicts if v.status != "ok")
+    return {
+        "rows": packed(rows),
+        "points": points,
+        "failed": [[detector, reason, count] for (detector, reason), count in sorted(failed.items())],
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- provenance
+
+
+def _provenance(records: Sequence[Record]) -> dict[str, Any]:
+    """Which versions and machines how many records come from."""
+
+    def counted(values: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+        counts = Counter(json.dumps(value, sort_keys=True) for value in values)
+        return [[json.loads(text), count] for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+    return {
+        "versions": counted([record.versions for record in records]),
+        "hardware": counted([record.hardware for record in records]),
+        "images": sorted({record.content for record in records if record.content}),
+        "seconds": short(sum(record.seconds or 0.0 for record in records)),
+    }

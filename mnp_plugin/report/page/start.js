@@ -1,0 +1,65 @@
+// Reads the data, draws the page, and, where it is served, looks for newer data now and then.
+
+function themeButton() {
+  const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const button = el("button", { type: "button", id: "theme", "aria-label": "light or dark", onclick: () => {
+    document.documentElement.dataset.theme = dark() ? "light" : "dark";
+    button.textContent = dark() ? "☀" : "☾";
+  } }, dark() ? "☀" : "☾");
+  return button;
+}
+
+function start(data, before) {
+  const head = document.getElementById("head"), main = document.getElementById("main");
+  document.getElementById("foot").replaceChildren(el("p", { class: "quiet" }, "Made by mnp_plugin. This page holds all it shows and asks no other server for anything."));
+  if (data.kind !== "suite") {
+    head.replaceChildren(...modelHead(data).filter(Boolean));
+    main.replaceChildren(...modelMain(data));
+    return null;
+  }
+  const app = suitePage(data);
+  if (before) Object.assign(app, { group: Math.min(before.group, data.groups.length - 1), filter: before.filter });
+  const redraw = () => {
+    main.replaceChildren(...suiteMain(app));
+    head.replaceChildren(...suiteHead(app, redraw).filter(Boolean));
+  };
+  redraw();
+  return app;
+}
+
+function openNamed(app) {
+  const file = decodeURIComponent(location.hash.slice(1)), i = app ? app.data.records.findIndex((record) => record.file === file) : -1;
+  if (i < 0) return;
+  const rows = app.rows, index = rows.findIndex((row) => row.records.includes(i));
+  if (index >= 0) openDrawer(app, rows, index, rows[index].records.indexOf(i));
+}
+
+function watch(app, text) {
+  setTimeout(async () => {
+    try {
+      const found = await (await fetch("data.json", { cache: "no-store" })).text();
+      if (found !== text && !document.getElementById("drawer").open && document.activeElement.id !== "filter") {
+        const at = scrollY;
+        app = start(JSON.parse(found), app);
+        text = found;
+        scrollTo(0, at);
+      }
+    } catch { /* the server has ended; what is shown stays */ }
+    watch(app, text);
+  }, +document.body.dataset.live); // milliseconds between two looks
+}
+
+{
+  const dialog = document.getElementById("drawer");
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
+  dialog.addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
+  dialog.addEventListener("keydown", (event) => {
+    if (event.target.closest("select, input, .scroll")) return;
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (by && drawerState) openDrawer(drawerState.app, drawerState.rows, (drawerState.index + by + drawerState.rows.length) % drawerState.rows.length);
+  });
+  const text = document.getElementById("data").textContent;
+  const app = start(JSON.parse(text), null);
+  openNamed(app);
+  if (document.body.dataset.live) watch(app, text);
+}

@@ -1,0 +1,77 @@
+"""All that a suite has measured, read from its folder: records, floors, trials and verdicts. Imports neither torch nor pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnp_plugin.report.floors import from_json as floor_from_json
+from mnp_plugin.report.planned import Plan, read_plan, read_records
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import R, read_all
+from mnp_plugin.report.trials import TrialRecord
+from mnp_plugin.report.trials import from_json as trial_from_json
+from mnp_plugin.report.verdicts import VerdictRecord
+from mnp_plugin.report.verdicts import from_json as verdict_from_json
+
+
+@dataclass(frozen=True)
+class Results:
+    """What counts of a suite.
+
+    ``files`` names the record files in the order of ``records``; ``floors`` is by attack and seed; ``left_out`` names
+    record files of other settings or images, ``damaged`` says one sentence of each damaged file.
+    """
+
+    folder: Path
+    plan: Plan | None
+    records: list[Record]
+    files: list[str]
+    floors: Mapping[tuple[str, int], Scores]
+    trials: list[TrialRecord]
+    verdicts: list[VerdictRecord]
+    left_out: list[str]
+    damaged: list[str]
+
+    @property
+    def notices(self) -> list[str]:
+        """Sentences for the head of a table: what is missing."""
+        found = []
+        if self.plan is not None and len(self.records) < len(self.plan.records):
+            found.append(f"Unfinished: {len(self.records)} of {len(self.plan.records)} planned cells have a record.")
+        if self.damaged:
+            found.append(f"Damaged files that do not count: {len(self.damaged)}.")
+        return found
+
+
+def read_results(folder: Path) -> Results:
+    """Read ``results/<suite>``.
+
+    Raises:
+        UserError: no records, or a file that cannot be read and is not damaged.
+    """
+    own = read_records(folder)
+    damaged, plan = list(own.damaged), read_plan(folder)
+
+    def planned(kind: str, names: Collection[str], read: Callable[[str, str], R]) -> list[R]:
+        found, broken = read_all([file for file in sorted((folder / kind).glob("*.json")) if file.name in names], read)
+        damaged.extend(broken)
+        return list(found.values())
+
+    trials, verdicts, floors = [], [], []
+    if plan is not None:
+        trials = [t for t in planned("trials", plan.trials, trial_from_json) if plan.shows(t.content)]
+        verdicts = [v for v in planned("verdicts", plan.verdicts, verdict_from_json) if plan.shows(v.content)]
+        floors = [f for f in planned("floors", plan.floors, floor_from_json) if plan.shows(f.content)]
+    return Results(
+        folder=folder,
+        plan=plan,
+        records=own.records,
+        files=own.files,
+        floors={(f.attack, f.seed): f.floor for f in floors if f.floor},
+        trials=trials,
+        verdicts=verdicts,
+        left_out=own.left_out,
+        damaged=damaged,
+    )

@@ -1,0 +1,82 @@
+"""What figures and page show of a suite: its results, and all that is worked out from them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from mnp_plugin.report.frames import runs, table_of
+from mnp_plugin.report.published import matched, read_published
+from mnp_plugin.report.results import Results, read_results
+from mnp_plugin.report.spread import intervals
+from mnp_plugin.report.statistics import Statistics, statistics
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Args:
+    own: what was measured.
+    published: figures from elsewhere, as :func:`~mnp_plugin.report.published.read_published` gives them; None for none.
+    """
+
+    own: Results
+    published: pd.DataFrame | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the suite."""
+        return self.own.folder.resolve().name
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The leaderboard."""
+        return table_of(self.own)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per record and selection."""
+        return runs(self.own.records, self.own.floors, self.own.files)
+
+    @cached_property
+    def intervals(self) -> pd.DataFrame:
+        """Intervals over seeds and draws."""
+        return intervals(self.runs)
+
+    @cached_property
+    def statistics(self) -> list[Statistics]:
+        """By data set, net and number of clean images."""
+        return statistics(self.table)
+
+    @cached_property
+    def beside(self) -> pd.DataFrame:
+        """The rows of the leaderboard that were also published; empty without ``published``."""
+        return self.table.iloc[:0] if self.published is None else matched(self.table, self.published)
+
+    def part(self, which: Statistics, table: pd.DataFrame | None = None) -> pd.DataFrame:
+        """The rows of ``table`` (None: of the leaderboard) that ``which`` is about."""
+        t = self.table if table is None else table
+        return t[(t["dataset"] == which.dataset) & (t["net"] == which.net) & (t["clean_images"] == which.clean_images)]
+
+    @property
+    def judged(self) -> pd.DataFrame:
+        """Scores of detectors on nets of the test that count: ``detector``, ``attacked`` and ``score``, one row per verdict."""
+        gate = (self.own.plan.gate if self.own.plan else None) or 0.0
+        calibration = self.own.plan.calibration_seeds if self.own.plan else ()
+        rows = [
+            {"detector": v.detector, "attacked": v.attack != "clean", "score": v.score, "attack": v.attack, "seed": v.seed}
+            for v in self.own.verdicts
+            if v.status == "ok" and v.score is not None and (v.asr is None or v.asr >= gate) and v.seed not in calibration
+        ]
+        return pd.DataFrame(rows, columns=["detector", "attacked", "score", "attack", "seed"])
+
+
+def shown(folder: Path, published: Path | None = None) -> Shown:
+    """Read ``results/<suite>``, and the file of published figures if there is one.
+
+    Raises:
+        UserError: no records, or a file that cannot be read.
+    """
+    return Shown(read_results(folder), None if published is None else read_published(published))

@@ -1,0 +1,106 @@
+"""What a run keeps beside records for people to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnp_plugin import load_records
+from mnp_plugin.cli import main
+from mnp_plugin.evaluation.scores import confusion
+from mnp_plugin.report.beside import Details, details_of
+from mnp_plugin.report.results import Results, read_results
+
+TEXT = """
+dataset: {name: digits, size: 8, channels: 1}
+net: {name: smallnet, width: 4}
+recipe: {epochs: 3, batch_size: 32, crop: 1, flip: false}
+clean_budget: {images: 40}
+gate: {asr: 0.0}
+attacks: [clean, badnets]
+defenses: [none, {name: anp, iterations: 20, steps: 1, batch_size: 20}, {name: ft, epochs: 1}]
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    folder = tmp_path_factory.mktemp("details")
+    (folder / "tiny.yaml").write_text(TEXT)
+    places = ["--results", str(folder / "results"), "--store", str(folder / "store"), "--quiet"]
+    assert main(["run", str(folder / "tiny.yaml"), *places]) == 0
+    return read_results(folder / "results" / "tiny")
+
+
+@pytest.fixture(scope="module")
+def details(results: Results) -> dict[str, Details]:
+    found = {}
+    for record, file in zip(results.records, results.files, strict=True):
+        one = details_of(results.folder, record, file)
+        assert one is not None, file
+        found[f"{record.attack}-{record.defense}"] = one
+    return found
+
+
+def test_confusion_counts_true_classes_in_rows() -> None:
+    assert confusion(torch.tensor([0, 0, 1]), torch.tensor([1, 0, 1]), 3) == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_confusion_agrees_with_the_scores_of_the_record(results: Results, details: dict[str, Details]) -> None:
+    for record in results.records:
+        found = details[f"{record.attack}-{record.defense}"]
+        assert len(found.classes) == 10
+        for scores, clean, triggered in (
+            (record.before, found.clean_before, found.triggered_before),
+            (record.after, found.clean, found.triggered),
+        ):
+            assert scores is not None
+            assert sum(clean[i][i] for i in range(10)) / sum(map(sum, clean)) == pytest.approx(scores.acc)
+            if record.attack == "clean":
+                assert triggered == []
+            else:
+                total = sum(map(sum, triggered))
+                assert sum(row[0] for row in triggered) / total == pytest.approx(scores.asr)
+                assert sum(triggered[i][i] for i in range(10)) / total == pytest.approx(scores.ra)
+
+
+def test_the_picture_of_the_trigger_has_its_labels_and_predictions(results: Results, details: dict[str, Details]) -> None:
+    found = details["badnets-ft"]
+    assert found.picture == details["badnets-none"].picture, "one for all cells of a victim"
+    assert len(found.shown) == 8
+    assert {image["wanted"] for image in found.shown} == {0}
+    assert all(image["true"] != 0 for image in found.shown)
+    assert [image["before"] for image in found.shown] == [image["before"] for image in details["badnets-none"].shown]
+    assert [image["after"] for image in details["badnets-none"].shown] == [image["before"] for image in found.shown]
+    assert details["clean-ft"].picture == ""
+    table = load_records(results.folder)
+    pictures = dict(zip(table["attack"], table["picture"], strict=True))
+    assert pictures["clean"] == ""
+    assert Path(pictures["badnets"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_neurons_before_and_after(details: dict[str, Details]) -> None:
+    anp, none = details["badnets-anp"], details["badnets-none"]
+    count = sum(size for _, size in anp.layers)
+    assert len(anp.before["magnitude"]) == len(anp.after["saliency"]) == count > 0
+    assert anp.before == none.before == none.after
+    assert none.pruned == []
+    assert all(anp.after["magnitude"][i] == 0 for i in anp.pruned)
+
+
+def test_the_path_of_a_defense_that_chose_among_settings(results: Results, details: dict[str, Details]) -> None:
+    path = details["badnets-anp"].path
+    assert len(path) > 3
+    assert all({"pruned", "acc", "asr"} <= point.keys() for point in path)
+    assert details["badnets-anp"].path_images == 359, "all test images of the digits"
+    record = next(r for r in results.records if (r.attack, r.defense) == ("badnets", "anp"))
+    chosen = next(point for point in path if point["pruned"] == record.prune["pruned"])
+    assert record.after is not None
+    assert chosen["acc"] == pytest.approx(record.after.acc, abs=1e-3)
+    assert details["badnets-ft"].path == []
+
+
+def test_records_hold_nothing_of_it(results: Results) -> None:
+    text = (results.folder / "records" / results.files[0]).read_text()
+    assert not any(word in text for word in ('"path"', '"details"', '"confusion"'))

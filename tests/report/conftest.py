@@ -1,0 +1,69 @@
+"""A suite of made-up records, as large as a test asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.texts import sealed, to_json
+
+DEFENSES = ("none", "ft", "anp", "mnp")
+STRENGTH = {"none": 0.0, "ft": 0.1, "anp": 0.7, "mnp": 0.95}
+
+
+def synthetic(
+    attacks: int, defenses: Sequence[str] = DEFENSES, seeds: Sequence[int] = (0,), draws: Sequence[int] = (0,), **more: Any
+) -> list[Record]:
+    """Records of attacks ``attack00`` and so on; the same for the same arguments."""
+    noise = np.random.default_rng(0)
+    found = []
+    for number in range(attacks):
+        for seed in seeds:
+            before = Scores(acc=round(0.9 + 0.01 * float(noise.random()), 4), asr=1.0, ra=0.0)
+            for name in defenses:
+                for draw in draws:
+                    strength = STRENGTH.get(name, 0.5) * (0.9 + 0.1 * float(noise.random()))
+                    after = Scores(
+                        acc=round(before.acc - 0.02 * strength, 4), asr=round(1 - strength, 4), ra=round(0.9 * strength, 4)
+                    )
+                    oracle = Scores(acc=before.acc - 0.01, asr=0.02, ra=0.85) if name == "anp" else None
+                    facts: dict[str, Any] = {
+                        "cell": f"{len(found):016x}", "suite": "made", "dataset": "digits", "net": "smallnet",
+                        "attack": f"attack{number:02d}", "defense": name, "seed": seed, "draw": draw, "status": "ok",
+                        "poison_ratio": 0.05, "clean_images": 100, "clean_source": "held-out", "gate": 0.8, "before": before,
+                        "after": before if name == "none" else after, "oracle": oracle, "seconds": 1.0 + STRENGTH.get(name, 0.5),
+                        "peak_mb": 500.0, "prune": {"pruned": 3, "of": 64}, "spec": {"seed": seed, "defense": {"name": name}},
+                    }  # fmt: skip
+                    found.append(Record(**facts | more))
+    return found
+
+
+def written(folder: Path, records: Sequence[Record]) -> Path:
+    """``folder`` with a suite of ``records``."""
+    (folder / "records").mkdir(parents=True)
+    names = []
+    for record in records:
+        draw = f"-d{record.draw}" if record.draw else ""
+        name = f"{record.attack}-{record.defense}-s{record.seed}{draw}-{record.cell}.json"
+        (folder / "records" / name).write_text(to_json(record))
+        names.append(name)
+    (folder / "suite.json").write_text(json.dumps(sealed({"suite": folder.name, "gate": 0.8, "records": names})))
+    return folder
+
+
+@pytest.fixture
+def make_records() -> Callable[..., list[Record]]:
+    """:func:`synthetic`."""
+    return synthetic
+
+
+@pytest.fixture
+def write_suite() -> Callable[[Path, Sequence[Record]], Path]:
+    """:func:`written`."""
+    return written

@@ -1,0 +1,153 @@
+"""Figures: what is drawn, that it is the same again, and that no name breaks one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+
+from mnp_plugin.cli import main
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.beside import DETAILS, Details
+from mnp_plugin.report.build import build_tables
+from mnp_plugin.report.figures.catalogue import NAMES, drawn, one
+from mnp_plugin.report.figures.defenses import front
+from mnp_plugin.report.figures.detectors import curve
+from mnp_plugin.report.figures.neurons import standard
+from mnp_plugin.report.figures.style import COLOURS, MARKERS, looks
+from mnp_plugin.report.records import Record
+from mnp_plugin.report.shown import Shown, shown
+from mnp_plugin.report.texts import to_json
+from mnp_plugin.report.verdicts import VerdictRecord
+
+Make = Callable[..., list[Record]]
+Write = Callable[[Path, Sequence[Record]], Path]
+
+
+def verdicts() -> Iterator[VerdictRecord]:
+    for attack in ("clean", "badnets"):
+        for seed in range(4):
+            for detector, score in (("sharp", seed + 10 * (attack != "clean")), ("blunt", seed)):
+                facts: dict[str, Any] = {
+                    "id": "0" * 16, "victim": "v", "suite": "made", "dataset": "d", "net": "n", "poison_ratio": None,
+                    "status": "ok", "asr": 1.0, "score": float(score), "seconds": 1.0,
+                }  # fmt: skip
+                yield VerdictRecord(attack=attack, seed=seed, detector=detector, **facts)
+
+
+@pytest.fixture
+def made(tmp_path: Path, make_records: Make, write_suite: Write) -> Shown:
+    found = shown(write_suite(tmp_path / "made", make_records(4)))
+    return Shown(replace(found.own, verdicts=list(verdicts())))
+
+
+def test_every_figure_is_drawn_and_again_with_the_same_bytes(made: Shown) -> None:
+    first = dict(drawn(made, ("svg", "pdf")))
+    names = {name.rpartition(".")[0] for name in first}
+    assert names == {"summary", "acc-asr", "matrix", "pareto", "ranks", "oracle", "roc", "scores"}
+    assert dict(drawn(Shown(made.own), ("svg", "pdf"))) == first
+    for name, content in first.items():
+        if name.endswith(".svg"):
+            ElementTree.fromstring(content)
+            assert b"Matplotlib v" not in content
+        assert not any(stamp in content for stamp in (b"CreationDate", b"dc:date", b"http://matplotlib"))
+
+
+def test_the_callers_own_style_stays_as_it_is(made: Shown) -> None:
+    before = dict(matplotlib.rcParams)
+    list(drawn(made, ("svg",), only="acc-asr"))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_names_are_printed_letter_by_letter(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    odd = "a$^{x_<b>&\"'"
+    records = [replace(r, defense=odd if r.defense == "mnp" else r.defense, cell=r.cell[::-1]) for r in make_records(4)]
+    folder = tmp_path / "odd"
+    write_suite(folder, make_records(4))
+    found = shown(folder)
+    for _, content in drawn(Shown(replace(found.own, records=records)), ("svg",)):
+        ElementTree.fromstring(content)
+
+
+def test_several_data_sets_have_numbers(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    records = [*make_records(4), *(replace(r, net="other", cell=f"f{r.cell[1:]}") for r in make_records(4))]
+    found = shown(write_suite(tmp_path / "two", records))
+    assert sorted(name for name, _ in drawn(found, ("svg",), only="ranks")) == ["ranks-1.svg", "ranks-2.svg"]
+
+
+def test_a_figure_by_its_name(made: Shown) -> None:
+    assert list(one(made, "pareto", "png")) == ["pareto.png"]
+    assert one(made, "pareto", "png")["pareto.png"].startswith(b"\x89PNG")
+    with pytest.raises(UserError, match=r"no figure 'parto'.*Did you mean 'pareto'\?"):
+        one(made, "parto", "svg")
+    with pytest.raises(UserError, match="has nothing to draw for the figure 'published'"):
+        one(made, "published", "svg")
+    assert set(NAMES) >= {name.rpartition(".")[0] for name, _ in drawn(made, ("svg",))}
+
+
+def test_a_report_draws_them_and_removes_what_it_draws_no_more(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    folder = write_suite(tmp_path / "made", make_records(4, ("none", "mnp", "ft")))
+    (folder / "figures").mkdir()
+    for name in ("oracle-2.svg", "mine.svg", "ranks.png"):
+        (folder / "figures" / name).write_text("old")
+    assert not [path for path in build_tables(folder).further if path.parent != folder], "only if asked for"
+    built = build_tables(folder, figures=True)
+    names = {path.name for path in built.further if path.parent.name == "figures"}
+    assert names == {f"{name}.{kind}" for name in ("summary", "acc-asr", "matrix", "pareto", "ranks") for kind in ("svg", "pdf")}
+    assert {path.name for path in (folder / "figures").iterdir()} == names | {"mine.svg", "ranks.png"}
+
+
+def test_the_command_writes_one_figure(
+    tmp_path: Path, make_records: Make, write_suite: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_suite(tmp_path / "made", make_records(3))
+    assert main(["figure", "ranks", "made", "--results", str(tmp_path), "--out", str(tmp_path), "--format", "svg"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'ranks.svg'}\n"
+    assert (tmp_path / "ranks.svg").read_bytes().startswith(b"<?xml")
+    assert main(["figure", "rank", "made", "--results", str(tmp_path)]) == 2
+    assert "Did you mean 'ranks'?" in capsys.readouterr().err
+
+
+def test_the_neurons_of_a_cell(made: Shown) -> None:
+    with pytest.raises(UserError, match="no neurons are stored of any cell"):
+        one(made, "neurons", "svg")
+    values = {"magnitude": [1.0, 2.0, 9.0, 3.0, 4.0], "saliency": [1.0, 2.0, 0.1, 3.0, 4.0]}
+    for record, file in zip(made.own.records, made.own.files, strict=True):
+        if record.defense == "mnp":
+            (made.own.folder / DETAILS).mkdir(exist_ok=True)
+            details = Details(id=record.cell, layers=[["a", 3], ["b", 2]], before=values, after=values, pruned=[2])
+            (made.own.folder / DETAILS / file).write_text(to_json(details))
+    with pytest.raises(UserError, match="which cell"):
+        one(made, "neurons", "svg")
+    assert list(one(made, "neurons", "svg", "attack02-mnp")) == ["neurons-attack02-mnp-s0.svg"]
+
+
+def test_z_scores_within_layers_and_over_what_is_kept() -> None:
+    values = [math.e**x for x in (0, 1, 2, 10, 20, 30)]
+    found = standard(values, [["a", 3], ["b", 3]])
+    assert found[1] == found[4] == 0
+    assert found[2] == pytest.approx(1 / 1.4826) == pytest.approx(found[5])
+    kept = standard(values, [["a", 3], ["b", 3]], ~(found > 0.5))
+    assert [math.isnan(value) for value in kept] == [False, False, True] * 2
+
+
+def test_the_front_holds_what_no_quicker_one_reaches() -> None:
+    assert front([(3, 90, "c"), (1, 50, "a"), (2, 40, "b"), (3, 95, "d")]) == [(1, 50), (3, 95)]
+
+
+def test_a_curve_begins_and_ends_in_the_corners_and_its_area_is_the_auroc() -> None:
+    fpr, tpr = curve([0.0, 1.0, 2.0], [1.0, 3.0])
+    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+    area = sum((b - a) * (p + q) / 2 for a, b, p, q in zip(fpr, fpr[1:], tpr, tpr[1:], strict=False))
+    assert area == pytest.approx((2 + 0.5 + 3 - 1) / 6 + 0)  # pairs: 1 beats 0 and ties 1; 3 beats all: 4.5 of 6
+
+
+def test_seventy_seven_methods_look_different() -> None:
+    found = looks(f"m{i}" for i in range(len(COLOURS) * len(MARKERS)))
+    assert len(set(found.values())) == 77

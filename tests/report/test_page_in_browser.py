@@ -1,0 +1,343 @@
+"""The page in a real browser: from disk, without an error or a request; sorting, filtering, drawer, both appearances, keys."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from mnp_plugin.report.beside import Details
+from mnp_plugin.report.build import build_tables
+from mnp_plugin.report.page.data import suite_data
+from mnp_plugin.report.page.model import repair_data, verdict_data
+from mnp_plugin.report.page.render import render
+from mnp_plugin.report.page.serve import Source, server
+from mnp_plugin.report.records import Record
+from mnp_plugin.report.shown import Shown, shown
+from mnp_plugin.report.verdicts import VerdictRecord
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'mnp_plugin[browser]'")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+Make = Callable[..., list[Record]]
+Write = Callable[[Path, Sequence[Record]], Path]
+EVIL = "</script><script>document.title='evil'</script><img src=x onerror=\"document.title='evil'\"><b>bold</b>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a file; the test fails if the page says anything on its console or asks for anything."""
+    contexts: list[Any] = []
+    said: list[str] = []
+
+    def opened(file: Path, width: int = 1280, scheme: str = "light", fragment: str = "") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: said.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        page.goto(f"{file.as_uri()}{fragment}")
+        page.wait_for_selector("#provenance")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+@pytest.fixture
+def made(tmp_path: Path, make_records: Make, write_suite: Write) -> Shown:
+    """A suite with something for every part of the page."""
+    records = make_records(6, seeds=(0, 1))
+    records[-1] = replace(records[-1], status="failed", reason="RuntimeError: boom", after=None)
+    found = shown(write_suite(tmp_path / "made", records))
+    verdicts = [
+        VerdictRecord(
+            id="0" * 16, victim="v", suite="made", dataset="d", net="n", attack=attack, poison_ratio=None, seed=seed,
+            detector="sharp", status="ok", asr=1.0, score=float(seed + 9 * (attack != "clean")), seconds=1.0,
+        )
+        for attack in ("clean", "badnets") for seed in range(3)
+    ]  # fmt: skip
+    return Shown(replace(found.own, verdicts=verdicts))
+
+
+@pytest.fixture
+def file(tmp_path: Path, made: Shown) -> Path:
+    (tmp_path / "page.html").write_text(render(suite_data(made)))
+    return tmp_path / "page.html"
+
+
+def cells(page: Any) -> list[str]:
+    """The attacks of the rows that are shown."""
+    return [str(text) for text in page.locator("#cells tbody th").all_inner_texts()]
+
+
+def test_it_opens_from_disk_with_all_of_its_parts(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    parts = ["summary", "cells", "victims", "charts", "chance", "detection", "flags", "provenance"]
+    assert page.evaluate("[...document.querySelectorAll('main > section')].map((part) => part.id)") == parts
+    assert page.title() == "made: mnp_plugin"
+    assert "48 of 48 cells" in page.inner_text("#head")
+    assert "2 seeds: intervals over so few are wide" in page.inner_text("#summary")
+    assert "RuntimeError: boom" in page.inner_text("#flags")
+    charts = page.locator("figure svg[role=img]")
+    labels = " ".join(charts.nth(i).get_attribute("aria-label") for i in range(charts.count()))
+    for what in ("ACC against ASR", "mean DER against mean seconds", "mean ranks: mnp 1.00", "oracle", "ROC", "scores of clean"):
+        assert what in labels
+
+
+def test_no_part_is_wider_than_a_phone(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file, width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    page.locator("#cells .cell").first.click()
+    assert page.evaluate("document.getElementById('drawer').scrollWidth") <= 360
+
+
+def test_a_heading_sorts_and_says_so(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    column = page.locator("#cells thead th").filter(has_text="mnp")
+    values = "[...document.querySelectorAll('#cells tbody tr')].map((row) => +row.querySelectorAll('.value')[4].textContent)"
+    page.locator("#cells thead button").filter(has_text="mnp").click()
+    assert column.get_attribute("aria-sort") == "descending"
+    found = page.evaluate(values)[:-1]  # the failed cell, which is last in both directions
+    assert found == sorted(found, reverse=True)
+    page.locator("#cells thead button").filter(has_text="mnp").click()
+    assert column.get_attribute("aria-sort") == "ascending"
+    assert page.evaluate(values)[: len(found)] == sorted(found)
+
+
+def test_a_filter_narrows_both_views(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    assert page.inner_text("#count") == "30 cells of 30"
+    page.fill("#filter", "attack03 mnp")
+    assert page.inner_text("#count") == "1 cell of 30"
+    assert cells(page) == ["attack03 0.05"]
+    page.get_by_role("button", name="list").click()
+    assert cells(page) == ["attack03 0.05"]
+    page.fill("#filter", "oracle")
+    assert len(cells(page)) == 6
+    page.get_by_role("checkbox", name="oracle").uncheck()
+    assert page.inner_text("#count") == "0 cells of 30"
+    page.fill("#filter", "")
+    page.get_by_role("checkbox", name="flagged").uncheck()
+    assert page.inner_text("#count") == "23 cells of 30"
+
+
+def test_the_score_can_be_chosen(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    page.select_option("#metric", "der")
+    assert page.get_by_role("button", name="attack00 0.05 × none: DER 50.0").count() == 1
+
+
+def test_the_drawer_shows_a_cell_and_says_what_is_not_stored(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    page.get_by_role("button", name="attack01 0.05 × anp: ASR").click()
+    text = page.inner_text("#drawer")
+    assert "attack01 0.05 × anp" in text
+    assert "had test ASR chosen (oracle)" in text
+    assert "Not stored beside this record: images of the trigger, a pruning path, magnitude and saliency of neurons" in text
+    page.locator("#drawer select").select_option("1")
+    assert "seed 1 ·" in page.inner_text("#drawer")
+    name = page.evaluate("decodeURIComponent(location.hash)")
+    assert name.startswith("#attack01-anp-s1-")
+    again = open_page(file, fragment=name)
+    assert "attack01 0.05 × anp" in again.inner_text("#drawer"), "the address leads to the cell"
+
+
+def test_everything_works_from_the_keyboard(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    cell = page.get_by_role("button", name="attack00 0.05 × ft: ASR")
+    cell.focus()
+    page.keyboard.press("Enter")
+    assert page.inner_text("#drawer-title") == "attack00 0.05 × ft"
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#drawer-title") != "attack00 0.05 × ft"
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement === document.body || !!document.activeElement.closest('#drawer')")
+    page.keyboard.press("Escape")
+    assert not page.evaluate("document.getElementById('drawer').open")
+    assert "attack00 0.05 × ft" in page.evaluate("document.activeElement.getAttribute('aria-label')"), "back where it was"
+
+
+def test_every_control_has_a_name(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    page.locator("#cells .cell").first.click()
+    nameless = """[...document.querySelectorAll("button, select, input, svg[role=img], img, [role=region]")]
+        .filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.alt || (node.labels || []).length))
+        .length"""
+    assert page.evaluate(nameless) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_both_appearances_are_legible_and_can_be_switched(open_page: Callable[..., Any], file: Path, scheme: str) -> None:
+    page = open_page(file, scheme=scheme)
+    contrast = """(selector) => {
+        const light = (colour) => { const c = document.createElement("canvas").getContext("2d"); c.fillStyle = colour; c.fillRect(0, 0, 1, 1);
+            return [...c.getImageData(0, 0, 1, 1).data].slice(0, 3).map((v) => v / 255).map((v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0); };
+        const back = (node) => { for (; node; node = node.parentElement) { const b = getComputedStyle(node).backgroundColor; if (!b.endsWith(", 0)")) return b; } };
+        return Math.min(...[...document.querySelectorAll(selector)].map((node) => { const a = light(getComputedStyle(node).color), b = light(back(node));
+            return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
+    }"""  # noqa: E501
+    for _ in range(2):
+        for selector in ("h1", "h2", "td", "th", ".quiet", "small", ".caution", ".badge", "a", "button", ".cell .value"):
+            assert page.evaluate(contrast, selector) >= 4.5, selector
+        before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.click("#theme")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+
+
+def test_a_point_opens_its_cell_and_a_name_hides_its_points(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    card = page.locator("#charts .card").first
+    count = card.locator("figure .mark:not(.hidden)").count()
+    card.get_by_role("button", name="anp", exact=True).click()
+    assert card.locator("figure .mark:not(.hidden)").count() == count - 6
+    card.locator("figure .mark:not(.hidden)").last.click()
+    assert page.evaluate("document.getElementById('drawer').open")
+
+
+def test_a_malicious_record_is_text(open_page: Callable[..., Any], made: Shown, tmp_path: Path) -> None:
+    records = [
+        replace(
+            r, attack=f"{r.attack}{EVIL}", defense=f"{r.defense}{EVIL}", dataset=EVIL, net=EVIL, reason=EVIL, prune={EVIL: EVIL},
+            versions={EVIL: EVIL}, hardware={EVIL: EVIL}, spec={EVIL: {EVIL: EVIL}},
+            status="failed" if r.seed else "ok", after=None if r.seed else r.after,
+        )
+        for r in made.own.records
+    ]  # fmt: skip
+    (tmp_path / "evil.html").write_text(render(suite_data(Shown(replace(made.own, records=records)))))
+    page = open_page(tmp_path / "evil.html")
+    page.locator("#cells .cell").first.click()
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    assert page.title() == "made: mnp_plugin"
+    assert page.evaluate("document.querySelectorAll('b, img').length") == 0
+    assert page.inner_text("#drawer").count("<b>bold</b>") > 5
+    assert "<b>bold</b>" in page.inner_text("#flags")
+
+
+def test_several_data_sets_are_shown_one_at_a_time(
+    open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
+) -> None:
+    records = [*make_records(4), *(replace(r, net="other", cell=f"f{r.cell[1:]}") for r in make_records(2))]
+    (tmp_path / "two.html").write_text(render(suite_data(shown(write_suite(tmp_path / "two", records)))))
+    page = open_page(tmp_path / "two.html")
+    assert "other" in page.inner_text("h1")
+    page.select_option("#group", "1")
+    assert "smallnet" in page.inner_text("h1")
+    assert page.inner_text("#count") == "20 cells of 20"
+
+
+def test_a_large_suite_shows_its_first_rows_and_more_on_demand(
+    open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
+) -> None:
+    folder = write_suite(tmp_path / "large", make_records(70))
+    build_tables(folder)
+    page = open_page(folder / "index.html")
+    page.get_by_role("button", name="list").click()
+    assert len(cells(page)) == 100
+    page.get_by_role("button", name="Show more (250 left)").click()
+    assert len(cells(page)) == 350
+
+
+def test_a_served_page_follows_the_run(browser: Any, tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    with server(Source(tmp_path / "made"), pause=100) as running:
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        page = browser.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(f"http://127.0.0.1:{running.server_port}/")
+        assert "No records yet" in page.inner_text("main")
+        write_suite(tmp_path / "made", make_records(4))
+        page.wait_for_selector("text=16 of 16 cells", timeout=20_000)
+        page.select_option("#metric", "der")
+        next((tmp_path / "made" / "records").iterdir()).unlink()
+        page.wait_for_selector("text=15 of 16 cells", timeout=20_000)
+        assert page.input_value("#metric") == "der", "what was chosen stays"
+        assert said == []
+        page.close()
+        running.shutdown()
+        thread.join()
+
+
+def test_the_pages_of_one_model(browser: Any, tmp_path: Path) -> None:
+    values = {"magnitude": [1.0, 2.0, 9.0], "saliency": [1.0, 2.0, 0.1]}
+    details = Details(
+        id="", classes=["zero", EVIL], clean=[[5, 1], [0, 6]], clean_before=[[6, 0], [0, 6]], layers=[[EVIL, 3]], before=values,
+        after=values, pruned=[2],
+    )  # fmt: skip
+    facts = {
+        "defense": {"name": EVIL}, "checkpoint": EVIL, "clean images": 12, "verdict": EVIL,
+        "clean accuracy": {"validation": {"images": 12, "before": 1.0, "after": 0.9, "note": EVIL}},
+        "triggered": {"target": EVIL, "images": 9, "sent to target": {"before": 1.0, "after": 0.5}},
+        "pruned by layer": [{"layer": EVIL, "pruned": 1}],
+        "repair": {EVIL: EVIL, "damage": EVIL, "path of pruned, agreement": [[1, 2], [2, 1]]},
+    }  # fmt: skip
+    judged = {
+        "verdict": "backdoored", "reason": EVIL, "detector": {"name": EVIL}, "clean images": 12, "clean accuracy": 0.9,
+        "score": 3.0, "threshold": 2.0, "suspected": EVIL, "evidence": {"zero": 0.1, EVIL: 3.0}, "report": {EVIL: [EVIL]},
+    }  # fmt: skip
+    said: list[str] = []
+    for data, parts in (
+        (repair_data(facts, EVIL, details), ["measured", "neurons", "layers", "path", "confusion", "facts"]),
+        (verdict_data(judged, EVIL, None), ["measured", "evidence", "facts"]),
+    ):
+        (tmp_path / "model.html").write_text(render(data))
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((tmp_path / "model.html").as_uri())
+        assert page.evaluate("[...document.querySelectorAll('main > section')].map((part) => part.id)") == parts
+        assert page.evaluate("document.querySelectorAll('b, img').length") == 0
+        assert page.title() == f"{EVIL}: mnp_plugin"
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        page.close()
+    assert said == []
+
+
+SORTING = """async () => {
+    const took = [];
+    for (const name of ["ASR", "attack", "DER", "DER", "ACC"]) {
+        const button = [...document.querySelectorAll("#cells thead button")].find((node) => node.textContent === name);
+        const start = performance.now();
+        button.click();
+        document.body.offsetHeight; // laid out, too
+        took.push(performance.now() - start);
+        await new Promise(requestAnimationFrame);
+    }
+    return Math.max(...took);
+}"""
+
+
+@pytest.mark.slow
+def test_five_thousand_records_sort_in_a_fifth_of_a_second(
+    open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
+) -> None:
+    folder = write_suite(tmp_path / "huge", make_records(100, [f"d{i:02d}" for i in range(25)], seeds=(0, 1)))
+    build_tables(folder)
+    assert (folder / "index.html").stat().st_size < 6_000_000
+    page = open_page(folder / "index.html")
+    page.get_by_role("button", name="list").click()
+    assert page.inner_text("#count") == "2500 cells of 2500"
+    assert page.evaluate(SORTING) < 200

@@ -1,0 +1,224 @@
+"""Intervals, ranks, comparisons and the tables for papers."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+import mnp_plugin
+from mnp_plugin.report import extra
+from mnp_plugin.report.build import build_tables
+from mnp_plugin.report.frames import runs
+from mnp_plugin.report.latex import escape, to_latex
+from mnp_plugin.report.leaderboard import leaderboard
+from mnp_plugin.report.paired import comparisons
+from mnp_plugin.report.ranks import block, groups, ranking
+from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.spread import intervals, over_attacks, over_runs
+from mnp_plugin.report.statistics import statistics
+
+Make = Callable[..., list[Record]]
+Write = Callable[[Path, Sequence[Record]], Path]
+
+
+def test_the_interval_over_seeds_is_students_and_says_what_varies() -> None:
+    found = over_runs([(0, 0, 90.0), (1, 0, 92.0), (2, 0, 97.0)])
+    assert found is not None
+    low, high = stats.t.interval(0.95, 2, loc=93.0, scale=stats.sem([90.0, 92.0, 97.0]))
+    assert (found.mean, found.low, found.high) == pytest.approx((93.0, low, min(100.0, high)))
+    assert found.high == 100.0, "a rate cannot leave 0 to 100"
+    assert (found.n, found.varies) == (3, "victim seed")
+
+
+def test_draws_of_one_victim_are_no_further_victims() -> None:
+    two = over_runs([(0, 0, 10.0), (0, 1, 30.0), (1, 0, 50.0), (1, 1, 70.0)])
+    one = over_runs([(0, 0, 10.0), (0, 1, 30.0)])
+    assert two is not None
+    assert one is not None
+    assert (two.n, two.mean, two.varies) == (2, 40.0, "victim seed (draws averaged)")
+    assert (one.n, one.varies) == (2, "clean draw, one victim")
+    assert over_runs([(0, 0, 10.0)]) is None
+
+
+def test_the_interval_over_attacks_holds_the_mean_and_needs_five() -> None:
+    assert over_attacks([1.0, 2.0, 3.0, 4.0]) is None
+    found = over_attacks([0.0, 1.0, 2.0, 3.0, 94.0])
+    assert found is not None
+    assert 0 <= found.low < found.mean == 20.0 < found.high <= 94
+    assert found == over_attacks([94.0, 3.0, 2.0, 1.0, 0.0])
+
+
+def test_intervals_leave_out_what_the_means_leave_out(make_records: Make) -> None:
+    records = make_records(1, ("mnp",), seeds=(0, 1, 2))
+    weak = replace(records[2], before=Scores(acc=0.9, asr=0.1, ra=0.8))  # its attack failed
+    table = intervals(runs([*records[:2], weak]))
+    assert set(table["n"]) == {2}
+    row = table[table["score"] == "asr"].iloc[0]
+    assert row["mean"] == pytest.approx(leaderboard([*records[:2], weak]).iloc[0]["asr"])
+
+
+def test_mean_ranks_and_the_tests_by_hand(make_records: Make) -> None:
+    found = ranking(leaderboard(make_records(8)))
+    assert found is not None
+    assert found.ranks == {"mnp": 1.0, "anp": 2.0, "ft": 3.0, "none": 4.0}
+    assert found.p_value == pytest.approx(stats.chi2.sf(8 * 3, 3))  # of ranks that never differ: n (k - 1)
+    assert found.difference == pytest.approx(2.569 * (4 * 5 / (6 * 8)) ** 0.5, abs=1e-3)  # q of four, Demšar's table 5
+    assert found.groups == [(0, 1), (1, 2), (2, 3)]
+    assert found.p_pairs["mnp", "none"] < 0.001 < 0.05 < found.p_pairs["mnp", "anp"]
+
+
+def test_nemenyi_is_that_of_scikit_posthocs(make_records: Make) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what it imports
+        posthocs = importlib.import_module("scikit_posthocs")
+    table = leaderboard(make_records(7, ("none", "ft", "anp", "mnp", "a", "b", "c")))
+    found, scores = ranking(table), block(table)
+    assert found is not None
+    theirs = posthocs.posthoc_nemenyi_friedman(scores.to_numpy())
+    place = {name: i for i, name in enumerate(scores.columns)}
+    assert len(found.p_pairs) == 7 * 6 / 2
+    for (one, other), p_value in found.p_pairs.items():
+        assert p_value == pytest.approx(theirs.iloc[place[one], place[other]], abs=1e-9)
+
+
+def test_a_defense_that_is_hardly_measured_does_not_cost_the_others_their_attacks(make_records: Make) -> None:
+    records = [r for r in make_records(6, ("none", "ft", "anp", "mnp", "late")) if r.defense != "late" or r.attack == "attack00"]
+    found = ranking(leaderboard([r for r in records if (r.defense, r.attack) != ("ft", "attack05")]))
+    assert found is not None
+    assert (found.left_out, found.dropped, found.attacks) == (["late"], ["attack05 0.05"], 5)
+
+
+def test_groups_are_the_longest_that_do_not_differ() -> None:
+    assert groups([1.0, 1.5, 3.0, 3.2], 1.0) == [(0, 1), (2, 3)]
+    assert groups([1.0, 2.0, 3.0], 0.5) == []
+    assert groups([1.0, 1.2, 1.4], 1.0) == [(0, 2)]
+
+
+def test_mnp_against_every_other_defense(make_records: Make) -> None:
+    table = leaderboard(make_records(8))
+    found = {item.other: item for item in comparisons(table)}
+    assert sorted(found) == ["anp", "ft", "none"]
+    anp = found["anp"]
+    assert (anp.one, anp.pairs, anp.better, anp.worse, anp.effect) == ("mnp", 8, 8, 0, 1.0)
+    assert anp.p_value == pytest.approx(2 / 2**8)
+    assert anp.p_holm == pytest.approx(3 * 2 / 2**8)
+    assert [item.effect for item in comparisons(table, "none")] == [-1.0, -1.0, -1.0]
+    assert comparisons(table, "absent") == []
+
+
+def test_equal_defenses_have_no_p_value(make_records: Make) -> None:
+    records = make_records(6, ("none", "ft"))
+    same = [replace(r, after=r.before) for r in records]
+    (found,) = comparisons(leaderboard(same), "ft")
+    assert (found.better, found.worse, found.p_value, found.effect) == (0, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("attacks", "more", "caution"),
+    [
+        (8, {}, "One seed and one draw"),
+        (8, {"draws": (0, 1)}, "say nothing of other victims"),
+        (8, {"seeds": (0, 1)}, "2 seeds: intervals over so few are wide"),
+        (3, {"seeds": range(5)}, "3 attacks: too few for intervals over attacks"),
+        (5, {"seeds": range(5)}, "cannot reach p < 0.05"),
+        (8, {"seeds": range(5)}, "rough approximation"),
+        (8, {"defenses": ("none", "ft")}, "Ranks are not tested"),
+    ],
+)
+def test_where_n_is_too_small_it_is_said(make_records: Make, attacks: int, more: dict[str, Sequence[int]], caution: str) -> None:
+    (found,) = statistics(leaderboard(make_records(attacks, **more)))
+    assert any(caution in sentence for sentence in found.cautions), found.cautions
+
+
+def test_enough_attacks_and_seeds_need_no_caution(make_records: Make) -> None:
+    (found,) = statistics(leaderboard(make_records(12, seeds=range(5))))
+    assert found.cautions == []
+
+
+def test_the_worst_case_stands_beside_the_mean(make_records: Make) -> None:
+    (found,) = statistics(leaderboard(make_records(8)))
+    mnp = next(item for item in found.overall if item.row["defense"] == "mnp")
+    value, attack = mnp.worst["asr"]
+    assert value >= mnp.row["asr"]
+    assert re.fullmatch(r"attack0\d 0\.05", attack)
+
+
+# ------------------------------------------------------------------------------------------------------------------ latex
+
+
+def test_tables_for_papers_are_whole_and_mark_best_and_second(make_records: Make) -> None:
+    text = to_latex(leaderboard(make_records(3, seeds=(0, 1))), "made_up")
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule") == 5
+    for align, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+        assert {row.count(" & ") for row in rows} == {len(align) - 1}
+    asr = text.partition("ASR in percent")[2].partition(r"\end{table}")[0]
+    row = next(line for line in asr.splitlines() if line.startswith("attack00"))
+    _, none, anp, oracle, ft, mnp = row.removesuffix(r" \\").split(" & ")
+    assert re.fullmatch(r"\\textbf\{\d+\.\d \$\\pm\$ \d+\.\d\}", mnp)
+    assert re.fullmatch(r"\\underline\{.*\}", anp)
+    assert not any("text" in cell or "under" in cell for cell in (none, ft, oracle))
+
+
+def test_nothing_in_a_name_is_a_command() -> None:
+    assert escape(r"a_b & \input{x} 5 % $^~#") == (
+        r"a\_b \& \textbackslash{}input\{x\} 5 \% \$\textasciicircum{}\textasciitilde{}\#"
+    )
+    assert escape("one\ntwo") == "one two"
+
+
+# ------------------------------------------------------------------------------------------------------------------ files
+
+
+def test_a_report_writes_them_and_again_the_same_bytes(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    folder = write_suite(tmp_path / "made", make_records(6, seeds=(0, 1)))
+    names = ("leaderboard.tex", "intervals.csv", "statistics.md")
+    build_tables(folder)
+    first = {name: (folder / name).read_bytes() for name in names}
+    build_tables(folder)
+    assert {name: (folder / name).read_bytes() for name in names} == first
+    text = first["statistics.md"].decode()
+    assert "| mnp against |" in text
+    assert "Critical difference (Nemenyi, 5 %)" in text
+    table = pd.read_csv(folder / "intervals.csv")
+    assert set(table["varies"]) == {"victim seed"}
+
+
+def test_without_the_extra_csv_md_and_tex_are_written(
+    tmp_path: Path, make_records: Make, write_suite: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_suite(tmp_path / "made", make_records(6))
+    found: Callable[[str], ModuleSpec | None] = extra.find_spec
+    monkeypatch.setattr(extra, "find_spec", lambda name: None if name == "matplotlib" else found(name))
+    built = build_tables(folder)
+    assert built.hint == (
+        "pip install 'mnp_plugin[report]' adds statistics, figures and the page index.html (not installed: matplotlib)"
+    )
+    assert {path.name for path in folder.iterdir()} == {
+        "records", "suite.json", "leaderboard.csv", "leaderboard.md", "leaderboard.tex",
+    }  # fmt: skip
+
+
+def test_records_and_leaderboard_are_data_frames(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    folder = write_suite(tmp_path / "made", make_records(2, seeds=(0, 1)))
+    table = mnp_plugin.load_records(folder)
+    assert len(table) == 2 * 2 * (4 + 1), "a row more for every oracle choice"
+    assert set(table["selection"]) == {"none", "blind", "oracle"}
+    blind = table[(table["defense"] == "mnp") & (table["attack"] == "attack00")]
+    board = mnp_plugin.load_leaderboard(str(folder))
+    row = board[(board["defense"] == "mnp") & (board["attack"] == "attack00")].iloc[0]
+    assert blind["asr"].mean() == pytest.approx(row["asr"])
+    assert set(table["picture"]) == {""}, "nothing was stored beside these"
+    (damaged, *_) = sorted((folder / "records").iterdir())
+    damaged.write_text(damaged.read_text().replace('"seed": 0', '"seed": 9'))
+    with pytest.warns(UserWarning, match=damaged.name):
+        assert len(mnp_plugin.load_records(folder)) == len(table) - 2 + ("none" in damaged.name or "ft" in damaged.name)
