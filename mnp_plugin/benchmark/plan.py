@@ -78,19 +78,3 @@ def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: Fal
     for goal in goals:
         add(goal)
     return list(order)
-
-
-class Failures:
-    """Which jobs failed and why: what needs one of them fails for the same reason."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[Job, str] = {}
-
-    def note(self, job: Job, reason: str) -> None:
-        """``job`` failed with ``reason``; or did not, if that is empty."""
-        if reason:
-            self._reasons[job] = reason
-
-    def reason(self, job: Job) -> str:
-        """Why something that ``job`` needs failed; empty if nothing did."""
-        return next((self._reasons[need] for need in job.needs if need in self._reasons), "")

@@ -155,6 +155,14 @@ class Store:
         """What is said in the file of :meth:`save` (``spec``, ``facts``, checksums), without reading its tensors."""
         return read_about(self.path(kind, fingerprint, content))
 
+    def mark(self, path: Path) -> str:
+        """What a file is now, by time stamp and size; empty if there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return ""
+        return f"{found.st_mtime_ns} {found.st_size}"
+
     def discard(self, kind: str, fingerprint: str, content: str = "") -> None:
         """Remove what :meth:`save` saved, because it is damaged."""
         self._discard(self.path(kind, fingerprint, content))

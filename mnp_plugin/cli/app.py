@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import shtab
 
 import mnp_plugin
 from mnp_plugin.cli import anp, benchmark, bridge, calibrate, methods, own_model
+from mnp_plugin.cli.settings import Ended
 from mnp_plugin.core.errors import MethodError, UserError
 
 
@@ -33,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _say(_of_system(error), 2)
-    except KeyboardInterrupt:
-        return _say("interrupted. Finished cells are kept; the same command goes on from here.", 130, before="\n")
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to interrupt
+        ended = isinstance(error, Ended)
+        what, status = ("ended by SIGTERM", 143) if ended else ("interrupted", 130)
+        return _say(f"{what}. Finished cells are kept; the same command goes on from here.", status, before="\n")
 
 
 def _say(message: str, status: int, before: str = "") -> int:
