@@ -128,10 +128,8 @@ class Bench:
             if not wait:
                 raise LockedError
 
-        name = job.fingerprint if job.kind in ("victims", "assets") else "-".join(job.key)
-        content = self.store.content(job.images_of)
         return self.store.once(
-            f"{name}-{content[:8]}" if content else name,
+            job.lock_name(self.store),
             load=lambda: self._found(job),
             make=lambda: (self._made(job), False),
             waiting=waiting,

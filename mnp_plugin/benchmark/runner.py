@@ -17,6 +17,7 @@ from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
 from mnp_plugin.benchmark.observer import Observer, Silent
+from mnp_plugin.benchmark.outlook import Past, refuse_what_does_not_fit
 from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, further_records, in_order, score_jobs
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
@@ -127,22 +128,25 @@ class Runner:
         """Whether the record of a job that ended so is to be made."""
         return status is None or self.resume == "all" or (self.resume == "failed" and status == "failed")
 
-    def check(self) -> None:
-        """Everything that can be known to be wrong before training.
+    def check(self) -> dict[str, int]:
+        """Everything that can be known to be wrong before training; the bytes of the weights of each net, by its label.
 
         Raises:
             UserError: data that do not load, a target outside the classes, a defense that cannot treat the net, ...
         """
         for victim in self.suite.victims:
             stages.check(victim, self.bench.source(victim))
+        nets = {}
         for victim in {v.net.label: v for v in self.suite.victims}.values():  # one of each net
             model = self.bench.source(victim).fresh_net()
+            nets[victim.net.label] = sum(value.nbytes for value in model.state_dict().values())
             for entry in self.suite.defenses:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
             for detector in self.suite.detectors:
                 if reason := detector.component.objection(model):
                     raise UserError(f"detector '{detector.label}' cannot judge the net '{victim.net.label}': {reason}")
+        return nets
 
     def run(self, engine: Engine | None = None) -> Summary:
         """Run the pending cells; a failing one becomes a record with its reason and stops nothing else.
@@ -172,8 +176,9 @@ class Runner:
             self.observer.busy(f"{path} is damaged and is made anew")
         if jobs or at_hand:
             self.observer.busy("checking data and nets")
-            self.check()
+            nets = self.check()
             self.store.probe()
+            refuse_what_does_not_fit(jobs, Past.of(self.store), self.store, nets)
         self.store.save_plan(self.suite, further_records(self.suite))
         for job in jobs:
             if isinstance(job, RepairJob) and job.unsaid(self.store):

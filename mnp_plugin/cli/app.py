@@ -13,7 +13,7 @@ from typing import NoReturn
 import shtab
 
 import mnp_plugin
-from mnp_plugin.cli import anp, benchmark, bridge, calibrate, methods, own_model
+from mnp_plugin.cli import anp, benchmark, bridge, calibrate, grid, methods, own_model
 from mnp_plugin.cli.settings import Ended
 from mnp_plugin.core.errors import MethodError, UserError
 
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mnp-bench {mnp_plugin.__version__}")
     shtab.add_argument_to(parser, "--print-completion", help="print a script that completes commands and options in a shell")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (benchmark, methods, bridge, own_model, calibrate, anp):
+    for group in (benchmark, grid, methods, bridge, own_model, calibrate, anp):
         group.add(verbs)
     _complete_paths(parser)
     return parser

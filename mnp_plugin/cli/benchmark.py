@@ -121,8 +121,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _show_plan(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.outlook import Past, cost, refuse_what_does_not_fit, todo
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite_file import load_suite
+    from mnp_plugin.cli.words import outlook
     from mnp_plugin.report.texts import DamagedRecordError
 
     suite = load_suite(find_config(arguments.config))
@@ -155,9 +157,12 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     done = sum(cell["state"] == "ok" for cell in cells)
     verdicts = _planned_verdicts(suite, store) if suite.detectors else []
     judged = sum(verdict["state"] == "ok" for verdict in verdicts)
+    jobs, past = todo(suite, store), Past.of(store)
+    about = cost(jobs, past)
     if arguments.json:
         about = {"suite": suite.name, "victims": len(suite.victims), "done": done, "images unsaid": unsaid}
-        also = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
+        also: dict[str, Any] = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
+        also |= {"jobs left": about.jobs, "seconds left": round(about.seconds), "bytes left": round(about.bytes)}
         _print_json({**about, "cells": cells, **also})
         return 0
     others = sum(shown["state"] == OTHER_IMAGES for shown in (*cells, *verdicts))
@@ -177,6 +182,8 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         print(f"{damaged} records are damaged: run makes them again")
     if unsaid:
         print(_unsaid(unsaid))
+    print(outlook(about))
+    refuse_what_does_not_fit(jobs, past, store)
     return 0
 
 
