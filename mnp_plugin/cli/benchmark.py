@@ -158,11 +158,11 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     verdicts = _planned_verdicts(suite, store) if suite.detectors else []
     judged = sum(verdict["state"] == "ok" for verdict in verdicts)
     jobs, past = todo(suite, store), Past.of(store)
-    about = cost(jobs, past)
+    ahead = cost(jobs, past)
     if arguments.json:
         about = {"suite": suite.name, "victims": len(suite.victims), "done": done, "images unsaid": unsaid}
         also: dict[str, Any] = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
-        also |= {"jobs left": about.jobs, "seconds left": round(about.seconds), "bytes left": round(about.bytes)}
+        also |= {"jobs left": ahead.jobs, "seconds left": round(ahead.seconds), "bytes left": round(ahead.bytes)}
         _print_json({**about, "cells": cells, **also})
         return 0
     others = sum(shown["state"] == OTHER_IMAGES for shown in (*cells, *verdicts))
@@ -182,7 +182,7 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         print(f"{damaged} records are damaged: run makes them again")
     if unsaid:
         print(_unsaid(unsaid))
-    print(outlook(about))
+    print(outlook(ahead))
     refuse_what_does_not_fit(jobs, past, store)
     return 0
 

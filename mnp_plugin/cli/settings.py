@@ -63,7 +63,8 @@ def engine_of(text: str | None, workers: int | None, devices: Sequence[str]) -> 
         if "devices" not in known:
             raise UserError(f"the engine '{text}' takes one --device, not {len(devices)}")
         more["devices"] = list(devices)
-    return component(engines, text, **more)
+    found: Engine = component(engines, text, **more)
+    return found
 
 
 class Ended(KeyboardInterrupt):

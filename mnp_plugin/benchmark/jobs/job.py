@@ -89,7 +89,7 @@ class Job(ABC):
         return store.mark(store.path(self.kind, self.fingerprint, store.content(self.images_of))) if self.stored else ""
 
     def lock_name(self, store: Store) -> str:
-        """Of the lock under which it is made: its fingerprint and that of its images; what several kinds share has its kind, too."""
+        """Of the lock under which it is made: its fingerprint and that of its images, with the kind where kinds share one."""
         content = store.content(self.images_of)[:8]
         name = self.fingerprint if self.kind in ("victims", "assets") else "-".join(self.key)
         return f"{name}-{content}" if content else name
