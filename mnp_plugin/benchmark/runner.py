@@ -179,7 +179,7 @@ class Runner:
             nets = self.check()
             self.store.probe()
             refuse_what_does_not_fit(jobs, Past.of(self.store), self.store, nets)
-        self.store.save_plan(self.suite, further_records(self.suite))
+        self._save_plan()
         for job in jobs:
             if isinstance(job, RepairJob) and job.unsaid(self.store):
                 self.store.drop(job.kind, job.fingerprint, self.store.content(job.images_of))
@@ -194,8 +194,13 @@ class Runner:
                 summary.failed += [done.record] if done.record.status == "failed" else []
         summary.vanished = sum(not job.mark(self.store) for job in goals)
         if not self.store.mark(self.store.suite_folder(self.suite.name) / "suite.json"):
-            self.store.save_plan(self.suite, further_records(self.suite))
+            self._save_plan()
         return summary
+
+    def _save_plan(self) -> None:
+        several = len({(victim.dataset.label, victim.net.label) for victim in self.suite.victims}) > 1
+        floors = floor_jobs(self.suite, self.suite.cells()) if several else []
+        self.store.save_plan(self.suite, further_records(self.suite), {job.file_name: job.subject for job in floors})
 
     def jobs(self, goals: Collection[Job]) -> list[Job]:
         """``goals`` and what must be made for them, in order: what is kept whole, and what only that needed, is left out."""

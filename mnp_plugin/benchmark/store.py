@@ -258,10 +258,16 @@ class Store:
         """Write what :meth:`read` reads."""
         _put(self.suite_folder(suite) / kind / name, text.encode())
 
-    def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+    def save_plan(
+        self,
+        suite: Suite,
+        further: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        of: Mapping[str, AnyVictim] = MappingProxyType({}),
+    ) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
 
-        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``).
+        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``), ``of`` the victims of
+        those among them whose data set and net only the plan says.
         """
         cells = list(suite.cells())
         folder = self.suite_folder(suite.name)
@@ -275,7 +281,10 @@ class Store:
             **({"content": content} if content else {}),
             **({"calibration_seeds": list(suite.calibration_seeds)} if suite.calibration_seeds else {}),
             "records": [cell.file_name for cell in cells],
-            "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
+            "labels": {
+                name: {"dataset": victim.dataset.label, "net": victim.net.label}
+                for name, victim in [*((c.file_name, c.victim) for c in cells), *of.items()]
+            },
         } | {kind: list(names) for kind, names in further.items() if names}
         _put(folder / "suite.json", (json.dumps(sealed(plan), indent=1) + "\n").encode())
 

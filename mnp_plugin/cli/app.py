@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _say(_of_system(error), 2)
     except KeyboardInterrupt as error:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to interrupt
         ended = isinstance(error, Ended)
         what, status = ("ended by SIGTERM", 143) if ended else ("interrupted", 130)
         return _say(f"{what}. Finished cells are kept; the same command goes on from here.", status, before="\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -73,14 +75,29 @@ class Ended(KeyboardInterrupt):
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Raise :class:`Ended` at SIGTERM inside the block."""
+    """Inside the block, SIGTERM raises :class:`Ended` and Ctrl-C a KeyboardInterrupt; a second one ends the process at once.
+
+    Nothing is lost by that: processes of the run end with it, and their locks are free once nobody renews them.
+    """
+    known = {signal.SIGTERM: (Ended, 143), signal.SIGINT: (KeyboardInterrupt, 130)}
+    heard: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Ended
+        kind, status = known[signal.Signals(number)]
+        if heard:
+            os._exit(status)
+        heard.append(number)
+        raise kind
 
-    before = signal.signal(signal.SIGTERM, end)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of signals
+        return
+    before = {number: signal.getsignal(number) for number in known}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

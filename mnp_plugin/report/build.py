@@ -15,6 +15,7 @@ from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.leaderboard import leaderboard, to_csv, to_markdown
 from mnp_plugin.report.planned import read_plan, read_records
 from mnp_plugin.report.published import beside, read_published
+from mnp_plugin.report.records import Scores
 from mnp_plugin.report.texts import R, read_all
 from mnp_plugin.report.trials import from_json as trial_from_json
 from mnp_plugin.report.trials import trial_lines, with_trials
@@ -60,7 +61,12 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
         trials = [t for t in planned("trials", plan.trials, trial_from_json) if plan.shows(t.content)]
         verdicts = [v for v in planned("verdicts", plan.verdicts, verdict_from_json) if plan.shows(v.content)]
         floors = [f for f in planned("floors", plan.floors, floor_from_json) if plan.shows(f.content)]
-    floor_of = {(f.attack, f.seed): f.floor for f in floors if f.floor}
+    labels = {} if plan is None else plan.labels
+    floor_of: dict[tuple[str | int, ...], Scores] = {}
+    for f in floors:
+        if f.floor:
+            named = labels.get(f"{f.attack}-s{f.seed}-{f.id}.json", {})
+            floor_of[f.attack, f.seed, *named.values()] = f.floor
     table = with_trials(leaderboard(records, floor_of), records, [t for t in trials if t.status == "ok"])
     notices = []
     if plan is not None and len(records) < len(plan.records):

@@ -5,6 +5,7 @@ Rows are sorted by name, never by the order in which cells ran.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -20,7 +21,8 @@ COLUMNS = (
     "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
     "draws", "asr_floor", "ra_floor", "excess_asr",
 )  # fmt: skip
-"""Columns of the csv, and ``knowledge`` last where a defense was given more than model and clean budget.
+"""Columns of the csv; then ``knowledge`` where a defense was given more than model and clean budget, and ``sweep`` where settings
+are swept.
 
 Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
 ``draws`` says how often the defense was run on each victim.
@@ -35,8 +37,8 @@ points; means over the seeds where that was measured.
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
 
 
-Floors = Mapping[tuple[str, int], Scores]
-"""By attack and seed: what a clean net does on the triggered images."""
+Floors = Mapping[tuple[str | int, ...], Scores]
+"""By attack and seed, and by data set and net where several are swept: what a clean net does on the triggered images."""
 
 
 def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})) -> pd.DataFrame:
@@ -53,7 +55,9 @@ def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})
         rows.append(_row(key, selection, group, [r.after for r in group], floors))
         if any(r.oracle for r in group):
             rows.append(_row(key, "oracle", group, [r.oracle for r in group], floors))
-    return pd.DataFrame(rows, columns=columns)
+    for row in rows:
+        row["sweep"] = sweep_of(row)
+    return pd.DataFrame(rows, columns=[*columns, "sweep"] if any(row["sweep"] for row in rows) else columns)
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -71,7 +75,7 @@ def _row(
     acc = [s.acc for _, s in used]
     asr = [s.asr for _, s in used]
     ra = [s.ra for _, s in used]
-    clean = [(s, floors[r.attack, r.seed]) for r, s in used if (r.attack, r.seed) in floors]
+    clean = [(s, floor) for r, s in used if (floor := _floor(floors, r)) is not None]
     stealth = [r.stealth or {} for r, _ in used]
     linf = _mean([s.get("linf") for s in stealth])
     row: dict[str, Any] = dict(zip(KEY, key, strict=True))
@@ -104,6 +108,21 @@ def _row(
         "flag": _flag(group, len(pairs), len(took)),
     }
     return row
+
+
+def _floor(floors: Floors, record: Record) -> Scores | None:
+    key = record.attack, record.seed
+    return floors.get((*key, record.dataset, record.net), floors.get(key))
+
+
+SWEPT = re.compile(r"-([a-z_.]+=[^-].*)$")
+"""What a label says of the point of a sweep: ``badnets-poison_ratio=0.05``."""
+
+
+def sweep_of(row: Mapping[str, Any]) -> str:
+    """The swept settings of a row, from its labels: ``poison_ratio=0.05, width=8``; empty without a sweep."""
+    found = (SWEPT.search(str(row[key])) for key in ("dataset", "net", "attack", "defense"))
+    return ", ".join(match[1] for match in found if match)
 
 
 def _flag(group: Sequence[Record], measured: int, took: int) -> str:
