@@ -69,6 +69,7 @@ class _Run:
         self.events = ray.remote(_Events).options(num_cpus=0, scheduling_strategy=here).remote()
         store = Store(bench.store.cache.resolve(), bench.store.results.resolve(), create=False)
         device = "cuda" if engine.gpus else str(bench.device)
+        self.asked = self.events.taken.remote()
         self.how = ray.put((time.time_ns(), store, device, engine.threads, bench.again, self.events))
         options = {"num_cpus": engine.threads, "num_gpus": engine.gpus, "max_retries": engine.retries}
         self.task = ray.remote(_work).options(scheduling_strategy="SPREAD", **options)
@@ -103,8 +104,11 @@ class _Run:
             fit = min(fit, found.get("GPU", 0.0) // engine.gpus)
         # twice as many wait at the machines, so that none is idle until this process gives it the next
         self.slots = engine.workers or max(2 * int(fit), 1)
-        for arguments in self.ray.get(self.events.taken.remote()):
-            self.bench.busy(*arguments)
+        answered, _ = self.ray.wait([self.asked], timeout=0)  # it may be slow to start, and nothing waits for it
+        if answered:
+            for arguments in self.ray.get(self.asked):
+                self.bench.busy(*arguments)
+            self.asked = self.events.taken.remote()
 
     def ended(self, task: Any, job: Job) -> Iterator[Done]:
         """What became of a job."""
