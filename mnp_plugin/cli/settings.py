@@ -55,6 +55,8 @@ def engine_of(text: str | None, workers: int | None, devices: Sequence[str]) -> 
         text = "processes" if (workers or 1) > 1 or several else "inline"
     known = {field.name for field in dataclasses.fields(engines.get(text.partition(",")[0].strip()))}
     more: dict[str, Any] = {}
+    if several and "devices" not in known:
+        raise UserError(f"the engine '{text}' takes one --device, not {len(devices)}")
     if workers is None and several:
         workers = len(devices)
     if workers is not None and "workers" in known:
@@ -62,8 +64,6 @@ def engine_of(text: str | None, workers: int | None, devices: Sequence[str]) -> 
     elif (workers or 1) > 1:
         raise UserError(f"the engine '{text}' does one job at a time; leave out --workers {workers}, or take --engine processes")
     if several:
-        if "devices" not in known:
-            raise UserError(f"the engine '{text}' takes one --device, not {len(devices)}")
         more["devices"] = list(devices)
     found: Engine = component(engines, text, **more)
     return found
