@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -28,6 +29,14 @@ class Done:
     key: tuple[str, str]
     reason: str = ""
     record: Record | None = None
+    found: bool = False
+    """Whether it was kept already: by another run, since this one began."""
+    locked: bool = False
+    """Whether another run is making it: nothing was done, and it is to be looked at again."""
+
+
+class LockedError(Exception):
+    """Another run is making what was asked for."""
 
 
 class Bench:
@@ -37,10 +46,14 @@ class Bench:
         store: where inputs are found and results are kept.
         device: where tensors live.
         observer: told what happens.
+        again: jobs to be made again though something is kept of them, by their key, each with the mark that its file had when
+            the run began: one with another mark was made again meanwhile.
     """
 
-    def __init__(self, store: Store, device: torch.device, observer: Observer) -> None:
-        self.store, self.device, self.observer = store, device, observer
+    def __init__(
+        self, store: Store, device: torch.device, observer: Observer, again: Mapping[tuple[str, str], str] = MappingProxyType({})
+    ) -> None:
+        self.store, self.device, self.observer, self.again = store, device, observer, dict(again)
         self._data: dict[str, ImageData] = {}
         self._source: tuple[str, Source] | None = None
         self._split: tuple[str, Split] | None = None
@@ -78,12 +91,13 @@ class Bench:
 
     # -- doing
 
-    def do(self, job: Job, blocked: str = "") -> Done:
+    def do(self, job: Job, blocked: str = "", *, wait: bool = True) -> Done:
         """Find a job in the store or make and keep it; a failure stops nothing else.
 
         Args:
             job: what to do; what it needs is kept, or has failed.
             blocked: why something it needs failed; only its record is then made.
+            wait: for another run that is making it; else the answer is then that it is locked.
 
         Raises:
             UnwritableError: the disk is full or read-only; that ends the run.
@@ -91,7 +105,9 @@ class Bench:
         reason = blocked
         if not blocked:
             try:
-                return self._done(job, self.found_or_made(job))
+                return self._done(job, *self._found_or_made(job, wait))
+            except LockedError:
+                return Done(job.key, locked=True)
             except UnwritableError:
                 raise
             except Exception as error:
@@ -100,16 +116,30 @@ class Bench:
 
     def found_or_made(self, job: Job) -> Kept:
         """What a job made, by this process or another; made and kept now if there is nothing."""
+        return self._found_or_made(job, True)[0]
+
+    def _found_or_made(self, job: Job, wait: bool) -> tuple[Kept, bool]:
+        """What a job made, and whether it was found."""
         if not job.stored:
-            return self._made(job)
-        name = job.fingerprint if job.kind in ("victims", "assets") else "-".join(job.key)
-        content = self.store.content(job.images_of)
+            return self._made(job), False
+
+        def waiting() -> None:
+            self.busy(f"{job.title}: another process makes it")
+            if not wait:
+                raise LockedError
+
         return self.store.once(
-            f"{name}-{content[:8]}" if content else name,
-            load=lambda: job.load(self.store),
-            make=lambda: self._made(job),
-            waiting=lambda: self.busy(f"{job.title}: another process makes it"),
+            job.lock_name(self.store),
+            load=lambda: self._found(job),
+            make=lambda: (self._made(job), False),
+            waiting=waiting,
         )
+
+    def _found(self, job: Job) -> tuple[Kept, bool] | None:
+        """What is kept of a job, if it need not be made again."""
+        mark = self.again.get(job.key)
+        kept = None if mark is not None and mark == job.mark(self.store) else job.settled(self.store)
+        return None if kept is None else (kept, True)
 
     def _made(self, job: Job) -> Kept:
         inputs = {need: self.kept(need) for need in job.needs}
@@ -139,21 +169,21 @@ class Bench:
         while len(self._recent) > 3:
             self._recent.popitem(last=False)
 
-    def _done(self, job: Job, kept: Kept, reason: str = "") -> Done:
+    def _done(self, job: Job, kept: Kept, found: bool = False) -> Done:
         record = kept.facts.get("record")
         if isinstance(record, Record):
             self.observer.finished(record)
-            return Done(job.key, record=record)
-        if job.further:
-            self.observer.measured(job.title, reason)
-        return Done(job.key)
+            return Done(job.key, record=record, found=found)
+        if job.further and record is not None:
+            self.observer.measured(job.title, record.reason)
+        return Done(job.key, found=found)
 
     def _failed(self, job: Job, reason: str) -> Done:
         kept = job.failed(reason, self)
         if kept is None:
             return Done(job.key, reason)
         job.save(self.store, kept)
-        return self._done(job, kept, reason)
+        return self._done(job, kept)
 
 
 def reason_of(error: Exception) -> str:

@@ -9,7 +9,8 @@ from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.trial import TrialJob
 from mnp_plugin.benchmark.jobs.verdict import VerdictJob, verdict_jobs
-from mnp_plugin.benchmark.suite import Cell, Suite
+from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite
+from mnp_plugin.core.params import fingerprint
 from mnp_plugin.evaluation.trials import TRIALS
 
 
@@ -33,9 +34,23 @@ def further_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str]
 
 def floor_jobs(suite: Suite, cells: Iterable[Cell]) -> list[FloorJob]:
     """The floors of the attacks of ``cells`` that were trained here, where the suite has a clean net of their seed."""
-    clean = {victim.seed: victim for victim in suite.victims if victim.kept and victim.trigger is None}
+    clean: dict[str, list[AnyVictim]] = {}
+    for victim in suite.victims:
+        if victim.kept and victim.trigger is None:
+            clean.setdefault(_images_and_net(victim), []).append(victim)
     attacked = {cell.victim.fingerprint: cell.victim for cell in cells if cell.victim.trigger is not None}
-    return [FloorJob(suite.name, victim, clean[victim.seed]) for victim in attacked.values() if victim.seed in clean]
+    found = []
+    for victim in attacked.values():
+        alike = clean.get(_images_and_net(victim), [])
+        same_recipe = [one for one in alike if one.recipe == victim.recipe]
+        found += [FloorJob(suite.name, victim, one) for one in (same_recipe or alike)[:1]]
+    return found
+
+
+def _images_and_net(victim: AnyVictim) -> str:
+    """What a victim and the clean net of its floor have in common."""
+    about = victim.plain()
+    return fingerprint([about.get("dataset"), about.get("net"), about["clean_budget"], victim.seed])
 
 
 def further_records(suite: Suite) -> dict[str, list[str]]:
@@ -78,19 +93,3 @@ def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: Fal
     for goal in goals:
         add(goal)
     return list(order)
-
-
-class Failures:
-    """Which jobs failed and why: what needs one of them fails for the same reason."""
-
-    def __init__(self) -> None:
-        self._reasons: dict[Job, str] = {}
-
-    def note(self, job: Job, reason: str) -> None:
-        """``job`` failed with ``reason``; or did not, if that is empty."""
-        if reason:
-            self._reasons[job] = reason
-
-    def reason(self, job: Job) -> str:
-        """Why something that ``job`` needs failed; empty if nothing did."""
-        return next((self._reasons[need] for need in job.needs if need in self._reasons), "")

@@ -14,13 +14,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import platformdirs
-from filelock import FileLock, Timeout
 from torch import Tensor
 
+from mnp_plugin.benchmark.locks import Locks
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import clear_stale, write_atomic
-from mnp_plugin.io.tensors import packed, part, prefixed, unpacked
+from mnp_plugin.io.tensors import head_size, packed, part, prefixed, said_of, unpacked
 from mnp_plugin.report.planned import read_plan
 from mnp_plugin.report.records import Record, from_json
 from mnp_plugin.report.texts import sealed
@@ -72,6 +72,7 @@ class Store:
 
     def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
         self.cache, self.results = cache, results
+        self.locks = Locks(cache / "locks")
         self._content: dict[str, str] = {}
         self.damaged: dict[Path, None] = {}
         """Files that were found damaged, in order; what they held is made anew."""
@@ -150,6 +151,18 @@ class Store:
             return None
         return Kept(tensors, about.get("facts", {}))
 
+    def about(self, kind: str, fingerprint: str, content: str = "") -> dict[str, Any] | None:
+        """What is said in the file of :meth:`save` (``spec``, ``facts``, checksums), without reading its tensors."""
+        return read_about(self.path(kind, fingerprint, content))
+
+    def mark(self, path: Path) -> str:
+        """What a file is now, by time stamp and size; empty if there is none."""
+        try:
+            found = path.stat()
+        except OSError:
+            return ""
+        return f"{found.st_mtime_ns} {found.st_size}"
+
     def discard(self, kind: str, fingerprint: str, content: str = "") -> None:
         """Remove what :meth:`save` saved, because it is damaged."""
         self._discard(self.path(kind, fingerprint, content))
@@ -210,21 +223,15 @@ class Store:
             name: its fingerprint, and that of its images.
             load: looks for it in this store.
             make: makes it and saves it in this store.
-            waiting: called if another process is making it, before waiting for that.
+            waiting: called if another process is making it, before waiting for that; what it raises ends the attempt.
         """
         found = load()
         if found is not None:
             return found
-        folder = self.cache / "locks"
-        lock = FileLock(folder / f"{name}.lock")
         try:
-            folder.mkdir(exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout:
-            waiting()
-            lock.acquire()
+            lock = self.locks.acquired(name, waiting)
         except OSError as error:
-            raise UnwritableError.of(folder, error) from None
+            raise UnwritableError.of(self.locks.folder, error) from None
         try:
             found = load()
             return make() if found is None else found
@@ -251,10 +258,16 @@ class Store:
         """Write what :meth:`read` reads, or a picture."""
         _put(self.suite_folder(suite) / kind / name, content.encode() if isinstance(content, str) else content)
 
-    def save_plan(self, suite: Suite, further: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+    def save_plan(
+        self,
+        suite: Suite,
+        further: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        of: Mapping[str, AnyVictim] = MappingProxyType({}),
+    ) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
 
-        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``).
+        ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``), ``of`` the victims of
+        those among them whose data set and net only the plan says.
         """
         cells = list(suite.cells())
         folder = self.suite_folder(suite.name)
@@ -268,9 +281,23 @@ class Store:
             **({"content": content} if content else {}),
             **({"calibration_seeds": list(suite.calibration_seeds)} if suite.calibration_seeds else {}),
             "records": [cell.file_name for cell in cells],
-            "labels": {c.file_name: {"dataset": c.victim.dataset.label, "net": c.victim.net.label} for c in cells},
+            "labels": {
+                name: {"dataset": victim.dataset.label, "net": victim.net.label}
+                for name, victim in [*((c.file_name, c.victim) for c in cells), *of.items()]
+            },
         } | {kind: list(names) for kind, names in further.items() if names}
         _put(folder / "suite.json", (json.dumps(sealed(plan), indent=1) + "\n").encode())
+
+
+def read_about(path: Path) -> dict[str, Any] | None:
+    """What is said in a file of tensors, without reading them; None if there is none, or a damaged one."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            size = head_size(start)
+            return said_of(start + file.read(size - 8)) if len(start) == 8 and size <= path.stat().st_size else None
+    except OSError:
+        return None
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

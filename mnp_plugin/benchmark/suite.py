@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -63,7 +63,7 @@ class Identified(ABC):
     def plain(self) -> dict[str, Any]:
         """Resolved mapping, JSON-ready."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identity: hash of :meth:`plain`."""
         return spec.fingerprint(self.plain())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Gate, GivenSpec, Suite, VictimSpec
+from mnp_plugin.benchmark.sweep import expanded, replaced
 from mnp_plugin.contracts import Component, Recipe, attacks, datasets, defenses, detectors, nets, victim_sources
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError, did_you_mean
@@ -81,26 +83,12 @@ def _suite(document: Document, default_name: str) -> Suite:
         raise document.error(("suite",), f"must be a plain name (letters, digits, '-', '_', '.'), not {name!r}")
     if too_long := _too_long(name):
         raise document.error(("suite",), too_long)
-    seeds = _seeds(document, ("seeds",)) if "seeds" in data else [0]
-    recipe = spec.build(Recipe, document, ("recipe",)) if "recipe" in data else Recipe()
-    budget = spec.build(CleanBudget, document, ("clean_budget",))
+    points = list(expanded(document))
+    document = points[0][0]  # but for what is swept for the whole suite they are all alike
     gate = spec.build(Gate, document, ("gate",)) if "gate" in data else Gate()
     victims: list[AnyVictim] = []
-    if trains:
-        dataset = _entry(document, ("dataset",), datasets)
-        net = _entry(document, ("net",), nets)
-        rows = _entries(document, "attacks", attacks, also=("recipe", "seeds"))
-        recipes = [_recipe_of(document, i, recipe) for i in range(len(rows))]
-        seeds_of = [_seeds_of(document, i, seeds) for i in range(len(rows))]
-        victims += [
-            VictimSpec(dataset=dataset, net=net, recipe=own, budget=budget, attack=attack, seed=seed)
-            for seed in dict.fromkeys([*seeds, *(one for own in seeds_of for one in own)])
-            for attack, own, asked in zip(rows, recipes, seeds_of, strict=True)
-            if seed in asked
-        ]
-    if "victims" in data:
-        taken = {victim.attack.label for victim in victims}
-        victims += _given(document, taken, seeds, recipe, budget)
+    for point, words in points:
+        victims += _victims(point, words, trains)
     columns = _entries(document, "defenses", defenses, also=("draws",))
     draws = {entry.label: _draws(document, i, entry.label) for i, entry in enumerate(columns)}
     return Suite(
@@ -113,6 +101,38 @@ def _suite(document: Document, default_name: str) -> Suite:
         trials=_trials(document),
         calibration_seeds=_calibration_seeds(document, {victim.seed for victim in victims}),
     )
+
+
+def _victims(document: Document, words: Mapping[str, str], trains: bool) -> list[AnyVictim]:
+    """The victims of one combination of what is swept for the whole suite; ``words`` tell it from others."""
+    data = document.data
+    seeds = _seeds(document, ("seeds",)) if "seeds" in data else [0]
+    recipe = spec.build(Recipe, document, ("recipe",)) if "recipe" in data else Recipe()
+    budget = spec.build(CleanBudget, document, ("clean_budget",))
+    victims: list[AnyVictim] = []
+    if trains:
+        dataset = _told(_entry(document, ("dataset",), datasets), "dataset", words)
+        net = _told(_entry(document, ("net",), nets), "net", words)
+        rows = _entries(document, "attacks", attacks, also=("recipe", "seeds"))
+        recipes = [_recipe_of(document, i, recipe) for i in range(len(rows))]
+        seeds_of = [_seeds_of(document, i, seeds) for i in range(len(rows))]
+        victims += [
+            VictimSpec(dataset=dataset, net=net, recipe=own, budget=budget, attack=attack, seed=seed)
+            for seed in dict.fromkeys([*seeds, *(one for own in seeds_of for one in own)])
+            for attack, own, asked in zip(rows, recipes, seeds_of, strict=True)
+            if seed in asked
+        ]
+    if "victims" in data:
+        taken = {victim.attack.label for victim in victims}
+        victims += _given(document, taken, seeds, recipe, budget)
+    return victims
+
+
+def _told(entry: Entry[K], key: str, words: Mapping[str, str]) -> Entry[K]:
+    """``entry`` under a label that says which combination of a sweep it belongs to."""
+    if key not in words:
+        return entry
+    return Entry(f"{entry.label}-{words[key]}", entry.component)
 
 
 def _too_long(name: str) -> str:
@@ -160,7 +180,7 @@ def _given(document: Document, taken: set[str], seeds: list[int], recipe: Recipe
         except UserError as error:
             raise document.error(("victims", name), str(error)) from None
         settings = {"path": value} if isinstance(value, str) else value
-        resolved = Document(_with(document.data, ("victims", name), settings), document.lines, document.source)
+        resolved = Document(replaced(document.data, ("victims", name), settings), document.lines, document.source)
         source = spec.build(cls, resolved, ("victims", name))
         try:
             offers = source.offers()
@@ -219,7 +239,7 @@ def _recipe_of(document: Document, index: int, recipe: Recipe) -> Recipe:
     if not isinstance(entry["recipe"], dict):
         raise document.error(path, f"must be a mapping of settings, not {entry['recipe']!r}")
     merged = {**(document.data.get("recipe") or {}), **entry["recipe"]}
-    return spec.build(Recipe, Document(_with(document.data, path, merged), document.lines, document.source), path)
+    return spec.build(Recipe, Document(replaced(document.data, path, merged), document.lines, document.source), path)
 
 
 def _entries(document: Document, key: str, registry: Registry[K], also: tuple[str, ...] = ()) -> tuple[Entry[K], ...]:
@@ -239,7 +259,7 @@ def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K], als
         raise document.error(path, f"must be the name of {registry.noun}, not {value!r} (put the word in quotes)")
     if isinstance(value, str):
         value = {"name": value}
-        document = Document(_with(document.data, path, value), document.lines, document.source)
+        document = Document(replaced(document.data, path, value), document.lines, document.source)
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise document.error(path, f"must be the name of {registry.noun}, or a mapping with a 'name'")
     try:
@@ -255,12 +275,3 @@ def _entry(document: Document, path: tuple[Any, ...], registry: Registry[K], als
     if label != value["name"] and (label in RESERVED or value["name"] in RESERVED):
         raise document.error((*path, "label"), "'clean' and 'none' keep their own labels, and no other may take them")
     return Entry(label, component)
-
-
-def _with(data: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """A copy of nested ``data`` in which ``path`` holds ``value``."""
-    if not path:
-        return value
-    copy = dict(data) if isinstance(data, dict) else list(data)
-    copy[path[0]] = _with(data[path[0]], path[1:], value)
-    return copy

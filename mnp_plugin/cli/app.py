@@ -12,7 +12,8 @@ from typing import NoReturn
 import shtab
 
 import mnp_plugin
-from mnp_plugin.cli import anp, benchmark, bridge, calibrate, methods, own_model, show
+from mnp_plugin.cli import anp, benchmark, bridge, calibrate, grid, methods, own_model, show
+from mnp_plugin.cli.settings import Ended
 from mnp_plugin.core.errors import MethodError, UserError
 
 
@@ -33,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         return _say(_of_system(error), 2)
-    except KeyboardInterrupt:
-        return _say("interrupted. Finished cells are kept; the same command goes on from here.", 130, before="\n")
+    except KeyboardInterrupt as error:
+        ended = isinstance(error, Ended)
+        what, status = ("ended by SIGTERM", 143) if ended else ("interrupted", 130)
+        return _say(f"{what}. Finished cells are kept; the same command goes on from here.", status, before="\n")
 
 
 def _say(message: str, status: int, before: str = "") -> int:
@@ -68,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"mnp-bench {mnp_plugin.__version__}")
     shtab.add_argument_to(parser, "--print-completion", help="print a script that completes commands and options in a shell")
     verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (benchmark, show, methods, bridge, own_model, calibrate, anp):
+    for group in (benchmark, grid, show, methods, bridge, own_model, calibrate, anp):
         group.add(verbs)
     _complete_paths(parser)
     return parser

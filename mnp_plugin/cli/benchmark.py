@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnp_plugin.benchmark.find import find_config, installed_suites
+from mnp_plugin.cli.settings import component, ended_by_signal, engine_of
 from mnp_plugin.core.deferred import torch_deferred
 from mnp_plugin.core.errors import UserError, did_you_mean
+from mnp_plugin.core.registries import observers
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.store import Store
@@ -29,8 +31,18 @@ OTHER_IMAGES = "other images"
 def add(verbs: Verbs) -> None:
     """Register the verbs."""
     verb = _suite_verb(verbs, "run", "train victims, apply every defense, write records and tables; finished cells are skipped")
-    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    verb.add_argument("--jobs", type=int, default=1, metavar="N", help="jobs done at once, each in its own process")
+    verb.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N; several, as cuda:0,1, are spread over workers")
+    verb.add_argument(
+        "--engine", metavar="NAME[,KEY=VALUE...]", help="inline, processes, ray, or a plugin's (mnp-bench list engines)"
+    )
+    text = "jobs done at once, each in its own process"
+    verb.add_argument("--jobs", "--workers", dest="workers", type=int, metavar="N", help=text)
+    verb.add_argument("--shard", type=_shard, default=(1, 1), metavar="I/N", help="run only the I-th of N parts of the victims")
+    text = "which cells to run: those without a record (missing, the default), those that failed, too, or all"
+    verb.add_argument("--resume", choices=("missing", "failed", "all"), default="missing", help=text)
+    verb.add_argument("--log", type=Path, metavar="FILE", help="append what happens to FILE, as JSON lines")
+    text = "tell a plugin what happens, such as tensorboard,folder=runs (mnp-bench list observers)"
+    verb.add_argument("--observe", action="append", default=[], metavar="NAME[,KEY=VALUE...]", help=text)
     for kind in ("attacks", "defenses", "detectors"):
         verb.add_argument(f"--{kind}", nargs="+", metavar="LABEL", help=f"run only these {kind} of the suite now")
     verb.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="run only these seeds of the suite now")
@@ -64,26 +76,44 @@ def _suite_verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
     return verb
 
 
+def _shard(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"must be I/N with 1 <= I <= N, such as 1/4, not '{text}'")
+    return int(part), int(parts)
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    from mnp_plugin.benchmark.engines.inline import inline
-    from mnp_plugin.benchmark.engines.processes import Pool
+    from mnp_plugin.benchmark.observers.plugin import opened
     from mnp_plugin.benchmark.runner import Runner
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.cli.progress import Screen
-    from mnp_plugin.training.device import pick_device
+    from mnp_plugin.training.device import pick_devices
 
-    if arguments.jobs < 1:
-        raise UserError(f"--jobs must be 1 or more, not {arguments.jobs}")
+    devices = pick_devices(arguments.device)
+    engine = engine_of(arguments.engine, arguments.workers, [str(device) for device in devices])
+    plugins = [component(observers, text) for text in arguments.observe]
+    if arguments.log is not None:
+        plugins.append(component(observers, "jsonl", file=str(arguments.log)))
     suite = load_suite(find_config(arguments.config))
-    device = pick_device(arguments.device)
     store = Store(arguments.store or default_cache(), arguments.results)
-    with Screen(suite.name, arguments.jobs, quiet=arguments.quiet) as screen:
-        chosen = {kind: getattr(arguments, kind) for kind in ("attacks", "defenses", "detectors", "seeds")}
-        runner = Runner(suite, store, device, screen, **chosen)
-        summary = runner.run(Pool(arguments.jobs) if arguments.jobs > 1 else inline)
-        screen.say(f"{summary.ran} cells run, {summary.skipped} done before, {len(summary.failed)} failed")
-    return 1 if _tables(arguments.results / suite.name, quiet=arguments.quiet) or summary.failed else 0
+    workers = getattr(engine, "workers", None) or len(devices)
+    with (
+        ended_by_signal(),
+        Screen(suite.name, workers, quiet=arguments.quiet) as screen,
+        opened(screen, plugins, suite.name) as all_,
+    ):
+        chosen = {kind: getattr(arguments, kind) for kind in ("attacks", "defenses", "detectors", "seeds", "shard", "resume")}
+        summary = Runner(suite, store, devices[0], all_, **chosen).run(engine)
+        elsewhere = f", {summary.elsewhere} by other runs" if summary.elsewhere else ""
+        screen.say(f"{summary.ran} cells run{elsewhere}, {summary.skipped} done before, {len(summary.failed)} failed")
+        if summary.failed_before:
+            screen.say(f"{summary.failed_before} cells failed before; --resume failed tries them again")
+        if summary.vanished:
+            screen.say(f"{summary.vanished} records are gone from {arguments.results / suite.name}; run again, it takes seconds")
+    damaged = _tables(arguments.results / suite.name, quiet=arguments.quiet)
+    return 1 if damaged or summary.failed or summary.failed_before or summary.vanished else 0
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -92,8 +122,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _show_plan(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.outlook import Past, cost, refuse_what_does_not_fit, todo
     from mnp_plugin.benchmark.store import Store, default_cache
     from mnp_plugin.benchmark.suite_file import load_suite
+    from mnp_plugin.cli.words import outlook
     from mnp_plugin.report.texts import DamagedRecordError
 
     suite = load_suite(find_config(arguments.config))
@@ -126,9 +158,12 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     done = sum(cell["state"] == "ok" for cell in cells)
     verdicts = _planned_verdicts(suite, store) if suite.detectors else []
     judged = sum(verdict["state"] == "ok" for verdict in verdicts)
+    jobs, past = todo(suite, store), Past.of(store)
+    ahead = cost(jobs, past)
     if arguments.json:
         about = {"suite": suite.name, "victims": len(suite.victims), "done": done, "images unsaid": unsaid}
-        also = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
+        also: dict[str, Any] = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
+        also |= {"jobs left": ahead.jobs, "seconds left": round(ahead.seconds), "bytes left": round(ahead.bytes)}
         _print_json({**about, "cells": cells, **also})
         return 0
     others = sum(shown["state"] == OTHER_IMAGES for shown in (*cells, *verdicts))
@@ -148,6 +183,8 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         print(f"{damaged} records are damaged: run makes them again")
     if unsaid:
         print(_unsaid(unsaid))
+    print(outlook(ahead))
+    refuse_what_does_not_fit(jobs, past, store)
     return 0
 
 

@@ -20,4 +20,8 @@ detectors: Registry[Detector] = Registry("detector", "mnp_plugin.core.detector:D
 datasets: Registry[Dataset] = Registry("dataset", "mnp_plugin.core.dataset:Dataset")
 nets: Registry[Net] = Registry("net", "mnp_plugin.core.net:Net")
 victim_sources: Registry[VictimSource] = Registry("victim source", "mnp_plugin.core.victim:VictimSource")
-all_registries: tuple[Registry[Any], ...] = (attacks, defenses, detectors, datasets, nets, victim_sources)
+engines: Registry[Any] = Registry("engine", "mnp_plugin.benchmark.engines.engine:Engine")
+observers: Registry[Any] = Registry("observer", "mnp_plugin.benchmark.observers.plugin:ObserverPlugin")
+all_registries: tuple[Registry[Any], ...] = (
+    attacks, defenses, detectors, datasets, nets, victim_sources, engines, observers,
+)  # fmt: skip

@@ -308,7 +308,7 @@ class MNP(Defense):
         return found
 
     def suspect(self, probes: list[Probe]) -> int | None:
-        """The class to which perturbations send nearly every image, if there is one; a search may end nowhere, but not elsewhere."""
+        """The class to which perturbations send nearly every image; one search may end nowhere, none in another class."""
         reached = [probe.target for probe in probes if probe.rate >= self.suspicion]
         one = len(set(reached)) == 1 and len(reached) >= max(1, len(probes) - 1)
         return reached[0] if one else None

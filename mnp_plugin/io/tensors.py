@@ -26,6 +26,8 @@ def part(group: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
 
 
+DIGEST = "sha256"
+"""Key of the checksum of the tensors."""
 WHOLE = "sha256_of_all"
 """Key of the checksum over all other metadata, that of the tensors among them."""
 
@@ -33,7 +35,7 @@ WHOLE = "sha256_of_all"
 def packed(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
     """A safetensors file of ``tensors``, with JSON-ready facts and checksums as metadata; equal input gives equal bytes."""
     own = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, "sha256": _digest(own)}.items()}
+    meta = {key: json.dumps(value, sort_keys=True) for key, value in {**about, DIGEST: digest(own)}.items()}
     meta[WHOLE] = json.dumps(checksum(meta))  # JSON as all of it: a reader that does not know the key reads on
     content = save(own, metadata=meta)
     size = int.from_bytes(content[:8], "little")
@@ -55,14 +57,31 @@ def unpacked(content: bytes) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return None
     if about.pop(WHOLE, None) not in (None, checksum(texts)):
         return None
-    return (tensors, about) if about.pop("sha256", None) in (None, _digest(tensors)) else None
+    return (tensors, about) if about.pop(DIGEST, None) in (None, digest(tensors)) else None
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and contents."""
-    digest = hashlib.sha256()
+def said_of(head: bytes) -> dict[str, Any] | None:
+    """What :func:`packed` was told about the tensors, and their checksum, from the beginning of a file; None if it is damaged.
+
+    Args:
+        head: the first bytes, as many as :func:`head_size` says.
+    """
+    try:
+        return {key: json.loads(value) for key, value in json.loads(head[8:])["__metadata__"].items()}
+    except (KeyError, ValueError, RecursionError, AttributeError, TypeError):
+        return None
+
+
+def head_size(start: bytes) -> int:
+    """Bytes of a file before its tensors, from its first eight."""
+    return 8 + int.from_bytes(start[:8], "little")
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and contents, wherever the tensors live and however they lie in memory."""
+    found = hashlib.sha256()
     for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        value = tensors[name].detach().cpu()
+        found.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

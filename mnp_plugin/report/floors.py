@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mnp_plugin.report.records import Scores, scores_in
+from mnp_plugin.report.records import Record, Scores, scores_in
 from mnp_plugin.report.texts import Status, parsed
 
 SCHEMA = 1
@@ -47,3 +48,23 @@ def from_json(text: str, source: str) -> FloorRecord:
     return parsed(
         text, source, "a record of a floor", SCHEMA, lambda plain: FloorRecord(**{**plain, "floor": scores_in(plain, "floor")})
     )
+
+
+Floors = Mapping[tuple[str | int, ...], Scores]
+"""By attack and seed, and by data set and net where several are swept: what a clean net does on the triggered images."""
+
+
+def by_victim(floors: Iterable[FloorRecord], labels: Mapping[str, Mapping[str, str]]) -> dict[tuple[str | int, ...], Scores]:
+    """What clean nets do, by attack and seed, and by data set and net where several are swept."""
+    found: dict[tuple[str | int, ...], Scores] = {}
+    for f in floors:
+        if f.floor:
+            named = labels.get(f"{f.attack}-s{f.seed}-{f.id}.json", {})
+            found[f.attack, f.seed, *named.values()] = f.floor
+    return found
+
+
+def floor_of(floors: Floors, record: Record) -> Scores | None:
+    """What a clean net does on the triggered images of a record, where that was measured."""
+    key = record.attack, record.seed
+    return floors.get((*key, record.dataset, record.net), floors.get(key))

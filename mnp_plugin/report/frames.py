@@ -15,7 +15,8 @@ from typing import Any
 import pandas as pd
 
 from mnp_plugin.report.beside import picture_of
-from mnp_plugin.report.leaderboard import Floors, leaderboard
+from mnp_plugin.report.floors import Floors, floor_of
+from mnp_plugin.report.leaderboard import leaderboard
 from mnp_plugin.report.records import Record, Scores, der
 from mnp_plugin.report.results import Results, read_results
 from mnp_plugin.report.trials import with_trials
@@ -37,7 +38,7 @@ def runs(records: Sequence[Record], floors: Floors = MappingProxyType({}), files
     names = files or [""] * len(records)
     rows = []
     for record, name in zip(records, names, strict=True):
-        floor = floors.get((record.attack, record.seed))
+        floor = floor_of(floors, record)
         rows.append(_row(record, "none" if record.defense == "none" else "blind", record.after, floor, name))
         if record.oracle is not None:
             rows.append(_row(record, "oracle", record.oracle, floor, name))

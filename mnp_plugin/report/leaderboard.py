@@ -5,6 +5,7 @@ Rows are sorted by name, never by the order in which cells ran.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from mnp_plugin.report.floors import Floors, floor_of
 from mnp_plugin.report.records import Record, Scores, der
 
 COLUMNS = (
@@ -20,7 +22,8 @@ COLUMNS = (
     "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "der_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
     "draws", "asr_floor", "ra_floor", "excess_asr",
 )  # fmt: skip
-"""Columns of the csv, and ``knowledge`` last where a defense was given more than model and clean budget.
+"""Columns of the csv; then ``knowledge`` where a defense was given more than model and clean budget, and ``sweep`` where settings
+are swept.
 
 Rates in percent; ``delta_acc`` is acc - acc_before, in points; ``*_std`` over seeds and draws;
 ``draws`` says how often the defense was run on each victim.
@@ -33,10 +36,6 @@ points; means over the seeds where that was measured.
 """
 
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
-
-
-Floors = Mapping[tuple[str, int], Scores]
-"""By attack and seed: what a clean net does on the triggered images."""
 
 
 def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})) -> pd.DataFrame:
@@ -53,7 +52,9 @@ def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})
         rows.append(_row(key, selection, group, [r.after for r in group], floors))
         if any(r.oracle for r in group):
             rows.append(_row(key, "oracle", group, [r.oracle for r in group], floors))
-    return pd.DataFrame(rows, columns=columns)
+    for row in rows:
+        row["sweep"] = sweep_of(row)
+    return pd.DataFrame(rows, columns=[*columns, "sweep"] if any(row["sweep"] for row in rows) else columns)
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -71,7 +72,7 @@ def _row(
     acc = [s.acc for _, s in used]
     asr = [s.asr for _, s in used]
     ra = [s.ra for _, s in used]
-    clean = [(s, floors[r.attack, r.seed]) for r, s in used if (r.attack, r.seed) in floors]
+    clean = [(s, floor) for r, s in used if (floor := floor_of(floors, r)) is not None]
     stealth = [r.stealth or {} for r, _ in used]
     linf = _mean([s.get("linf") for s in stealth])
     ders = [der(r.before, s) for r, s in used if r.before]
@@ -106,6 +107,16 @@ def _row(
         "flag": _flag(group, len(pairs), len(took)),
     }
     return row
+
+
+SWEPT = re.compile(r"-([a-z_.]+=[^-].*)$")
+"""What a label says of the point of a sweep: ``badnets-poison_ratio=0.05``."""
+
+
+def sweep_of(row: Mapping[str, Any]) -> str:
+    """The swept settings of a row, from its labels: ``poison_ratio=0.05, width=8``; empty without a sweep."""
+    found = (SWEPT.search(str(row[key])) for key in ("dataset", "net", "attack", "defense"))
+    return ", ".join(match[1] for match in found if match)
 
 
 def _flag(group: Sequence[Record], measured: int, took: int) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnp_plugin.report.floors import Floors, by_victim
 from mnp_plugin.report.floors import from_json as floor_from_json
 from mnp_plugin.report.planned import Plan, read_plan, read_records
-from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.records import Record
 from mnp_plugin.report.texts import R, read_all
 from mnp_plugin.report.trials import TrialRecord
 from mnp_plugin.report.trials import from_json as trial_from_json
@@ -20,7 +21,7 @@ from mnp_plugin.report.verdicts import from_json as verdict_from_json
 class Results:
     """What counts of a suite.
 
-    ``files`` names the record files in the order of ``records``; ``floors`` is by attack and seed; ``left_out`` names
+    ``files`` names the record files in the order of ``records``; ``floors`` is by attack and seed, and by what is swept; ``left_out`` names
     record files of other settings or images, ``damaged`` says one sentence of each damaged file.
     """
 
@@ -28,7 +29,7 @@ class Results:
     plan: Plan | None
     records: list[Record]
     files: list[str]
-    floors: Mapping[tuple[str, int], Scores]
+    floors: Floors
     trials: list[TrialRecord]
     verdicts: list[VerdictRecord]
     left_out: list[str]
@@ -69,7 +70,7 @@ def read_results(folder: Path) -> Results:
         plan=plan,
         records=own.records,
         files=own.files,
-        floors={(f.attack, f.seed): f.floor for f in floors if f.floor},
+        floors=by_victim(floors, {} if plan is None else plan.labels),
         trials=trials,
         verdicts=verdicts,
         left_out=own.left_out,

@@ -31,6 +31,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_devices(names: str) -> tuple[torch.device, ...]:
+    """Devices separated by commas, as :func:`pick_device` takes them; ``cuda:0,1`` is short for ``cuda:0,cuda:1``.
+
+    Raises:
+        UserError: as there.
+    """
+    first, *others = names.split(",")
+    kind = first.partition(":")[0]
+    return tuple(pick_device(name) for name in (first, *(f"{kind}:{o}" if o.isdecimal() else o for o in others)))
+
+
 def uses_bfloat16(precision: str, device: torch.device) -> bool:
     """Whether to autocast to bfloat16: as asked, or, on ``auto``, where the hardware computes in it (else it is slower)."""
     if precision != "auto":

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
+from mnp_plugin.benchmark.bench import Bench
+from mnp_plugin.benchmark.engines.memory import Memory, available, size_of
+from mnp_plugin.benchmark.engines.processes import Processes
+from mnp_plugin.benchmark.jobs.job import Job
+from mnp_plugin.benchmark.observer import Silent
 from mnp_plugin.benchmark.runner import Runner
-from mnp_plugin.benchmark.store import Store
+from mnp_plugin.benchmark.store import Kept, Store, UnwritableError
 from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.report.records import Record, from_json
 
@@ -94,7 +102,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     assert {k: scores(r) for k, r in found.items()} == {k: scores(r) for k, r in records(alone.results).items()}
 
 
-@pytest.mark.parametrize(("whom", "signum"), [("group", signal.SIGINT), ("first", signal.SIGKILL), ("worker", signal.SIGKILL)])
+@pytest.mark.parametrize(("whom", "signum"), [("group", signal.SIGINT), ("first", signal.SIGKILL)])
 def test_processes_that_are_ended_leave_none_behind_and_whole_files_only(
     tmp_path: Path, whom: str, signum: signal.Signals
 ) -> None:
@@ -107,17 +115,106 @@ def test_processes_that_are_ended_leave_none_behind_and_whole_files_only(
         if whom == "group":
             os.killpg(run.pid, signum)
         else:
-            os.kill(run.pid if whom == "first" else workers[0].pid, signum)
+            os.kill(run.pid, signum)
         _, err = run.communicate(timeout=60)
         until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in workers), 30)
     finally:
         with contextlib.suppress(ProcessLookupError):  # where all went well, none of the group is left
             os.killpg(run.pid, signal.SIGKILL)
-    assert run.returncode == {"group": 130, "first": -signal.SIGKILL, "worker": 2}[whom]
+    assert run.returncode == {signal.SIGINT: 130, signal.SIGKILL: -signal.SIGKILL}[signum]
     assert "Traceback" not in err
-    if whom == "worker":
-        assert "a process of this run died" in err
     assert records(tmp_path / "results") == {}
+
+
+@dataclass(frozen=True, eq=False)
+class Odd(Job):
+    """A job that does something to the process that does it."""
+
+    folder: Path
+    name: str
+    does: str
+    kind = "odd"
+
+    @property
+    def stored(self) -> bool:
+        return False
+
+    @property
+    def identity(self) -> dict[str, str]:
+        return {"name": self.name}
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    @property
+    def images_of(self) -> Any:
+        raise AssertionError("needs no images")
+
+    def make(self, inputs: Any, bench: Bench) -> Kept:
+        with (self.folder / self.name).open("a") as file:
+            file.write("x")
+        if self.does == "segfault" or (self.does == "dies once" and (self.folder / self.name).stat().st_size == 1):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if self.does == "grow":
+            resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
+            torch.empty(2**36, dtype=torch.uint8)
+        if self.does == "full":
+            raise UnwritableError("cannot write x: no space left")
+        return Kept({})
+
+
+def odd_run(folder: Path, *does: str, workers: int = 2) -> dict[str, str]:
+    """Reasons by name; jobs are imported from here in the processes that do them."""
+    jobs = [Odd(folder, f"{i} {what}", what) for i, what in enumerate(does)]
+    bench = Bench(Store(folder / "cache", folder / "results"), torch.device("cpu"), Silent())
+    names = {job.key: job.name for job in jobs}
+    with pytest.MonkeyPatch.context() as patch:  # processes find this module by its name
+        patch.syspath_prepend(str(Path(__file__).parent))
+        for name in ("test_engines", Odd.__module__):
+            patch.setitem(sys.modules, name, sys.modules[Odd.__module__])
+        patch.setattr(Odd, "__module__", "test_engines")
+        return {names[done.key]: done.reason for done in Processes(workers=workers).run(bench, jobs)}
+
+
+def test_a_process_that_dies_costs_its_job_alone(tmp_path: Path) -> None:
+    """One that dies twice is a failed job, one that dies once is done at the second try, and one out of memory says so."""
+    reasons = odd_run(tmp_path, "segfault", "dies once", "grow", "nothing", "nothing")
+    assert reasons["0 segfault"] == "its process died twice (SIGSEGV)"
+    assert "memory" in reasons["2 grow"]
+    assert [reasons[name] for name in ("1 dies once", "3 nothing", "4 nothing")] == ["", "", ""]
+    assert {name: (tmp_path / name).stat().st_size for name in reasons} == {
+        "0 segfault": 2, "1 dies once": 2, "2 grow": 1, "3 nothing": 1, "4 nothing": 1,
+    }  # fmt: skip
+
+
+def test_a_full_disk_found_by_a_process_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UnwritableError, match="no space left"):
+        odd_run(tmp_path, "full", "nothing", workers=1)
+
+
+def test_a_job_that_would_not_fit_beside_others_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(reserve=100)
+    sizes = {1: 300.0, 2: 50.0}
+    monkeypatch.setattr("mnp_plugin.benchmark.engines.memory.size_of", lambda pid: sizes[pid])
+    monkeypatch.setattr("mnp_plugin.benchmark.engines.memory.available", lambda: 500.0)
+    working = [(1, "victims")]
+    assert memory.fits("victims", 2, working), "nothing is known yet"
+    sizes[1] = 900.0
+    memory.look(working)
+    assert not memory.fits("victims", 2, working), "it would grow by 850 MiB"
+    assert not memory.fits("victims", None, [])
+    assert memory.fits("records", 2, working)
+    sizes[2] = 600.0
+    assert memory.fits("victims", 2, working), "it has most of that already"
+    sizes[1] = 500.0
+    assert not memory.fits("victims", 2, working), "the other may grow as large again"
+
+
+def test_memory_is_known_here() -> None:
+    assert 0 < available() < 2**30
+    assert size_of(os.getpid()) > 10
+    assert size_of(2**22 + 1) == 0
 
 
 def test_bad_number_of_jobs(tmp_path: Path) -> None:

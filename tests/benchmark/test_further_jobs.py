@@ -245,7 +245,9 @@ def test_detectors_are_run_by_label_kept_planned_and_tried_again(
     others = [json.loads(file.read_text()) for file in folder.iterdir() if "-other-" in file.name]
     assert [(v["status"], "out of ideas" in v["reason"], v["score"]) for v in others] == [("failed", True, None)] * 2
     assert ",failed\n" in (folder.parent / "detection.csv").read_text()
-    assert main(["run", *command, "--quiet"]) == 0  # tried again
+    assert main(["run", *command, "--quiet"]) == 0  # left as it is
+    assert {json.loads(file.read_text())["status"] for file in folder.iterdir()} == {"ok", "failed"}
+    assert main(["run", *command, "--quiet", "--resume", "failed"]) == 0  # tried again
     assert {json.loads(file.read_text())["status"] for file in folder.iterdir()} == {"ok"}
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert len(list(folder.iterdir())) == 4

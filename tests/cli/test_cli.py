@@ -535,9 +535,10 @@ def test_a_failing_defense_is_a_record_and_the_rest_goes_on(
     assert record.reason.startswith("RuntimeError: the card caught fire (test_cli.py:")
     flags = {(r["attack"], r["defense"]): r["flag"] for r in done.csv}
     assert flags["badnets", "scripted"].startswith("failed: RuntimeError: the card caught fire")
-    # A failed cell is tried again, alone.
     monkeypatch.setattr(Scripted, "act", staticmethod(keep))
-    assert done("run") == 0
+    assert done("run") == 1
+    assert "0 cells run, 6 done before, 0 failed\n2 cells failed before; --resume failed tries them" in capsys.readouterr().err
+    assert done("run", "--resume", "failed") == 0
     assert "2 cells run, 4 done before, 0 failed" in capsys.readouterr().err
 
 

@@ -6,126 +6,102 @@ Seeds come from what a cell is and records are written one file each, so the tab
 
 from __future__ import annotations
 
-import multiprocessing as mp
-import os
-import signal
-import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.queues import SimpleQueue
-from typing import Any
 
 import torch
 
 from mnp_plugin.benchmark.bench import Bench, Done
+from mnp_plugin.benchmark.engines.engine import Engine
+from mnp_plugin.benchmark.engines.memory import Memory
+from mnp_plugin.benchmark.engines.worker import Worker, wait_for
 from mnp_plugin.benchmark.jobs.job import Job
-from mnp_plugin.benchmark.observer import Silent
-from mnp_plugin.benchmark.plan import Failures
+from mnp_plugin.benchmark.schedule import Schedule
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.report.records import Record
+from mnp_plugin.core.params import param
+from mnp_plugin.core.registries import engines
 
-TICK = 0.1
-"""Seconds between two looks at what the processes report."""
+TICK = 0.25
+"""Seconds between two looks at memory and at what other runs make."""
 
 
-@dataclass(frozen=True)
-class Pool:
-    """An engine of ``jobs`` processes that share the threads of this one.
+@engines.register("processes")
+@dataclass(frozen=True, kw_only=True)
+class Processes(Engine):
+    """Several jobs at once on this machine, each in a process of its own.
 
-    Raises:
-        UserError: when run, if a process dies.
+    A process that dies costs nothing but its job: that is tried once more at the end, with no other beside it, and is then a
+    failed one. A job that would not fit into memory waits; how large jobs of its kind grow is learnt as they run.
     """
 
-    jobs: int
+    workers: int = param(1, "processes", low=1)
+    threads: int | None = param(None, "threads of each; none: those of this process, divided by the workers", low=1)
+    devices: tuple[str, ...] = param((), "devices, given to the workers in turn; none: that of the run")
+    reserve: float = param(512.0, "MiB of memory that must stay free; fewer jobs run at once if need be", low=0)
 
-    def __call__(self, bench: Bench, jobs: Sequence[Job]) -> Iterator[Done]:
-        if not jobs:
-            return
-        context = mp.get_context("spawn")  # forked threads of torch would hang
-        events: SimpleQueue[tuple[str, tuple[Any, ...]]] = context.SimpleQueue()
-        count = min(self.jobs, len(jobs))
-        how = (bench.store, bench.device, max(torch.get_num_threads() // count, 1), events)
-        others = mp.active_children()
-        executor = ProcessPoolExecutor(count, context, _begin, how)
-        waiting, open_jobs, failures = dict.fromkeys(jobs), set(jobs), Failures()
-        running: dict[Future[Done], Job] = {}
+    def run(self, bench: Bench, jobs: Sequence[Job]) -> Iterator[Done]:
+        count = min(self.workers, len(jobs))
+        threads = self.threads or max(torch.get_num_threads() // max(count, 1), 1)
+        devices = self.devices or (str(bench.device),)
+        workers = [Worker(bench, devices[i % len(devices)], threads) for i in range(count)]
         try:
-            while waiting or running:
-                for job in [job for job in waiting if not open_jobs.intersection(job.needs)][: count - len(running)]:
-                    del waiting[job]
-                    with _no_interrupt():  # a process may be started here
-                        running[executor.submit(_work, job, failures.reason(job))] = job
-                finished, _ = wait(running, TICK, FIRST_COMPLETED)
-                while not events.empty():
-                    event, arguments = events.get()
-                    getattr(bench.observer, event)(*arguments)
-                for future in finished:
-                    done, job = future.result(), running.pop(future)
-                    open_jobs.discard(job)
-                    failures.note(job, done.reason)
-                    yield done
-        except BrokenProcessPool:
-            raise UserError(
-                "a process of this run died, perhaps for want of memory. Finished cells are kept: run the same command again, "
-                f"with fewer --jobs than {count}"
-            ) from None
+            yield from _Run(bench, workers, Schedule(jobs), Memory(self.reserve)).loop()
         finally:
-            for process in mp.active_children() if waiting or running else ():  # interrupted
-                if process not in others:
-                    process.terminate()
-            executor.shutdown(cancel_futures=True)
+            for worker in workers:
+                worker.end()
 
 
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Processes started here never hear of Ctrl-C, which reaches the whole group; the first process ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+class _Run:
+    def __init__(self, bench: Bench, workers: Sequence[Worker], schedule: Schedule, memory: Memory) -> None:
+        self.bench, self.workers, self.schedule, self.memory = bench, workers, schedule, memory
+        self.deaths: Counter[Job] = Counter()
 
+    def loop(self) -> Iterator[Done]:
+        while self.schedule.left:
+            self.hand_out()
+            running = [worker for worker in self.workers if worker.job is not None]
+            self.memory.look(self.working())
+            for worker in wait_for(running, TICK if running else min(self.schedule.pause, TICK)):
+                yield from self.heard(worker)
 
-_bench: Bench
-"""In a process of the pool: its own."""
+    def working(self) -> list[tuple[int, str]]:
+        return [(worker.pid, worker.job.kind) for worker in self.workers if worker.job is not None and worker.pid is not None]
 
+    def hand_out(self) -> None:
+        """Give a job to each idle worker, as long as there are any and they fit."""
+        for worker in self.workers:
+            if worker.job is not None:
+                continue
+            working = self.working()
+            job = self.schedule.take(alone=not working)
+            if job is None:
+                return
+            if working and not self.memory.fits(job.kind, worker.pid, working):
+                self.schedule.give_back(job)
+                self.bench.busy(f"{job.title}: waits for memory")
+                return
+            worker.start(job, self.schedule.blocked(job))
 
-@dataclass(frozen=True)
-class _Reporter(Silent):
-    """Observer that passes on what happens."""
+    def heard(self, worker: Worker) -> Iterator[Done]:
+        """What a worker says; or that it died."""
+        job = worker.job
+        assert job is not None
+        done = worker.listen(self.bench.observer)
+        if worker.died:
+            self.died(job, worker.died)
+        elif done is not None and done.locked:
+            self.schedule.put_off(job)
+        elif done is not None:
+            self.schedule.done(job, done.reason)
+            yield done
 
-    events: SimpleQueue[tuple[str, tuple[Any, ...]]]
-
-    def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
-        self.events.put(("busy", (what, step, steps)))
-
-    def finished(self, record: Record) -> None:
-        self.events.put(("finished", (record,)))
-
-    def measured(self, title: str, reason: str) -> None:
-        self.events.put(("measured", (title, reason)))
-
-
-def _begin(store: Any, device: Any, threads: int, events: Any) -> None:
-    global _bench
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    _bench = Bench(store, device, _Reporter(events))
-
-
-def _end_with_parent() -> None:
-    """A first process that is killed can end nobody."""
-    parent = mp.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(job: Job, blocked: str) -> Done:
-    return _bench.do(job, blocked)
+    def died(self, job: Job, how: str) -> None:
+        self.deaths[job] += 1
+        if self.deaths[job] == 1:
+            self.bench.busy(f"{job.title}: its process died ({how}); tried again at the end, alone")
+            self.schedule.set_apart(job)
+        elif self.deaths[job] == 2:
+            self.schedule.give_back(job, f"its process died twice ({how})")
+        else:  # the record of that failure is all that was to be made
+            raise UserError(f"processes of this run die ({how}). Finished cells are kept: run the same command again")

@@ -80,6 +80,20 @@ class Job(ABC):
             return None
         return kept
 
+    def settled(self, store: Store) -> Kept | None:
+        """What was kept of it, a record of a failure included, or None if nothing was."""
+        return self.load(store)
+
+    def mark(self, store: Store) -> str:
+        """What its file is now, by time stamp and size; empty if there is none. It changes when the job is made again."""
+        return store.mark(store.path(self.kind, self.fingerprint, store.content(self.images_of))) if self.stored else ""
+
+    def lock_name(self, store: Store) -> str:
+        """Of the lock under which it is made: its fingerprint and that of its images, with the kind where kinds share one."""
+        content = store.content(self.images_of)[:8]
+        name = self.fingerprint if self.kind in ("victims", "assets") else "-".join(self.key)
+        return f"{name}-{content}" if content else name
+
     def whole(self, kept: Kept) -> bool:
         """Whether ``kept``, read from a file, holds the facts that :meth:`make` gives; without them it is made anew."""
         return True

@@ -46,15 +46,22 @@ class RecordJob(Job):
         """The record from its text."""
 
     def load(self, store: Store) -> Kept | None:
+        kept = self.settled(store)
+        return kept if kept is not None and kept.facts["record"].status == "ok" else None
+
+    def settled(self, store: Store) -> Kept | None:
         found = store.read(self.suite, self.kind, self.file_name)
         try:
             record = None if found is None else self.read(*found)
         except DamagedRecordError:
             store.damaged[store.suite_folder(self.suite) / self.kind / self.file_name] = None
             return None
-        if record is None or record.status != "ok" or not store.current(self.images_of, record.content):
+        if record is None or not store.current(self.images_of, record.content):
             return None
         return Kept({}, {"record": record})
+
+    def mark(self, store: Store) -> str:
+        return store.mark(store.suite_folder(self.suite) / self.kind / self.file_name)
 
     def save(self, store: Store, kept: Kept) -> None:
         store.write(self.suite, self.kind, self.file_name, to_json(kept.facts["record"]))

@@ -15,11 +15,11 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.training_set import TrainingSetJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
-from mnp_plugin.benchmark.store import Kept
+from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, VictimSpec
 from mnp_plugin.contracts import TrainingSetDefense
 from mnp_plugin.evaluation.oracle import CandidateScores, oracle_choice
-from mnp_plugin.io.tensors import part
+from mnp_plugin.io.tensors import DIGEST, digest, part
 from mnp_plugin.report.records import scores_in
 from mnp_plugin.training.device import place
 
@@ -40,6 +40,10 @@ class RepairJob(Job):
     @cached_property
     def identity(self) -> Mapping[str, Any]:
         return self.cell.plain()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.cell.fingerprint  # hashed once for all jobs of it
 
     @property
     def images_of(self) -> AnyVictim:
@@ -84,12 +88,26 @@ class RepairJob(Job):
             "peak_mb": round(outcome.peak_mb, 1),
             "prune": dict(outcome.purified.report),
             "path": {"points": along.points, "images": len(along.test)},
+            "victim": digest(inputs[self.victim].tensors),
         }
         json.dumps(facts, allow_nan=False)  # a report that is not plain JSON is the defense's failure
         weights = outcome.purified.model.state_dict()
         had = part("model", inputs[self.victim].tensors)
         same = had.keys() == weights.keys() and all(torch.equal(v.cpu(), had[k].cpu()) for k, v in weights.items())
         return Kept({} if same else {f"model.{k}": v for k, v in weights.items()}, facts)
+
+    def load(self, store: Store) -> Kept | None:
+        """What was kept, if it was made from the weights that the victim has now; files of older versions do not say that."""
+        kept = super().load(store)
+        if kept is None or not self.victim.stored or "victim" not in kept.facts:
+            return kept
+        about = store.about("victims", self.victim.fingerprint, store.content(self.images_of))
+        return kept if about is None or about.get(DIGEST) == kept.facts["victim"] else None
+
+    def unsaid(self, store: Store) -> bool:
+        """Whether there is a file of an older version, which does not say from which victim it was made."""
+        about = store.about(self.kind, self.fingerprint, store.content(self.images_of))
+        return about is not None and "victim" not in about.get("facts", {})
 
     def whole(self, kept: Kept) -> bool:
         try:

@@ -37,6 +37,10 @@ class ScoreJob(CellRecordJob):
     def identity(self) -> Mapping[str, Any]:
         return self.cell.plain()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.cell.fingerprint  # hashed once for all jobs of it
+
     @property
     def title(self) -> str:
         return self.cell.title
@@ -47,7 +51,7 @@ class ScoreJob(CellRecordJob):
 
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         measured = bench.opened(self.victim, inputs[self.victim])
-        facts = dict(inputs[self.repair].facts)
+        facts = {key: value for key, value in inputs[self.repair].facts.items() if key != "victim"}
         model = self.repair.opened(inputs[self.repair], inputs, bench)
         split, path = bench.split(self.cell.victim), facts.pop("path", {})
         after = predictions(model, split.test, measured.triggered)

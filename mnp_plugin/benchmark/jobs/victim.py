@@ -65,6 +65,10 @@ class VictimJob(Job):
     def identity(self) -> Mapping[str, Any]:
         return self.victim.plain()
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return self.victim.fingerprint  # hashed once for all jobs of it
+
     @property
     def images_of(self) -> AnyVictim:
         return self.victim

@@ -1,0 +1,72 @@
+"""What a plugin that follows a run is, and how several follow one run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from mnp_plugin.benchmark.observer import Observer
+from mnp_plugin.core.component import Component
+from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserverPlugin(Component):
+    """Settings of something that follows a run; registered by an entry point of the group ``mnp_plugin.observers``."""
+
+    @abstractmethod
+    def open(self, suite: str) -> AbstractContextManager[Observer]:
+        """An observer of one run of ``suite``; leaving the context closes it.
+
+        Raises:
+            UserError: what it needs is not installed, or cannot be written to.
+        """
+
+
+class Several:
+    """Tells each of several observers. The first is the command's own; another that raises is heard of once and left out."""
+
+    def __init__(self, first: Observer, others: Sequence[tuple[str, Observer]]) -> None:
+        self.first, self.others = first, dict(others)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        getattr(self.first, event)(*arguments)
+        for name, observer in list(self.others.items()):
+            try:
+                getattr(observer, event)(*arguments)
+            except Exception as error:  # whatever a plugin does wrong must not end the run
+                del self.others[name]
+                self.first.busy(f"observer '{name}' is left out: {type(error).__name__}: {error}")
+
+    def plan(self, total: int, done: int, further: int = 0, further_done: int = 0) -> None:
+        """As :meth:`Observer.plan`."""
+        self._tell("plan", total, done, further, further_done)
+
+    def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
+        """As :meth:`Observer.busy`."""
+        self._tell("busy", what, step, steps)
+
+    def finished(self, record: Record) -> None:
+        """As :meth:`Observer.finished`."""
+        self._tell("finished", record)
+
+    def measured(self, title: str, reason: str) -> None:
+        """As :meth:`Observer.measured`."""
+        self._tell("measured", title, reason)
+
+
+@contextmanager
+def opened(first: Observer, plugins: Sequence[ObserverPlugin], suite: str) -> Iterator[Observer]:
+    """``first`` and an observer of each plugin, told together."""
+    with ExitStack() as stack:
+        others = []
+        for plugin in plugins:
+            try:
+                others.append((plugin.name, stack.enter_context(plugin.open(suite))))
+            except OSError as error:
+                raise UserError(f"observer '{plugin.name}': cannot write {error.filename} ({error.strerror})") from None
+        yield Several(first, others) if others else first
