@@ -41,27 +41,24 @@ def shrink(x: Tensor, scale: float) -> Tensor:
     return F.interpolate(x, sides, mode="bilinear", antialias=True, align_corners=False)
 
 
-def mix(x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mix(x: Tensor, generator: torch.Generator) -> Tensor:
     """MixUp or CutMix of a batch with a permutation of itself, half of the time each, without labels.
 
     Args:
         x: float32 [N, C, H, W].
         generator: random stream on the device of ``x``.
 
-    Returns:
-        The mixed images, float32 [N, C, H, W], and the index of each image's partner, int64 [N].
-
     Sources: Zhang et al., mixup, ICLR 2018, arXiv 1710.09412; Yun et al., CutMix, ICCV 2019, arXiv 1905.04899.
     """
-    partner = torch.randperm(len(x), generator=generator, device=x.device)
-    other = x[partner]
+    other = x[torch.randperm(len(x), generator=generator, device=x.device)]
     share, which, top, left = torch.rand(4, generator=generator, device=x.device).tolist()
     if which < 0.5:
-        return share * x + (1 - share) * other, partner
+        mixed: Tensor = share * x + (1 - share) * other
+        return mixed
     height, width = x.shape[2:]
     side = (1 - share) ** 0.5
     h, w = max(1, round(side * height)), max(1, round(side * width))
     row, column = int(top * (height - h + 1)), int(left * (width - w + 1))
     out = x.clone()
     out[:, :, row : row + h, column : column + w] = other[:, :, row : row + h, column : column + w]
-    return out, partner
+    return out

@@ -55,14 +55,14 @@ class MNP(Defense):
     """
 
     paper = "Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"
-    version = 5
+    version = 4
 
     expose: bool = param(True, "use clean suppression; off: omega is the deviation alone")
     mu: float = param(5e-4, "weight decay of clean suppression", low=0)
     suppression_lr: float = param(0.01, "learning rate of clean suppression", above=0)
-    suppression_steps: int = param(60, "most updates of clean suppression", low=1)
+    suppression_epochs: int = param(20, "most passes of clean suppression", low=1)
     suppression_floor: float = param(0.2, "suppression stops at this accuracy on the clean budget", low=0, high=1)
-    recover_steps: int = param(60, "updates of recovering masks on the suppressed weights", low=0)
+    recover_epochs: int = param(20, "passes of recovering masks on the suppressed weights", low=0)
     penalty: Literal["deviation", "uniform", "shuffled"] = param(
         "deviation", "what a mask pays for; for ablations: all the same, or the deviations of other neurons"
     )
@@ -78,11 +78,10 @@ class MNP(Defense):
     restore_steps: int = param(150, "updates of restoring, each round", low=1)
     restore_lr: float = param(0.01, "learning rate of restoring (SGD, Nesterov momentum 0.9, cosine to 0)", above=0)
     weight_decay: float = param(5e-4, "weight decay of restoring", low=0)
-    doubt: bool = param(True, "believe the victim, of classes that an image does not show, only as far as the pruned net")
     wary: bool = param(True, "restore warily where a backdoor is suspected; off: aim at the victim alone")
     probes: int = param(4, "perturbations that look for a backdoor", low=1)
-    probe_eps: float = param(0.5, "largest change of a pixel by them, in standard deviations of the clean pixels", above=0)
-    suspicion: float = param(0.8, "share of the images that all, or all but one, send to the same class", low=0, high=1)
+    probe_eps: float = param(32 / 255, "largest change of a pixel by them", above=0, high=1)
+    suspicion: float = param(0.8, "share of the images that each must send to the same class", low=0, high=1)
     batch_size: int = param(128, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
@@ -187,15 +186,16 @@ class MNP(Defense):
         """Clean suppression: a copy of the net driven up its clean loss until it has forgotten the clean task."""
         exposed = copy.deepcopy(net).requires_grad_(True).train()
         optimiser = torch.optim.SGD(exposed.parameters(), self.suppression_lr, momentum=0.9, weight_decay=2 * self.mu)
-        recent: deque[float] = deque(maxlen=max(1, len(budget) // self.batch_size))
-        for step in range(self.suppression_steps):
+        per_epoch = max(1, len(budget) // self.batch_size)
+        recent: deque[float] = deque(maxlen=per_epoch)
+        for step in range(self.suppression_epochs * per_epoch):
             x, y = self._draw(budget, tools)
             out = forward(exposed, x, tools)
             optimiser.zero_grad(set_to_none=True)
             (-F.cross_entropy(out, y)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(exposed.parameters(), 20.0)
             optimiser.step()
-            tools.busy("MNP: clean suppression", step + 1, self.suppression_steps)
+            tools.busy("MNP: clean suppression", step + 1, self.suppression_epochs * per_epoch)
             recent.append(float((out.argmax(1) == y).float().mean()))
             if sum(recent) <= self.suppression_floor * len(recent):
                 break
@@ -206,11 +206,12 @@ class MNP(Defense):
         masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=0.9)
         exposed.train()
-        for step in range(self.recover_steps):
+        steps = self.recover_epochs * max(1, len(budget) // self.batch_size)
+        for step in range(steps):
             x, y = self._draw(budget, tools, augment=False)
             out = self._masked(exposed, neurons, masks, None, x, tools)
             self._project(masks, optimiser, 0.2 * F.cross_entropy(out, y))
-            tools.busy("MNP: recovering masks", step + 1, self.recover_steps)
+            tools.busy("MNP: recovering masks", step + 1, steps)
         return masks.detach()
 
     def masks(self, net: nn.Module, neurons: Neurons, omega: Tensor, budget: Images, tools: DefenseContext) -> Tensor:
@@ -268,25 +269,20 @@ class MNP(Defense):
         if target is not None:
             freeze_early(net, neurons)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        classes = forward(victim, budget[:1].pixels(), tools).shape[1]
         optimiser = torch.optim.SGD(trained, self.restore_lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
         for step in range(self.restore_steps):
             optimiser.param_groups[0]["lr"] = self.restore_lr * cosine(step, self.restore_steps)
             x, y = self._draw(budget, tools)
-            shown = F.one_hot(y, classes).bool()
             if self.teacher == "victim":
-                x, partner = mix(x, tools.generator)
-                shown = shown | shown[partner]
-            believed = shown if self.doubt else torch.ones_like(shown)
-            if target is not None:
-                believed[:, target] = False
+                x = mix(x, tools.generator)
             with torch.no_grad():
-                aim, limit = (forward(model, x, tools).log_softmax(1) for model in (victim, pruned))
-                aim = torch.where(believed, aim, torch.minimum(aim, limit))
+                aim = forward(victim, x, tools).log_softmax(1)
+                if target is not None:
+                    aim[:, target] = torch.minimum(aim, forward(pruned, x, tools).log_softmax(1))[:, target]
             loss = self._distance(aim, forward(net, x, tools), y)
             if target is not None:
                 part = slice(max(1, len(x) // 2))
-                shaded = (x[part] + shading(x[part], self.reach(budget), tools.generator)).clamp(0, 1)
+                shaded = (x[part] + shading(x[part], self.probe_eps, tools.generator)).clamp(0, 1)
                 loss = loss + 0.5 * self._distance(aim[part], forward(net, shaded, tools), y[part])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -303,19 +299,15 @@ class MNP(Defense):
         found = []
         for number in range(self.probes):
             x, _ = self._draw(budget, tools, augment=False)
-            found.append(find_probe(victim, pruned, x[:64], tools, eps=self.reach(budget), through=True))
+            found.append(find_probe(victim, pruned, x[:64], tools, eps=self.probe_eps))
             tools.busy("MNP: probing", number + 1, self.probes)
         return found
 
     def suspect(self, probes: list[Probe]) -> int | None:
-        """The class to which perturbations send nearly every image; one search may end nowhere, none in another class."""
-        reached = [probe.target for probe in probes if probe.rate >= self.suspicion]
-        one = len(set(reached)) == 1 and len(reached) >= max(1, len(probes) - 1)
-        return reached[0] if one else None
-
-    def reach(self, budget: Images) -> float:
-        """The largest change of a pixel, on the scale of [0, 1]: images of more contrast ask for larger ones."""
-        return self.probe_eps * float(budget.pixels().std())
+        """The class to which all perturbations send nearly every image, if there is one."""
+        targets = {probe.target for probe in probes}
+        one = len(targets) == 1 and min(probe.rate for probe in probes) >= self.suspicion
+        return targets.pop() if one else None
 
     def verdict(
         self, probes: list[Probe], victim: nn.Module, repaired: nn.Module, budget: Images, tools: DefenseContext

@@ -17,8 +17,8 @@ from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.probe import find_probe
 
 BRIEF: dict[str, Any] = {
-    "suppression_steps": 4,
-    "recover_steps": 4,
+    "suppression_epochs": 4,
+    "recover_epochs": 4,
     "steps": 20,
     "restore_steps": 6,
     "probes": 1,
