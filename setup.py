@@ -66,7 +66,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "filelock>=3.12",
+        "filelock>=4.3",
         "numpy>=1.26",
         "pandas>=2.1",
         "pyyaml>=6.0.1",
@@ -83,6 +83,8 @@ setup(
         "report": REPORT,
         "browser": ["playwright>=1.45"],
         "compact": ["torch-pruning>=1.5"],
+        "ray": ["ray>=2.40"],
+        "tensorboard": ["tensorboard>=2.16"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "test": [
             *REPORT,

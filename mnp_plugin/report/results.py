@@ -21,8 +21,8 @@ from mnp_plugin.report.verdicts import from_json as verdict_from_json
 class Results:
     """What counts of a suite.
 
-    ``files`` names the record files in the order of ``records``; ``floors`` is by attack and seed, and by what is swept; ``left_out`` names
-    record files of other settings or images, ``damaged`` says one sentence of each damaged file.
+    ``files`` names the record files in the order of ``records``; ``floors`` is by attack and seed, and by what is swept;
+    ``left_out`` names record files of other settings or images, ``damaged`` says one sentence of each damaged file.
     """
 
     folder: Path
