@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from mnp_plugin.report.leaderboard import KEY
 from mnp_plugin.report.records import Record, Scores, scores_in
 from mnp_plugin.report.texts import Status, parsed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA = 1
 
@@ -68,6 +68,10 @@ def with_trials(table: pd.DataFrame, records: Sequence[Record], trials: Sequence
 
     Oracle rows have none: their net is not kept. Unchanged where there is no trial.
     """
+    import pandas as pd  # not at the top: a plan knows trials and needs no table
+
+    from mnp_plugin.report.leaderboard import KEY
+
     ran = {trial.trial for trial in trials}
     by_cell = {(trial.cell, trial.trial): trial.after for trial in trials}
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -87,6 +91,8 @@ def with_trials(table: pd.DataFrame, records: Sequence[Record], trials: Sequence
 
 def trial_lines(table: pd.DataFrame) -> list[str]:
     """A table in Markdown: ASR of each defense as it stands and after each trial, means over attacks that succeeded."""
+    import pandas as pd
+
     columns = [name for name in table.columns if name.startswith("asr_") and name.removeprefix("asr_") in NAMES]
     part = table[(table["attack"] != "clean") & (table["flag"] == "") & (table["selection"] != "oracle")]
     part = part[part[columns].notna().any(axis=1)] if columns else part
