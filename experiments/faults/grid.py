@@ -1,6 +1,6 @@
 """What do faults cost a grid of runs, beyond the job that was under way?
 
-    python experiments/faults/grid.py FOLDER [KILLS] [SEED]
+    python experiments/faults/grid.py FOLDER [KILLS] [SEED] [FAULT]
 
 A small suite runs once undisturbed. Then the same suite, each time from nothing, meets one fault after another: SIGKILL at random
 moments (KILLS times, several in each grid), SIGTERM, Ctrl-C twice, a full disk under two processes, a read-only store, two runs
@@ -197,8 +197,16 @@ def mounted(place: Place, size: str) -> Any:
 
 
 def full(place: Place, whole: Place) -> dict[str, Any]:
-    with mounted(place, "200k") as change:
-        status = place.spawn("--jobs", "2").wait()
+    with mounted(place, "4m") as change:
+        run = place.spawn("--jobs", "2")
+        while not place.written():  # then somebody else fills the disk
+            assert run.poll() is None, place.log
+            time.sleep(0.05)
+        with suppress(OSError), (place.folder / "store/ballast").open("wb") as ballast:
+            while True:
+                ballast.write(bytes(4096))
+                ballast.flush()
+        status = run.wait()
         sentences, trained = place.log.count("cannot write"), len(place.written())
         change("size=100m")
         again = place.spawn("--jobs", "2").wait()
@@ -289,8 +297,8 @@ def vanished(place: Place, whole: Place) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main(folder: Path, kills: int = 100, seed: int = 0) -> int:
-    """Prints figures; 1 if any grid ended otherwise than the undisturbed one."""
+def main(folder: Path, kills: int = 100, seed: int = 0, only: str = "") -> int:
+    """Prints figures, of all faults or those whose name begins with ``only``; 1 if any grid ended otherwise."""
     torch.set_num_threads(1)
     Digits().load(folder)  # imports what reads it
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -324,13 +332,16 @@ def main(folder: Path, kills: int = 100, seed: int = 0) -> int:
         "no memory in a process, --jobs 2": lambda: no_memory(new("memory"), whole),
     }
     for name, case in cases.items():
+        if not name.startswith(only):
+            continue
         begin = time.monotonic()
         figures[name] = case()
         print(f"{name}: {figures[name]} ({time.monotonic() - begin:.0f} s)", flush=True)
         (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     wrong = [name for name, found in figures.items() if isinstance(found, dict) and found.get("same") is False]
-    return 1 if wrong or figures["SIGKILL"]["grids that differ"] or figures["SIGKILL"]["victims trained twice"] else 0
+    kill = figures.get("SIGKILL", {})
+    return 1 if wrong or kill.get("grids that differ") or kill.get("victims trained twice") else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:4]), *sys.argv[4:]))
