@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import (
+    Component,
     DefenderView,
     Defense,
     DefenseContext,
@@ -86,6 +87,9 @@ class MNPDetector(Detector):
 
     def objection(self, model: nn.Module) -> str | None:
         return self._pruning().objection(model)
+
+    def runs(self) -> Sequence[Component]:
+        return (self._pruning(),)
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         model = view.model.requires_grad_(False).eval()
