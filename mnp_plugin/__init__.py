@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mnp_plugin.api.calls import detect, purify
+    from mnp_plugin.api.cure import CureReport, detect_and_repair
     from mnp_plugin.api.judge import DetectReport, detect_checkpoint
     from mnp_plugin.api.repair import RepairReport, repair_checkpoint
     from mnp_plugin.core import registries
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "CureReport",
     "DetectReport",
     "MethodError",
     "Purified",
@@ -36,6 +38,7 @@ __all__ = [
     "UserError",
     "Verdict",
     "detect",
+    "detect_and_repair",
     "detect_checkpoint",
     "purify",
     "registries",
@@ -44,6 +47,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "CureReport": "api.cure",
     "DetectReport": "api.judge",
     "MethodError": "core.errors",
     "Purified": "core.defense",
@@ -52,6 +56,7 @@ _WHERE = {
     "UserError": "core.errors",
     "Verdict": "core.detector",
     "detect": "api.calls",
+    "detect_and_repair": "api.cure",
     "detect_checkpoint": "api.judge",
     "purify": "api.calls",
     "repair_checkpoint": "api.repair",

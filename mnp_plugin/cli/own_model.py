@@ -14,6 +14,7 @@ from mnp_plugin.core.errors import MethodError, UserError
 
 if TYPE_CHECKING:
     from mnp_plugin.api.judge import DetectReport
+    from mnp_plugin.api.repair import RepairReport
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -53,6 +54,12 @@ def add(verbs: Verbs) -> None:
         "--picture", type=Path, metavar="PNG", help="write the perturbation that was found, on clean images, to this file"
     )
     verb.add_argument("--json", action="store_true", help="print the verdict as JSON, nothing else")
+    repair = verb.add_argument_group("repair where a backdoor is found")
+    repair.add_argument("--repair", action="store_true", help="go on to purify if the verdict is yes")
+    repair.add_argument("--defense", default="mnp", help="a registered defense (default: mnp)")
+    repair.add_argument("--defense-settings", nargs="+", default=[], metavar="KEY=VALUE", help="its hyper-parameters")
+    repair.add_argument("--out", type=Path, default=Path("purified"), help="folder to write to (default: purified)")
+    repair.add_argument("--force", action="store_true", help="overwrite what --out holds")
     verb.add_argument(
         "--exit-code",
         action="store_true",
@@ -104,34 +111,69 @@ def _purify(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(done.facts, indent=1, allow_nan=False))
     else:
-        _show(done.facts)
-        print(f"written to {done.out}: {', '.join(done.written)}")
-    if done.out != arguments.out:
-        print(f"mnp-bench: {arguments.out} could not be written to; all is in {done.out}", file=sys.stderr)
-        return 1
-    return 0
+        _show_repair(done)
+    return _moved(done, arguments.out)
+
+
+def _show_repair(done: RepairReport) -> None:
+    _show(done.facts)
+    print(f"written to {done.out}: {', '.join(done.written)}")
+
+
+def _moved(done: RepairReport, wanted: Path) -> int:
+    """Exit status: 1 if the repair had to be written elsewhere, which is said."""
+    if done.out == wanted:
+        return 0
+    print(f"mnp-bench: {wanted} could not be written to; all is in {done.out}", file=sys.stderr)
+    return 1
 
 
 def _detect(arguments: argparse.Namespace) -> int:
     from mnp_plugin.api.judge import detect_checkpoint
 
+    where = (arguments.checkpoint, arguments.net, arguments.data)
+    judging = {"detector": arguments.detector, "picture": arguments.picture, **_common(arguments)}
+    status = 0
     try:
-        found = detect_checkpoint(
-            arguments.checkpoint,
-            arguments.net,
-            arguments.data,
-            detector=arguments.detector,
-            picture=arguments.picture,
-            **_common(arguments),
-        )
+        if arguments.repair:
+            from mnp_plugin.api.cure import detect_and_repair
+
+            both = detect_and_repair(
+                *where,
+                defense=arguments.defense,
+                defense_settings=arguments.defense_settings,
+                out=arguments.out,
+                force=arguments.force,
+                **judging,
+            )
+            found, facts = both.found, both.facts
+            status = 0 if both.repaired is None else _moved(both.repaired, arguments.out)
+        else:
+            both, found = None, detect_checkpoint(*where, **judging)
+            facts = dict(found.facts)
     except MethodError as error:
         if arguments.exit_code:  # where 1 means a backdoor
             raise UserError(str(error)) from error
         raise
-    print(json.dumps(found.facts, indent=1, allow_nan=False) if arguments.json else _verdict_text(found))
+    if arguments.json:
+        print(json.dumps(facts, indent=1, allow_nan=False))
+    else:
+        print(_verdict_text(found))
+        if both is not None and both.repaired is None:
+            print(NOT_REPAIRED[found.word])
+        elif both is not None and both.repaired is not None:
+            _show_repair(both.repaired)
     if not arguments.exit_code:
-        return 0
+        return status
     return {"backdoored": 1, "no backdoor found": 0}.get(found.word, 3)
+
+
+NOT_REPAIRED = {
+    "no backdoor found": "nothing was repaired: no backdoor was found",
+    "uncalibrated": "nothing was repaired: there is no decision; set 'threshold', or repair without one by mnp-bench purify",
+    "undecided": "nothing was repaired: there is no decision",
+}
+"""What is said where ``--repair`` did not repair, by the word of the verdict."""
 
 
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -181,6 +223,10 @@ def _show(report: Mapping[str, Any]) -> None:
         print(f"clean accuracy {_change(figures)} on {figures['images']} {part} images{note}")
     if "triggered" in report:
         _show_trigger(report["triggered"])
+    if "perturbation" in report:
+        found = report["perturbation"]
+        many = f"{found['images']} clean images"
+        print(f"the detector's perturbation: {_change(found['sent there'])} of {many} go to '{found['class']}'")
     for key in ("hardly_right", "damage"):
         if key in report["repair"]:
             print(f"warning: {report['repair'][key]}")
@@ -192,8 +238,11 @@ def _show(report: Mapping[str, Any]) -> None:
             f"{small['silent channels that stay']} silent channels stay"
         )
     rate = (report.get("triggered") or {}).get("sent to target")
+    probed = (report.get("perturbation") or {}).get("sent there")
     if rate is not None and rate["after"] > LEFT:
         print(f"verdict: the backdoor is still there: {100 * rate['after']:.1f} % of the triggered images go to the target")
+    elif probed is not None and probed["after"] > max(0.5, probed["before"] / 2):
+        print(f"verdict: not repaired: the detector's perturbation still sends {100 * probed['after']:.1f} % of the images there")
     elif report["verdict"]:
         print(f"verdict: {report['verdict']}")
 

@@ -26,7 +26,7 @@ from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, re
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli import main
-from mnp_plugin.contracts import Images, Recipe, Triggered, to_bytes
+from mnp_plugin.contracts import Images, Recipe, Triggered, Verdict, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import validation_part
@@ -332,6 +332,54 @@ def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> N
     assert not capsys.readouterr().err
     assert main(own.arguments("detect", *quick)) == 3
     assert capsys.readouterr().out.startswith("uncalibrated: score")
+
+
+CURE = ["--settings", "draws=1", "nulls=0", "images=8", "steps=4", "mask_steps=2"]
+
+
+def test_detect_goes_on_to_repair_where_the_verdict_is_yes(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    repair = ["--repair", "--out", str(out), "--defense-settings", *QUICK[1:]]
+    assert main(own.arguments("detect", *repair, "--json", "--exit-code", *CURE, "threshold=-1000.0")) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["verdict"] == "backdoored"
+    assert facts["repaired"] == report_of(out)
+    tried = report_of(out)["perturbation"]
+    assert tried["class"] == facts["suspected"]
+    others = own.images[own.images.y != int(facts["suspected"])]
+    assert tried["images"] == len(others)
+    assert 0 <= tried["sent there"]["before"] <= 1
+    assert own.asr(own.net(load_file(out / "repaired.safetensors"))) < own.asr(own.victim)
+    again = own.arguments("detect", *repair, *CURE, "threshold=-1000.0")
+    assert main(again) == 2  # before anything is judged
+    captured = capsys.readouterr()
+    assert "--force" in captured.err
+    assert not captured.out
+    assert main([*again, "--force"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("BACKDOORED")
+    assert re.search(r"the detector's perturbation: [\d.]+ -> [\d.]+ % of \d+ clean images go to '\d'", said)
+
+
+def test_detect_repairs_nothing_without_a_yes(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = own.arguments("detect", "--repair", "--out", str(out), *CURE)
+    assert main(command) == 0
+    assert "nothing was repaired: there is no decision; set 'threshold'" in capsys.readouterr().out
+    assert main([*command, "threshold=1000.0"]) == 0
+    assert "nothing was repaired: no backdoor was found" in capsys.readouterr().out
+    assert not out.exists()
+    assert main([*command, "--defense", "abl"]) == 2
+    assert "training set" in capsys.readouterr().err
+
+
+def test_a_perturbation_of_a_verdict_is_tried_on_the_repaired_net(own: Own) -> None:
+    delta = torch.zeros(1, 3, 8, 8)
+    found = repaired_with_nothing(own, verdict=Verdict(score=1.0, suspected=3, perturbation=delta)).facts["perturbation"]
+    others = own.images[own.images.y != 3]
+    share = float((logits(own.victim, others.x).argmax(1) == 3).float().mean())
+    assert found["sent there"]["before"] == found["sent there"]["after"] == pytest.approx(share, abs=1e-4)
+    assert "perturbation" not in repaired_with_nothing(own, verdict=Verdict(score=1.0)).facts
 
 
 def test_purify_prints_json_and_nothing_else(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
