@@ -1,9 +1,9 @@
-"""How far does each class reach, in a net and in a copy of it that MNP pruned, or pruned and restored?
+"""How far does each class reach, in a net and in a copy of it that MNP pruned and restored?
 
     python experiments/detection/reach.py zoo_digits clean:0 clean:1 badnets:0 ...
 
-For each calibration net of a zoo (never one of its test), copies: ``pruned`` (mnp-prune, 85 % agreement), ``restored`` (the
-defense mnp), ``deep`` (one round at 60 %, restored). A row per net and copy, appended to ``reach.jsonl``:
+For each calibration net of a zoo (never one of its test) a copy is pruned and restored by the defense mnp, in one round. A row per
+net, appended to ``reach.jsonl``:
 
 - ``margin``: for each class the largest z_c - max of the others over ``STARTS`` noise images, signed steps in [0, 1]: reached in
   the net (``net``), in the copy by a search of its own (``own``), and in the copy on the images found in the net (``moved``);
@@ -36,13 +36,11 @@ from mnp_plugin.contracts import DefenderView, DefenseContext, concat, defenses
 from mnp_plugin.neurons.nulls import agreement
 from mnp_plugin.neurons.probe import find_probe
 
-STARTS, STEPS, IMAGES = 8, 40, 32
-RADII = (16 / 255, 0.15, 0.3)
-COPIES: dict[str, tuple[str, dict[str, object]]] = {
-    "pruned": ("mnp-prune", {"agreement": 0.85, "probes": 1, "expose": False}),
-    "restored": ("mnp", {"probes": 1, "wary": False}),
-    "deep": ("mnp", {"probes": 1, "wary": False, "rounds": 1, "agreement": 0.6}),
-}
+STARTS, STEPS, IMAGES = 6, 30, 24
+RADII = (0.15, 0.3)
+SETTINGS: dict[str, object] = {
+    "probes": 1, "wary": False, "expose": False, "rounds": 1, "agreement": 0.8, "restore_steps": 80
+}  # fmt: skip
 
 
 def margins(net: nn.Module, x: Tensor, classes: int) -> Tensor:
@@ -101,60 +99,59 @@ def main() -> None:
         split, classes = stages.split_of(victim, source.data), len(source.data.classes)
         net = measured.victim.model.requires_grad_(False).eval()
         budget = concat([split.clean, split.validation])
-        for name, (method, settings) in COPIES.items():
-            generator = torch.Generator().manual_seed(1)
-            tools = DefenseContext(device=CPU, generator=generator, recipe=victim.recipe, fresh_net=net.__class__)
-            clock = time.process_time()
-            view = DefenderView(model=copy.deepcopy(net), clean=split.clean, validation=split.validation, num_classes=classes)
-            other = defenses.get(method)(**settings).run(view, tools).model.requires_grad_(False).eval()
-            row: dict[str, object] = {"net": word, "asr": measured.before.asr, "copy": name}
-            row["target"] = None if measured.triggered is None else int(measured.triggered.y_attack[0])
-            row["agreement"] = round(agreement(net, other, budget.pixels(), tools), 3)
-            if measured.triggered is not None:
-                with torch.no_grad():
-                    hits = other(measured.triggered.x.float() / 255).argmax(1) == measured.triggered.y_attack
-                row["asr of the copy"] = round(float(hits.float().mean()), 3)
-            row["seconds"] = [round(time.process_time() - clock, 1)]
-            generator.manual_seed(2)
-            start = torch.rand((classes * STARTS, *budget.x.shape[1:]), generator=generator)
-            found = highest(net, start, classes)
+        generator = torch.Generator().manual_seed(1)
+        tools = DefenseContext(device=CPU, generator=generator, recipe=victim.recipe, fresh_net=net.__class__)
+        clock = time.process_time()
+        view = DefenderView(model=copy.deepcopy(net), clean=split.clean, validation=split.validation, num_classes=classes)
+        other = defenses.get("mnp")(**SETTINGS).run(view, tools).model.requires_grad_(False).eval()
+        row: dict[str, object] = {"net": word, "asr": measured.before.asr}
+        row["target"] = None if measured.triggered is None else int(measured.triggered.y_attack[0])
+        row["agreement"] = round(agreement(net, other, budget.pixels(), tools), 3)
+        if measured.triggered is not None:
             with torch.no_grad():
-                reached, moved = margins(net, found, classes), margins(other, found, classes)
-            row["margin"] = {"net": rounded(reached.max(1).values), "net mean": rounded(reached.mean(1))}
-            row["margin"] |= {"moved": rounded(moved.max(1).values), "moved mean": rounded(moved.mean(1))}  # type: ignore[operator]
-            found = highest(other, start, classes)
+                hits = other(measured.triggered.x.float() / 255).argmax(1) == measured.triggered.y_attack
+            row["asr of the copy"] = round(float(hits.float().mean()), 3)
+        row["seconds"] = [round(time.process_time() - clock, 1)]
+        generator.manual_seed(2)
+        start = torch.rand((classes * STARTS, *budget.x.shape[1:]), generator=generator)
+        found = highest(net, start, classes)
+        with torch.no_grad():
+            reached, moved = margins(net, found, classes), margins(other, found, classes)
+        row["margin"] = {"net": rounded(reached.max(1).values), "net mean": rounded(reached.mean(1))}
+        row["margin"] |= {"moved": rounded(moved.max(1).values), "moved mean": rounded(moved.mean(1))}  # type: ignore[operator]
+        found = highest(other, start, classes)
+        with torch.no_grad():
+            reached = margins(other, found, classes)
+        row["margin"] |= {"own": rounded(reached.max(1).values), "own mean": rounded(reached.mean(1))}  # type: ignore[operator]
+        row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
+        row["uap"] = {}
+        pool = []
+        for c in range(classes):
+            rest = (budget.y != c).nonzero().flatten()
+            pool.append(budget[rest[torch.randperm(len(rest), generator=generator)[:IMAGES]]].pixels())
+        x = torch.stack(pool)
+        for eps in RADII:
+            delta = universal(net, x, classes, eps, generator)
+            own = universal(other, x, classes, eps, generator)
             with torch.no_grad():
-                reached = margins(other, found, classes)
-            row["margin"] |= {"own": rounded(reached.max(1).values), "own mean": rounded(reached.mean(1))}  # type: ignore[operator]
-            row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
-            row["uap"] = {}
-            pool = []
-            for c in range(classes):
-                rest = (budget.y != c).nonzero().flatten()
-                pool.append(budget[rest[torch.randperm(len(rest), generator=generator)[:IMAGES]]].pixels())
-            x = torch.stack(pool)
-            for eps in RADII:
-                delta = universal(net, x, classes, eps, generator)
-                own = universal(other, x, classes, eps, generator)
+                row["uap"][f"{eps:.2f}"] = {  # type: ignore[index]
+                    "net": said(net, (x + delta).clamp(0, 1), classes),
+                    "moved": said(other, (x + delta).clamp(0, 1), classes),
+                    "own": said(other, (x + own).clamp(0, 1), classes),
+                }
+        row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
+        row["disagree"] = {}
+        for eps in RADII:
+            rows = []
+            for _ in range(3):
+                part = budget[torch.randperm(len(budget), generator=generator)[:IMAGES]].pixels()
+                probe = find_probe(net, other, part, tools, eps=eps, steps=15, through=True)
                 with torch.no_grad():
-                    row["uap"][f"{eps:.2f}"] = {  # type: ignore[index]
-                        "net": said(net, (x + delta).clamp(0, 1), classes),
-                        "moved": said(other, (x + delta).clamp(0, 1), classes),
-                        "own": said(other, (x + own).clamp(0, 1), classes),
-                    }
-            row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
-            row["disagree"] = {}
-            for eps in RADII:
-                rows = []
-                for _ in range(3):
-                    part = budget[torch.randperm(len(budget), generator=generator)[:IMAGES]].pixels()
-                    probe = find_probe(net, other, part, tools, eps=eps, steps=15, through=True)
-                    with torch.no_grad():
-                        both = [n(probe.on(part)).softmax(1).mean(0) for n in (net, other)]
-                    rows.append([rounded(both[0]), rounded(both[1])])
-                row["disagree"][f"{eps:.2f}"] = rows  # type: ignore[index]
-            row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
-            note(__file__, row)
+                    both = [n(probe.on(part)).softmax(1).mean(0) for n in (net, other)]
+                rows.append([rounded(both[0]), rounded(both[1])])
+            row["disagree"][f"{eps:.2f}"] = rows  # type: ignore[index]
+        row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
+        note(__file__, row)
 
 
 if __name__ == "__main__":
