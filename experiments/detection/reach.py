@@ -2,8 +2,8 @@
 
     python experiments/detection/reach.py zoo_digits clean:0 clean:1 badnets:0 ...
 
-For each calibration net of a zoo (never one of its test) a copy is pruned and restored by the defense mnp, in one round. A row per
-net, appended to ``reach.jsonl``:
+For each calibration net of a zoo (never one of its test) a copy is pruned and restored by the defense mnp, in one round. A row
+per net, appended to ``reach.jsonl``:
 
 - ``margin``: for each class the largest z_c - max of the others over ``STARTS`` noise images, signed steps in [0, 1]: reached in
   the net (``net``), in the copy by a search of its own (``own``), and in the copy on the images found in the net (``moved``);

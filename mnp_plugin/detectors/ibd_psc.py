@@ -19,7 +19,8 @@ class IBDPSC(InputDetector):
     wrong on a share ``error`` of the clean budget, and ``copies`` of them follow, each with one layer more. The score is the mean
     probability that they give the class which the net itself predicts.
 
-    The authors flag what scores above 0.9; here it is a quantile, see ``fpr``. Where no k is wrong that often, the last ones count.
+    The authors flag what scores above 0.9; here it is a quantile, see ``fpr``. Where no k is wrong that often, the last
+    ones count.
     """
 
     paper = (

@@ -23,8 +23,8 @@ class ScaleUp(InputDetector):
     """
 
     paper = (
-        "Guo et al., SCALE-UP: An Efficient Black-box Input-level Backdoor Detection via Analyzing Scaled Prediction Consistency, "
-        "ICLR 2023, arXiv 2302.03251"
+        "Guo et al., SCALE-UP: An Efficient Black-box Input-level Backdoor Detection via Analyzing Scaled Prediction "
+        "Consistency, ICLR 2023, arXiv 2302.03251"
     )
 
     factors: tuple[float, ...] = param((3.0, 5.0, 7.0, 9.0, 11.0), "what pixels are multiplied by", above=1)

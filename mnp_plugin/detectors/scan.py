@@ -27,8 +27,8 @@ from mnp_plugin.training.source_models import no_head
 class SCAn(TrainingSetDetector):
     """Features that enter the net's head vary within every class alike: one covariance, estimated on the clean budget, whitens
     them. A class of one group is tested against one of two groups of that covariance; J is twice the log of the likelihood ratio.
-    A class is infected where J lies more than ``threshold`` robust deviations (1.4826 MAD) above the median of all; of its two groups
-    the one whose mean is farther from the clean images of the class is flagged.
+    A class is infected where J lies more than ``threshold`` robust deviations (1.4826 MAD) above the median of all; of its two
+    groups the one whose mean is farther from the clean images of the class is flagged.
 
     An image scores J's deviation times how far along the way from the one group's mean to the other's it lies; 0 in the group
     that is not suspected. That is ours, as are the pooled covariance with ``shrinkage`` towards its diagonal where the paper

@@ -15,6 +15,9 @@ from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.leaderboard import leaderboard, to_csv, to_markdown
 from mnp_plugin.report.planned import read_plan, read_records
 from mnp_plugin.report.published import beside, read_published
+from mnp_plugin.report.samples import from_json as sample_from_json
+from mnp_plugin.report.samples import sample_lines, sample_table
+from mnp_plugin.report.samples import to_csv as samples_csv
 from mnp_plugin.report.texts import R, read_all
 from mnp_plugin.report.trials import from_json as trial_from_json
 from mnp_plugin.report.trials import trial_lines, with_trials
@@ -55,10 +58,11 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
         damaged.extend(broken)
         return found.values()
 
-    trials, verdicts, floors = [], [], []
+    trials, verdicts, floors, samples = [], [], [], []
     if plan is not None:
         trials = [t for t in planned("trials", plan.trials, trial_from_json) if plan.shows(t.content)]
         verdicts = [v for v in planned("verdicts", plan.verdicts, verdict_from_json) if plan.shows(v.content)]
+        samples = [s for s in planned("samples", plan.samples, sample_from_json) if plan.shows(s.content)]
         floors = [f for f in planned("floors", plan.floors, floor_from_json) if plan.shows(f.content)]
     floor_of = {(f.attack, f.seed): f.floor for f in floors if f.floor}
     table = with_trials(leaderboard(records, floor_of), records, [t for t in trials if t.status == "ok"])
@@ -79,6 +83,10 @@ def build_tables(folder: Path, published: Path | None = None) -> Built:
         write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
         write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
         text += "\n" + "\n".join(detection_lines(found))
+    if plan is not None and samples:
+        screened = sample_table(samples, plan.gate or 0.0)
+        write_atomic(folder / "samples.csv", samples_csv(screened).encode())
+        text += "\n" + "\n".join(sample_lines(screened))
     if theirs is not None:
         text += "\n" + "\n".join(beside(table, theirs))
     write_atomic(built.md, text.encode())
