@@ -15,15 +15,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnp_plugin.api.calls import detect, purify
+    from mnp_plugin.api.calls import detect, purify, screen
     from mnp_plugin.api.cure import CureReport, detect_and_repair
     from mnp_plugin.api.judge import DetectReport, detect_checkpoint
     from mnp_plugin.api.repair import RepairReport, repair_checkpoint
+    from mnp_plugin.api.screen import ScreenReport, screen_checkpoint
     from mnp_plugin.core import registries
     from mnp_plugin.core.defense import Purified
     from mnp_plugin.core.detector import Verdict
     from mnp_plugin.core.errors import MethodError, UserError
     from mnp_plugin.core.recipe import Recipe
+    from mnp_plugin.core.sample_detector import Screened
     from mnp_plugin.nets.normalise import with_normalisation
 
 __version__ = "0.2.0"
@@ -35,6 +37,8 @@ __all__ = [
     "Purified",
     "Recipe",
     "RepairReport",
+    "ScreenReport",
+    "Screened",
     "UserError",
     "Verdict",
     "detect",
@@ -43,6 +47,8 @@ __all__ = [
     "purify",
     "registries",
     "repair_checkpoint",
+    "screen",
+    "screen_checkpoint",
     "with_normalisation",
 ]
 
@@ -53,6 +59,8 @@ _WHERE = {
     "Purified": "core.defense",
     "Recipe": "core.recipe",
     "RepairReport": "api.repair",
+    "ScreenReport": "api.screen",
+    "Screened": "core.sample_detector",
     "UserError": "core.errors",
     "Verdict": "core.detector",
     "detect": "api.calls",
@@ -60,6 +68,8 @@ _WHERE = {
     "detect_checkpoint": "api.judge",
     "purify": "api.calls",
     "repair_checkpoint": "api.repair",
+    "screen": "api.calls",
+    "screen_checkpoint": "api.screen",
     "with_normalisation": "nets.normalise",
 }
 

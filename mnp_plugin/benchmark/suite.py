@@ -279,6 +279,11 @@ class Suite:
     calibration_seeds: tuple[int, ...] = ()
     """Seeds of the victims on which detectors may be calibrated; those of the others are the test."""
 
+    @property
+    def all_detectors(self) -> tuple[Entry[Detector] | Entry[SampleDetector], ...]:
+        """Detectors of nets and of single images."""
+        return (*self.detectors, *self.sample_detectors)
+
     def cells(self) -> Iterator[Cell]:
         """Every cell, victim by victim. A defense of the training set has none where there is no such set."""
         for victim in self.victims:

@@ -1,4 +1,4 @@
-"""``mnp-bench purify`` and ``mnp-bench detect``: repair or judge a checkpoint of one's own."""
+"""``mnp-bench purify``, ``detect`` and ``screen``: repair or judge a checkpoint of one's own, or the images it meets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAUSE = 10.0
 LEFT = 0.1
 """Share of triggered images that go to the target above which a repair has failed, whatever its own probes say."""
 SHOWN = 8
-"""Most channels of a layer that are printed; report.json holds all."""
+"""Most channels of a layer, and most images, that are printed; the files hold all."""
 
 
 def add(verbs: Verbs) -> None:
@@ -66,6 +66,18 @@ def add(verbs: Verbs) -> None:
         help="exit with 1 if a backdoor is found, 3 if there is no decision (2: an error)",
     )
     verb.set_defaults(call=_detect)
+
+    text = "score single images: which look triggered to your model, or poisoned in the set that it was trained on"
+    verb = verbs.add_parser("screen", help=text, description=text)
+    _inputs(verb)
+    verb.add_argument(
+        "--images", type=Path, required=True, metavar="FOLDER", help="images in question, <class>/<image> or all in one folder"
+    )
+    verb.add_argument("--detector", default="strip", help="a registered sample detector (default: strip)")
+    verb.add_argument("--settings", nargs="+", default=[], metavar="KEY=VALUE", help="its hyper-parameters")
+    verb.add_argument("--out", type=Path, metavar="CSV", help="write file, score and flag of every image to this file")
+    verb.add_argument("--json", action="store_true", help="print all as JSON, nothing else")
+    verb.set_defaults(call=_screen)
 
 
 def _inputs(verb: argparse.ArgumentParser) -> None:
@@ -166,6 +178,32 @@ def _detect(arguments: argparse.Namespace) -> int:
     if not arguments.exit_code:
         return status
     return {"backdoored": 1, "no backdoor found": 0}.get(found.word, 3)
+
+
+def _screen(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.api.screen import screen_checkpoint
+
+    done = screen_checkpoint(
+        arguments.checkpoint,
+        arguments.net,
+        arguments.data,
+        arguments.images,
+        detector=arguments.detector,
+        out=arguments.out,
+        **_common(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(done.facts, indent=1, allow_nan=False))
+        return 0
+    rows = done.facts["images"]
+    print(f"{done.facts['flagged']} of {done.facts['judged']} images are flagged by {done.facts['detector']['name']}")
+    for row in rows[:SHOWN]:
+        print(f"  {row['score']:10.4f}  {'flagged' if row['flagged'] else '       '}  {row['file']}")
+    if len(rows) > SHOWN:
+        print(f"  and {len(rows) - SHOWN} more" + ("" if arguments.out else "; --out writes all"))
+    if arguments.out:
+        print(f"written to {arguments.out}")
+    return 0
 
 
 NOT_REPAIRED = {

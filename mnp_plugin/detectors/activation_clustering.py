@@ -38,7 +38,7 @@ class ActivationClustering(TrainingSetDetector):
         found = features_of(view.model, view.train)
         scores = torch.zeros(len(found), device=found.device)
         shares: dict[int, float] = {}
-        for label in view.train.y.unique().tolist():
+        for label in sorted(set(view.train.y.tolist())):
             own = (view.train.y == label).nonzero().flatten()
             if len(own) > 2:
                 small = smaller_cluster(principal(found[own], self.dims), tools).to(own.device)

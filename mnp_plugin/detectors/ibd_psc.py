@@ -64,7 +64,6 @@ def scaled(model: nn.Module, last: int, factor: float) -> nn.Module:
     other = copy.deepcopy(model)
     with torch.no_grad():
         for name in norms(other)[-last:]:
-            norm = other.get_submodule(name)
-            norm.weight *= factor  # type: ignore[operator,misc]
-            norm.bias *= factor  # type: ignore[operator,misc]
+            for parameter in other.get_submodule(name).parameters():
+                parameter.mul_(factor)
     return other.eval()

@@ -33,7 +33,7 @@ class ScaleUp(InputDetector):
         said, steady = self.consistency(view, x)
         own, usual = self.consistency(view, concat([view.clean, view.validation]).pixels())
         found = torch.empty_like(steady)
-        for label in said.unique().tolist():
+        for label in set(said.tolist()):
             clean = usual[own == label] if bool((own == label).any()) else usual
             found[said == label] = (steady[said == label] - clean.mean()) / clean.std(unbiased=False).clamp(min=LEAST)
         return found

@@ -52,7 +52,7 @@ class SCAn(TrainingSetDetector):
         whiten = self.whitening(known, budget)
         known, found = known @ whiten, features_of(view.model, view.train) @ whiten
         groups: dict[int, tuple[Tensor, Tensor, float]] = {}
-        for label in view.train.y.unique().tolist():
+        for label in sorted(set(view.train.y.tolist())):
             own = (view.train.y == label).nonzero().flatten()
             if len(own) > 2:
                 groups[label] = self.split(found[own], known[budget.y == label], own, tools)
@@ -69,14 +69,15 @@ class SCAn(TrainingSetDetector):
     def whitening(self, known: Tensor, budget: Images) -> Tensor:
         """The matrix [D, D] that gives features a within-class covariance of 1."""
         rest = known.clone()
-        for label in budget.y.unique().tolist():
+        for label in set(budget.y.tolist()):
             rest[budget.y == label] -= known[budget.y == label].mean(0)
         covariance = rest.T @ rest / max(1, len(rest) - 1)
         diagonal = covariance.diagonal().clamp(min=1e-6 * float(covariance.diagonal().max().clamp(min=1e-9)))
         covariance = (1 - self.shrinkage) * covariance + self.shrinkage * diagonal.diag()
         values, vectors = torch.linalg.eigh(covariance.double())
         values = values.clamp(min=1e-6 * float(values.max()))
-        return (vectors * values.rsqrt()).to(known.dtype)
+        found: Tensor = (vectors * values.rsqrt()).to(known.dtype)
+        return found
 
     def split(self, features: Tensor, clean: Tensor, own: Tensor, tools: DefenseContext) -> tuple[Tensor, Tensor, float]:
         """(suspected images of the class, how far they lie along the way between the two means, J)."""

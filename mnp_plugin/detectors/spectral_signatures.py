@@ -34,7 +34,7 @@ class SpectralSignatures(TrainingSetDetector):
         found = features_of(view.model, view.train)
         scores = torch.zeros(len(found), device=found.device)
         flagged = torch.zeros(len(found), dtype=torch.bool, device=found.device)
-        for label in view.train.y.unique().tolist():
+        for label in sorted(set(view.train.y.tolist())):
             own = (view.train.y == label).nonzero().flatten()
             values = spectral_scores(found[own])
             scores[own] = values / values.mean().clamp(min=1e-12)

@@ -16,8 +16,8 @@ from mnp_plugin.report.leaderboard import leaderboard, to_csv, to_markdown
 from mnp_plugin.report.planned import read_plan, read_records
 from mnp_plugin.report.published import beside, read_published
 from mnp_plugin.report.samples import from_json as sample_from_json
-from mnp_plugin.report.samples import sample_lines, sample_table
-from mnp_plugin.report.samples import to_csv as samples_csv
+from mnp_plugin.report.screened import sample_lines, sample_table
+from mnp_plugin.report.screened import to_csv as samples_csv
 from mnp_plugin.report.texts import R, read_all
 from mnp_plugin.report.trials import from_json as trial_from_json
 from mnp_plugin.report.trials import trial_lines, with_trials

@@ -23,7 +23,8 @@ def principal(features: Tensor, dims: int) -> Tensor:
     """The first ``dims`` principal components of ``features`` [N, D], [N, dims]; fewer where there are no more."""
     centred = features - features.mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    return centred @ directions[:dims].T
+    found: Tensor = centred @ directions[:dims].T
+    return found
 
 
 def smaller_cluster(points: Tensor, tools: DefenseContext) -> Tensor:

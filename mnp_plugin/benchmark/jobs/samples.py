@@ -20,7 +20,6 @@ from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Suite, VictimSpec
 from mnp_plugin.contracts import DefenderView, DefenseContext, Images, SampleDetector, concat, to_bytes
 from mnp_plugin.evaluation.cost import Cost
-from mnp_plugin.report.detection import auroc, tpr_at
 from mnp_plugin.report.samples import SampleRecord, from_json
 
 if TYPE_CHECKING:
@@ -80,6 +79,8 @@ class SampleJob(RecordJob):
         return (self.victim, *((self.training_set,) if self.training_set else ()))
 
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
+        from mnp_plugin.report.detection import auroc, tpr_at  # here: plan lists jobs without pandas
+
         bench.busy(self.title)
         measured, split = bench.opened(self.victim, inputs[self.victim]), bench.split(self.subject)
         generator = stages.stream(["samples", self.identity], bench.device)
