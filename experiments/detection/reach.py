@@ -7,8 +7,6 @@ per net, appended to ``reach.jsonl``:
 
 - ``margin``: for each class the largest z_c - max of the others over ``STARTS`` noise images, signed steps in [0, 1]: reached in
   the net (``net``), in the copy by a search of its own (``own``), and in the copy on the images found in the net (``moved``);
-- ``uap``: for each class one perturbation for clean images of other classes, within ``eps``: mean log-probability of the
-  class in the net and, on the same images, in the copy;
 - ``disagree``: searches that maximise KL(net || copy) with no class named: contrast of the mean probabilities of each class.
 """
 
@@ -20,7 +18,6 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -39,7 +36,7 @@ from mnp_plugin.neurons.probe import find_probe
 STARTS, STEPS, IMAGES = 6, 30, 24
 RADII = (0.15, 0.3)
 SETTINGS: dict[str, object] = {
-    "probes": 1, "wary": False, "expose": False, "rounds": 1, "agreement": 0.8, "restore_steps": 80
+    "probes": 1, "wary": False, "expose": False, "rounds": 1, "agreement": 0.8, "steps": 40, "restore_steps": 50
 }  # fmt: skip
 
 
@@ -58,28 +55,6 @@ def highest(net: nn.Module, start: Tensor, classes: int) -> Tensor:
         (slope,) = torch.autograd.grad(margins(net, x, classes).sum(), x)
         x = (x.detach() + 0.2 * (1 - step / STEPS) * slope.sign()).clamp(0, 1)
     return x
-
-
-def universal(net: nn.Module, x: Tensor, classes: int, eps: float, generator: torch.Generator) -> Tensor:
-    """For each class the perturbation [K, C, H, W] within ``eps`` that leads images ``x`` [K, n, C, H, W] there."""
-    label = torch.arange(classes).repeat_interleave(x.shape[1])
-    delta = (2 * torch.rand((classes, 1, *x.shape[2:]), generator=generator) - 1) * eps / 10
-    for step in range(20):
-        delta.requires_grad_(True)
-        moved = (x + delta).clamp(0, 1)
-        moved = x + delta + (moved - x - delta).detach()
-        loss = F.cross_entropy(net(moved.flatten(0, 1)), label, reduction="sum")
-        (slope,) = torch.autograd.grad(loss, delta)
-        delta = (delta.detach() - eps / 4 * (1 - step / 20) * slope.sign()).clamp(-eps, eps)
-    return delta
-
-
-def said(net: nn.Module, moved: Tensor, classes: int) -> tuple[list[float], list[float]]:
-    """(mean log-probability of its class, share of images sent there), for images [K, n, ...]."""
-    logs = net(moved.flatten(0, 1)).log_softmax(1).view(classes, -1, classes)
-    own = torch.stack([logs[c, :, c] for c in range(classes)])
-    share = torch.stack([(logs[c].argmax(1) == c).float().mean() for c in range(classes)])
-    return rounded(own.mean(1)), rounded(share)
 
 
 def rounded(values: Tensor) -> list[float]:
@@ -123,22 +98,6 @@ def main() -> None:
         with torch.no_grad():
             reached = margins(other, found, classes)
         row["margin"] |= {"own": rounded(reached.max(1).values), "own mean": rounded(reached.mean(1))}  # type: ignore[operator]
-        row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
-        row["uap"] = {}
-        pool = []
-        for c in range(classes):
-            rest = (budget.y != c).nonzero().flatten()
-            pool.append(budget[rest[torch.randperm(len(rest), generator=generator)[:IMAGES]]].pixels())
-        x = torch.stack(pool)
-        for eps in RADII:
-            delta = universal(net, x, classes, eps, generator)
-            own = universal(other, x, classes, eps, generator)
-            with torch.no_grad():
-                row["uap"][f"{eps:.2f}"] = {  # type: ignore[index]
-                    "net": said(net, (x + delta).clamp(0, 1), classes),
-                    "moved": said(other, (x + delta).clamp(0, 1), classes),
-                    "own": said(other, (x + own).clamp(0, 1), classes),
-                }
         row["seconds"].append(round(time.process_time() - clock, 1))  # type: ignore[attr-defined]
         row["disagree"] = {}
         for eps in RADII:

@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, repair_checkpoint
+from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, repair_checkpoint, screen_checkpoint
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli import main
@@ -33,6 +33,7 @@ from mnp_plugin.data.split import validation_part
 from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.nets import with_normalisation
 from mnp_plugin.nets.small import SmallNet
+from mnp_plugin.report.detection import auroc
 
 SUITE = """
 dataset: {name: digits, size: 8}
@@ -380,6 +381,37 @@ def test_a_perturbation_of_a_verdict_is_tried_on_the_repaired_net(own: Own) -> N
     share = float((logits(own.victim, others.x).argmax(1) == 3).float().mean())
     assert found["sent there"]["before"] == found["sent there"]["after"] == pytest.approx(share, abs=1e-4)
     assert "perturbation" not in repaired_with_nothing(own, verdict=Verdict(score=1.0)).facts
+
+
+def test_screen_scores_the_images_of_a_folder(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    clean = own.test[:30]
+    for name, part in (("clean", clean.x), ("bad", own.carriers.x[:30])):
+        for i, x in enumerate(part):
+            Image.fromarray(x.permute(1, 2, 0).numpy()).save(folder / f"{name}{i}.png")
+    table = tmp_path / "scores.csv"
+    asked = ["--images", str(folder), "--settings", "overlays=10"]
+    assert main(own.arguments("screen", *asked, "--out", str(table))) == 0
+    captured = capsys.readouterr()
+    assert re.match(r"\d+ of 60 images are flagged by strip\n", captured.out)
+    assert "... screening with strip" in captured.err
+    rows = pd.read_csv(table)
+    assert list(rows["score"]) == sorted(rows["score"], reverse=True)
+    scores = {kind: rows[rows["file"].str.startswith(kind)]["score"].tolist() for kind in ("clean", "bad")}
+    assert auroc(scores["clean"], scores["bad"]) > 0.7
+    assert main(own.arguments("screen", *asked, "--json")) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in facts["images"]] == list(rows["file"])
+    assert facts["flagged"] == rows["flagged"].sum()
+    assert main(own.arguments("screen", *asked[:2], "--detector", "spectral-signatures")) == 2
+    assert "give its images as <label>/<image>" in capsys.readouterr().err
+    labelled = write_tree(tmp_path / "train", own.images)
+    found = screen_checkpoint(
+        own.checkpoint, "smallnet", own.data, labelled, detector="scan", net_settings=["width=6"], normalise=own.normalise,
+        recipe=Recipe(crop=1, flip=False),
+    )  # fmt: skip
+    assert len(found.files) == len(found.screened.scores) == len(own.images)
 
 
 def test_purify_prints_json_and_nothing_else(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
