@@ -30,7 +30,7 @@ from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store, default_cache
 from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.contracts import DefenderView, DefenseContext, concat, defenses
-from mnp_plugin.neurons.nulls import agreement
+from mnp_plugin.neurons.agreement import agreement
 from mnp_plugin.neurons.probe import find_probe
 
 STARTS, STEPS, IMAGES = 6, 30, 24

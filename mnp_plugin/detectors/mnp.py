@@ -1,4 +1,4 @@
-"""MNP's detector: on what do a net and its pruned copy disagree most, and is it always the same class?"""
+"""MNP's detector: what can a net be driven to that its repaired copy does not follow?"""
 
 from __future__ import annotations
 
@@ -24,164 +24,146 @@ from mnp_plugin.contracts import (
     param,
 )
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.neurons.channels import Neurons
-from mnp_plugin.neurons.nulls import agreement, random_depth, randomly_pruned
+from mnp_plugin.neurons.agreement import agreement
 from mnp_plugin.neurons.probe import Probe, find_probe
+from mnp_plugin.neurons.reach import farthest, margins
 from mnp_plugin.training.passes import forward
-
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """What several searches against one copy found.
-
-    Args:
-        contrast: mean over searches of the mean probability that the net gives each class on the perturbed images, less that
-            of the copy; float32 [K]. It is large where the searches agree in a class *and* the copy does not follow.
-        classes: the class of the largest contrast in each search.
-        probes: the perturbations.
-    """
-
-    contrast: Tensor
-    classes: list[int]
-    probes: list[Probe]
-
-    @property
-    def score(self) -> float:
-        """The largest contrast."""
-        return float(self.contrast.max())
 
 
 @detectors.register("mnp")
 @dataclass(frozen=True, kw_only=True)
 class MNPDetector(Detector):
-    """Disagreement. MNP prunes a copy of the net until it keeps a share ``agreement`` of the net's predictions. ``searches``
-    universal perturbations, each from other clean images and another start, then maximise KL(net || copy); no class is
-    named. In a backdoored net the searches end in the target, and the copy, which lost the backdoor, does not follow; in a
-    healthy one they scatter over the classes, or the copy follows. One number holds both: the contrast of a class is the
-    mean over all searches of the probability that the net gives it less that of the copy, and the score of a draw is the
-    largest contrast. ``draws`` such draws, each from another division of the clean budget, are averaged.
+    """The net against its repaired copy. MNP prunes a copy and restores it, in one round: on clean images it answers as the net
+    does. Then images are sought, for each class, on which the net gives that class the largest margin, from noise and over
+    all of [0, 1]. What the copy does not follow, the net's margin less the copy's on the same image, is the evidence of a
+    class: a backdoor makes its target reach far, by channels that the repair took away. The score is the largest evidence,
+    a difference of logits, mean over ``draws`` repairs, each from another division of the clean budget.
 
-    *Null.* Copies that lack random channels instead, as many as leave the same share of predictions, are searched in just the
-    same way. They say how large the score becomes in this very net when pruning knows nothing of a backdoor; the p-value is
-    that of the median draw's score among them, (1 + null scores as large) / (1 + null scores). It needs no attacked net and no
-    set of clean nets, but it is no proof: a healthy net may have channels that all lean towards one class. The threshold is
-    for users with clean nets of their own; without one there is no decision.
+    *Null.* Copies that lack random channels instead, chosen by shuffled deviations and as many as leave the same share of
+    predictions, are restored likewise and judged on the same images. They say how large the score becomes in this very net when
+    pruning knows nothing of a backdoor; the p-value is that of the median draw's score among them, (1 + null scores as
+    large) / (1 + null scores). It needs no attacked net and no set of clean nets, but it is no proof. The threshold is for
+    users with clean nets of their own; without one there is no decision.
 
-    The idea and all of this procedure are ours, not the paper's. What a backdoor does that pruning leaves alive, and a
-    backdoor without a single target, are outside of it.
+    *Searches.* Universal perturbations of clean images within ``eps`` on which net and copy disagree most (KL, no class named)
+    give the picture, and the report says which classes they end in.
+
+    The idea and all of this procedure are ours, not the paper's; the ascent is MM-BD's (arXiv 2205.06900) with signed steps.
+    A backdoor that the repair leaves alive, and one without a single target, are outside of it.
     """
 
-    version = 3
+    version = 4
     paper = "ours, built on Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"
 
-    draws: int = param(2, "prunings, each from another division of the clean budget", low=1)
-    searches: int = param(3, "perturbations sought against each copy", low=1)
-    nulls: int = param(10, "copies pruned at random, for each draw; 0: no p-value", low=0)
-    images: int = param(64, "most clean images that share a perturbation", low=1)
-    eps: float = param(16 / 255, "largest change of a pixel in [0, 1] units", above=0, high=1)
-    steps: int = param(15, "steps of a search", low=1)
-    agreement: float = param(0.85, "share of the net's predictions that pruning leaves", above=0, high=1)
+    draws: int = param(2, "repairs, each from another division of the clean budget", low=1)
+    nulls: int = param(5, "copies pruned at random, for each draw; 0: no p-value", low=0)
+    agreement: float = param(0.8, "share of the net's predictions that pruning leaves", above=0, high=1)
     expose: bool = param(True, "prune with clean suppression; off: quicker")
     mask_steps: int = param(60, "mask updates of the pruning", low=1)
+    restore_steps: int = param(100, "updates of restoring", low=1)
+    starts: int = param(6, "noise images that the ascent of each class starts from", low=1)
+    steps: int = param(30, "steps of an ascent", low=1)
+    searches: int = param(3, "universal perturbations sought against each repaired copy", low=1)
+    images: int = param(64, "most clean images that share a perturbation", low=1)
+    eps: float = param(16 / 255, "largest change of a pixel by a perturbation, in [0, 1] units", above=0, high=1)
     threshold: float | None = param(None, "a net that scores above it is called backdoored; null: no decision")
 
     def objection(self, model: nn.Module) -> str | None:
-        return self._pruning().objection(model)
+        return self._repair().objection(model)
 
     def runs(self) -> Sequence[Component]:
-        return (self._pruning(),)
+        return (self._repair(),)
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
-        model = view.model.requires_grad_(False).eval()
+        model, classes = view.model.requires_grad_(False).eval(), view.num_classes
         budget = concat([view.clean, view.validation])
         if bool((budget.y == budget.y[0]).all()):
             raise UserError("detector 'mnp' needs clean images of at least 2 classes")
-        neurons = Neurons(model, budget[:1].pixels())
-        looks, nulls, depths = [], [], []
+        shape = (classes * self.starts, *budget.x.shape[1:])
+        noise = torch.rand(shape, generator=tools.generator, device=tools.device)
+        tools.busy("how far each class reaches", 0, 0)
+        found = farthest(model, noise, classes, tools, steps=self.steps)
+        evidence, nulls, probes, depths = [], [], [], []
         for draw in range(self.draws):
-            tools.busy(f"draw {draw + 1} of {self.draws}: pruning", draw, self.draws)
-            pruned, count, share = self.pruned(model, budget, len(view.validation), view.num_classes, tools)
-            looks.append(self.look(model, pruned, budget, view.num_classes, tools))
+            tools.busy(f"draw {draw + 1} of {self.draws}: repairing", draw, self.draws)
+            copy, count, share = self.repaired(model, budget, len(view.validation), classes, tools)
+            evidence.append(self.not_followed(model, copy, found, classes, tools))
             depths.append({"pruned": count, "agreement": round(share, 4)})
-            nulls += self.null(model, neurons, budget, share, view.num_classes, tools)
-        contrast = torch.stack([found.contrast for found in looks]).mean(0)
-        suspected, scores = int(contrast.argmax()), [found.score for found in looks]
-        named = [c for found in looks for c in found.classes]
+            probes += self.disagreements(model, copy, budget, tools)
+            for number in range(self.nulls):
+                tools.busy("null: copies without random channels", number, self.nulls)
+                other, _, _ = self.repaired(model, budget, len(view.validation), classes, tools, shuffled=True)
+                nulls.append(float(self.not_followed(model, other, found, classes, tools).max()))
+        mean = torch.stack(evidence).mean(0)
+        suspected, scores = int(mean.argmax()), [float(each.max()) for each in evidence]
+        with torch.no_grad():
+            reached = margins(forward(model, found, tools), classes).max(1).values
         return Verdict(
-            score=float(contrast.max()),
-            per_class=tuple(contrast.tolist()),
+            score=float(mean.max()),
+            per_class=tuple(mean.tolist()),
             suspected=suspected,
             threshold=self.threshold,
             calibration=CALIBRATION if self.threshold is None else "threshold given by the user",
             p_value=p_value(statistics.median(scores), nulls) if nulls else None,
-            perturbation=self._strongest(looks, suspected),
+            perturbation=strongest(probes, suspected),
             report={
                 "scores": [round(value, 4) for value in scores],  # by draw
                 "null scores": [round(value, 4) for value in nulls],
-                "classes of the searches": named,
-                "agreement of the searches": round(named.count(suspected) / len(named), 4),
+                "largest margins": [round(value, 3) for value in reached.tolist()],
+                "classes of the searches": [probe.target for probe in probes],
+                "share of the searches": [[round(p.rate, 3), round(p.pruned_rate, 3)] for p in probes],
                 "draws": depths,
-                **self._distance(float(contrast.max()), nulls),
+                **distance(float(mean.max()), nulls),
             },
         )
 
-    def pruned(
-        self, model: nn.Module, budget: Images, held: int, num_classes: int, tools: DefenseContext
+    def repaired(
+        self, model: nn.Module, budget: Images, held: int, classes: int, tools: DefenseContext, *, shuffled: bool = False
     ) -> tuple[nn.Module, int, float]:
-        """(pruned copy, neurons pruned, its agreement) from a random division of ``budget`` that holds back ``held`` images."""
+        """(repaired copy, neurons pruned, its agreement) from a random division of ``budget`` that holds back ``held`` images."""
         order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
-        view = DefenderView(model=model, clean=budget[order[held:]], validation=budget[order[:held]], num_classes=num_classes)
-        result = self._pruning().run(view, tools)
+        view = DefenderView(model=model, clean=budget[order[held:]], validation=budget[order[:held]], num_classes=classes)
+        result = self._repair(shuffled=shuffled).run(view, tools)
         copy = result.model.requires_grad_(False).eval()
         return copy, int(result.report["pruned"]), agreement(model, copy, budget.pixels(), tools)
 
-    def look(self, model: nn.Module, copy: nn.Module, budget: Images, num_classes: int, tools: DefenseContext) -> Look:
-        """Search where ``model`` and ``copy`` disagree most."""
-        found, rows = [], []
+    @staticmethod
+    def not_followed(model: nn.Module, copy: nn.Module, found: Tensor, classes: int, tools: DefenseContext) -> Tensor:
+        """For each class, [K], its largest margin in ``model`` on ``found`` less its largest in ``copy`` there."""
+        with torch.no_grad():
+            both = [margins(forward(net, found, tools), classes).max(1).values for net in (model, copy)]
+        return both[0] - both[1]
+
+    def disagreements(self, model: nn.Module, copy: nn.Module, budget: Images, tools: DefenseContext) -> list[Probe]:
+        """Perturbations on which ``model`` and ``copy`` disagree most."""
+        found = []
         for _ in range(self.searches):
             order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
             x = budget[order[: self.images]].pixels()
-            found.append(find_probe(model, copy, x, tools, eps=self.eps, steps=self.steps, through=True))
-            with torch.no_grad():
-                moved = found[-1].on(x)
-                before, after = (forward(net, moved, tools).softmax(1).mean(0) for net in (model, copy))
-            rows.append(before - after)
-        contrasts = torch.stack(rows)
-        return Look(contrasts.mean(0), contrasts.argmax(1).tolist(), found)
+            found.append(find_probe(model, copy, x, tools, eps=self.eps, through=True))
+        return found
 
-    def null(
-        self, model: nn.Module, neurons: Neurons, budget: Images, least: float, num_classes: int, tools: DefenseContext
-    ) -> list[float]:
-        """Scores of copies without random channels that keep a share ``least`` of the predictions."""
-        if not self.nulls:
-            return []
-        count = random_depth(model, neurons, budget[:250].pixels(), least, tools)
-        scores = []
-        for number in range(self.nulls):
-            tools.busy("null: copies without random channels", number, self.nulls)
-            other = randomly_pruned(model, neurons, count, tools).requires_grad_(False)
-            scores.append(self.look(model, other, budget, num_classes, tools).score)
-        return scores
+    def _repair(self, *, shuffled: bool = False) -> Defense:
+        # By name: methods never import each other. Wariness would already name a class.
+        how: dict[str, Any] = {"penalty": "shuffled", "protect": False} if shuffled else {}
+        return defenses.get("mnp")(
+            agreement=self.agreement, expose=self.expose and not shuffled, steps=self.mask_steps, rounds=1,
+            restore_steps=self.restore_steps, wary=False, probes=1, **how,
+        )  # fmt: skip
 
-    @staticmethod
-    def _strongest(looks: Sequence[Look], suspected: int) -> Tensor:
-        """The perturbation that sends most images to ``suspected``; the strongest at all if none leads there."""
-        probes = [probe for found in looks for probe in found.probes]
-        there = [probe for probe in probes if probe.target == suspected] or probes
-        return max(there, key=lambda probe: probe.rate - probe.pruned_rate).delta.detach()
 
-    @staticmethod
-    def _distance(score: float, nulls: Sequence[float]) -> dict[str, Any]:
-        """How far the score lies above the null, in its standard deviations."""
-        if len(nulls) < 2:
-            return {}
-        mean, spread = statistics.fmean(nulls), statistics.stdev(nulls)
-        return {"null": {"mean": round(mean, 4), "sd": round(spread, 4), "z": round((score - mean) / max(spread, 0.01), 2)}}
+def strongest(probes: Sequence[Probe], suspected: int) -> Tensor:
+    """The perturbation that sends most images to ``suspected``, other than the copy's; the strongest if none leads there."""
+    there = [probe for probe in probes if probe.target == suspected] or probes
+    return max(there, key=lambda probe: probe.rate - probe.pruned_rate).delta.detach()
 
-    def _pruning(self) -> Defense:
-        # By name: methods never import each other.
-        settings = {"agreement": self.agreement, "steps": self.mask_steps, "probes": 1, "expose": self.expose}
-        return defenses.get("mnp-prune")(**settings)
+
+def distance(score: float, nulls: Sequence[float]) -> dict[str, Any]:
+    """How far the score lies above the null, in its standard deviations."""
+    if len(nulls) < 2:
+        return {}
+    mean, spread = statistics.fmean(nulls), statistics.stdev(nulls)
+    return {"null": {"mean": round(mean, 4), "sd": round(spread, 4), "z": round((score - mean) / max(spread, 0.01), 2)}}
 
 
 def p_value(score: float, nulls: Sequence[float]) -> float:

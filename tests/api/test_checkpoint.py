@@ -229,7 +229,7 @@ def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: 
 
 
 def test_detect_prints_a_verdict(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2"]
+    quick = ["--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
     assert main(own.arguments("detect", "--json", *quick)) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["evidence"]) == [str(c) for c in range(10)]
@@ -306,7 +306,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 
 
 def judged(own: Own, **more: Any) -> DetectReport:
-    settings = ["draws=3", "nulls=1", "images=8", "steps=2", "mask_steps=2", *more.pop("settings", ())]
+    settings = ["draws=3", "nulls=1", "images=8", "steps=2", "mask_steps=2", "restore_steps=2", *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
     return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
 
@@ -327,7 +327,17 @@ def test_the_verdict_says_what_it_rests_on(own: Own) -> None:
 
 
 def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2"]
+    quick = [
+        "--exit-code",
+        "--quiet",
+        "--settings",
+        "draws=1",
+        "nulls=1",
+        "images=8",
+        "steps=2",
+        "mask_steps=2",
+        "restore_steps=2",
+    ]
     assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 1
     assert main(own.arguments("detect", *quick, "threshold=1000.0")) == 0
     assert not capsys.readouterr().err
@@ -335,7 +345,7 @@ def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.startswith("uncalibrated: score")
 
 
-CURE = ["--settings", "draws=1", "nulls=0", "images=8", "steps=4", "mask_steps=2"]
+CURE = ["--settings", "draws=1", "nulls=0", "images=8", "steps=4", "mask_steps=2", "restore_steps=2"]
 
 
 def test_detect_goes_on_to_repair_where_the_verdict_is_yes(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ defenses: [none, {name: ft, epochs: 2}]
 """
 MORE = (
     TEXT
-    + "detectors: [{name: mnp, label: w, draws: 1, nulls: 0, images: 8, steps: 2, mask_steps: 2}]\n"
+    + "detectors: [{name: mnp, label: w, draws: 1, nulls: 0, images: 8, steps: 2, mask_steps: 2, restore_steps: 2}]\n"
     + "trials: [recalibrated, retuned50]\n"
 )
 
