@@ -35,7 +35,6 @@ QUICK: dict[str, dict[str, Any]] = {
         "recover_epochs": 2,
         "restore_steps": 3,
         "mask_steps": 2,
-        "restore_steps": 2,
         "draws": 1,
         "searches": 1,
         "nulls": 1,

@@ -45,6 +45,7 @@ attacks: [{name: badnets, target: 3}]
 defenses: [none]
 """
 FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
+BRIEF = ["images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
 QUICK = ["--settings", "suppression_epochs=3", "recover_epochs=3", "steps=30", "restore_steps=20", "agreement=0.6"]
 
 
@@ -229,7 +230,7 @@ def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: 
 
 
 def test_detect_prints_a_verdict(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
+    quick = ["--settings", "draws=1", "nulls=1", *BRIEF]
     assert main(own.arguments("detect", "--json", *quick)) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["evidence"]) == [str(c) for c in range(10)]
@@ -306,7 +307,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 
 
 def judged(own: Own, **more: Any) -> DetectReport:
-    settings = ["draws=3", "nulls=1", "images=8", "steps=2", "mask_steps=2", "restore_steps=2", *more.pop("settings", ())]
+    settings = ["draws=3", "nulls=1", *BRIEF, *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
     return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **how, **more)
 
@@ -327,17 +328,7 @@ def test_the_verdict_says_what_it_rests_on(own: Own) -> None:
 
 
 def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = [
-        "--exit-code",
-        "--quiet",
-        "--settings",
-        "draws=1",
-        "nulls=1",
-        "images=8",
-        "steps=2",
-        "mask_steps=2",
-        "restore_steps=2",
-    ]
+    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "nulls=1", *BRIEF]
     assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 1
     assert main(own.arguments("detect", *quick, "threshold=1000.0")) == 0
     assert not capsys.readouterr().err
