@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mnp.lab import CPU, note
 from reach import SETTINGS, STARTS, margins, rounded
@@ -72,9 +71,6 @@ def main() -> None:
         clock = time.process_time()
         view = DefenderView(model=copy.deepcopy(net), clean=split.clean, validation=split.validation, num_classes=classes)
         other = defenses.get("mnp")(**SETTINGS).run(view, tools).model.requires_grad_(False).eval()
-        folder = Path("/tmp/copies")  # so that what is thought of later need not repair again
-        folder.mkdir(exist_ok=True)
-        save_file(other.state_dict(), folder / f"{word}.safetensors")
         row: dict[str, object] = {"net": word, "asr": measured.before.asr}
         row["target"] = None if measured.triggered is None else int(measured.triggered.y_attack[0])
         row["seconds"] = [round(time.process_time() - clock, 1)]

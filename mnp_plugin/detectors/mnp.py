@@ -30,26 +30,50 @@ from mnp_plugin.neurons.reach import farthest, margins
 from mnp_plugin.training.passes import forward
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What net and copy were found to differ in.
+
+    Args:
+        lost: for each class the largest margin that the net gives it, less the copy's on the same images; float32 [K].
+        contrast: mean over the perturbations of the mean probability that the net gives each class, less the copy's; float32 [K].
+        probes: the perturbations.
+    """
+
+    lost: Tensor
+    contrast: Tensor
+    probes: list[Probe]
+
+    @property
+    def evidence(self) -> Tensor:
+        """Margin lost, up to doubled where the perturbations end in the class, too; [K]."""
+        return self.lost * (1 + self.contrast.clamp(min=0))
+
+
 @detectors.register("mnp")
 @dataclass(frozen=True, kw_only=True)
 class MNPDetector(Detector):
     """The net against its repaired copy. MNP prunes a copy and restores it, in one round: on clean images it answers as the net
-    does. Then images are sought, for each class, on which the net gives that class the largest margin, from noise and over
-    all of [0, 1]. What the copy does not follow, the net's margin less the copy's on the same image, is the evidence of a
-    class: a backdoor makes its target reach far, by channels that the repair took away. The score is the largest evidence,
-    a difference of logits, mean over ``draws`` repairs, each from another division of the clean budget.
+    does. Where it no longer does is looked for in two ways.
 
-    *Null.* Copies that lack random channels instead, chosen by shuffled deviations and as many as leave the same share of
-    predictions, are restored likewise and judged on the same images. They say how large the score becomes in this very net when
-    pruning knows nothing of a backdoor; the p-value is that of the median draw's score among them, (1 + null scores as
-    large) / (1 + null scores). It needs no attacked net and no set of clean nets, but it is no proof. The threshold is for
-    users with clean nets of their own; without one there is no decision.
+    - *How far each class reaches*: from noise, images anywhere in [0, 1] are driven to the largest margin of each class in the
+      net. A backdoor makes its target reach far, by channels that the repair took away; what counts is the margin that is lost
+      in the copy on the very same images.
+    - *Disagreement*: ``searches`` universal perturbations of clean images, within ``eps``, maximise KL(net || copy); no class is
+      named. Contrast is the mean probability that the net gives a class on them beyond the copy: large where all searches
+      end in one class and the copy does not follow.
 
-    *Searches.* Universal perturbations of clean images within ``eps`` on which net and copy disagree most (KL, no class named)
-    give the picture, and the report says which classes they end in.
+    The evidence of a class is the margin lost x (1 + contrast), in logits, mean over ``draws`` repairs, each from another
+    division of the clean budget; the score is the largest.
 
-    The idea and all of this procedure are ours, not the paper's; the ascent is MM-BD's (arXiv 2205.06900) with signed steps.
-    A backdoor that the repair leaves alive, and one without a single target, are outside of it.
+    *Null.* Copies that lack random channels instead, as many as leave the same share of predictions, are restored and searched in
+    just the same way. They say how large the score becomes in this very net when pruning knows nothing of a backdoor; the
+    p-value is that of the median draw's score among them, (1 + null scores as large) / (1 + null scores). It needs no
+    attacked net and no set of clean nets, but it is no proof. The threshold is for users with clean nets of their own; without
+    one there is no decision.
+
+    The idea and all of this procedure are ours, not the paper's; the margin is MM-BD's (arXiv 2205.06900). A backdoor that the
+    repair leaves alive, and one without a single target, are outside of it.
     """
 
     version = 4
@@ -65,7 +89,7 @@ class MNPDetector(Detector):
     steps: int = param(30, "steps of an ascent", low=1)
     searches: int = param(3, "universal perturbations sought against each repaired copy", low=1)
     images: int = param(64, "most clean images that share a perturbation", low=1)
-    eps: float = param(16 / 255, "largest change of a pixel by a perturbation, in [0, 1] units", above=0, high=1)
+    eps: float = param(32 / 255, "largest change of a pixel by a perturbation, in [0, 1] units", above=0, high=1)
     threshold: float | None = param(None, "a net that scores above it is called backdoored; null: no decision")
 
     def objection(self, model: nn.Module) -> str | None:
@@ -82,22 +106,20 @@ class MNPDetector(Detector):
         shape = (classes * self.starts, *budget.x.shape[1:])
         noise = torch.rand(shape, generator=tools.generator, device=tools.device)
         tools.busy("how far each class reaches", 0, 0)
-        found = farthest(model, noise, classes, tools, steps=self.steps)
-        evidence, nulls, probes, depths = [], [], [], []
+        far = farthest(model, noise, classes, tools, steps=self.steps)
+        looks, nulls, depths = [], [], []
         for draw in range(self.draws):
             tools.busy(f"draw {draw + 1} of {self.draws}: repairing", draw, self.draws)
             copy, count, share = self.repaired(model, budget, len(view.validation), classes, tools)
-            evidence.append(self.not_followed(model, copy, found, classes, tools))
+            looks.append(self.look(model, copy, far, budget, classes, tools))
             depths.append({"pruned": count, "agreement": round(share, 4)})
-            probes += self.disagreements(model, copy, budget, tools)
             for number in range(self.nulls):
                 tools.busy("null: copies without random channels", number, self.nulls)
                 other, _, _ = self.repaired(model, budget, len(view.validation), classes, tools, shuffled=True)
-                nulls.append(float(self.not_followed(model, other, found, classes, tools).max()))
-        mean = torch.stack(evidence).mean(0)
-        suspected, scores = int(mean.argmax()), [float(each.max()) for each in evidence]
-        with torch.no_grad():
-            reached = margins(forward(model, found, tools), classes).max(1).values
+                nulls.append(float(self.look(model, other, far, budget, classes, tools).evidence.max()))
+        mean = torch.stack([look.evidence for look in looks]).mean(0)
+        suspected, scores = int(mean.argmax()), [float(look.evidence.max()) for look in looks]
+        probes = [probe for look in looks for probe in look.probes]
         return Verdict(
             score=float(mean.max()),
             per_class=tuple(mean.tolist()),
@@ -109,9 +131,9 @@ class MNPDetector(Detector):
             report={
                 "scores": [round(value, 4) for value in scores],  # by draw
                 "null scores": [round(value, 4) for value in nulls],
-                "largest margins": [round(value, 3) for value in reached.tolist()],
+                "margin lost": rounded(torch.stack([look.lost for look in looks]).mean(0)),
+                "contrast": rounded(torch.stack([look.contrast for look in looks]).mean(0)),
                 "classes of the searches": [probe.target for probe in probes],
-                "share of the searches": [[round(p.rate, 3), round(p.pruned_rate, 3)] for p in probes],
                 "draws": depths,
                 **distance(float(mean.max()), nulls),
             },
@@ -127,29 +149,38 @@ class MNPDetector(Detector):
         copy = result.model.requires_grad_(False).eval()
         return copy, int(result.report["pruned"]), agreement(model, copy, budget.pixels(), tools)
 
-    @staticmethod
-    def not_followed(model: nn.Module, copy: nn.Module, found: Tensor, classes: int, tools: DefenseContext) -> Tensor:
-        """For each class, [K], its largest margin in ``model`` on ``found`` less its largest in ``copy`` there."""
+    def look(self, model: nn.Module, copy: nn.Module, far: Tensor, budget: Images, classes: int, tools: DefenseContext) -> Look:
+        """What ``model`` and ``copy`` differ in; ``far`` are images that reach far in the net, class by class."""
         with torch.no_grad():
-            both = [margins(forward(net, found, tools), classes).max(1).values for net in (model, copy)]
-        return both[0] - both[1]
-
-    def disagreements(self, model: nn.Module, copy: nn.Module, budget: Images, tools: DefenseContext) -> list[Probe]:
-        """Perturbations on which ``model`` and ``copy`` disagree most."""
-        found = []
+            reached, followed = (margins(forward(net, far, tools), classes).max(1).values for net in (model, copy))
+        probes, contrasts = [], []
         for _ in range(self.searches):
             order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
             x = budget[order[: self.images]].pixels()
-            found.append(find_probe(model, copy, x, tools, eps=self.eps, through=True))
-        return found
+            probes.append(find_probe(model, copy, x, tools, eps=self.eps, through=True))
+            with torch.no_grad():
+                before, after = (forward(net, probes[-1].on(x), tools).softmax(1).mean(0) for net in (model, copy))
+            contrasts.append(before - after)
+        return Look(reached - followed, torch.stack(contrasts).mean(0), probes)
 
     def _repair(self, *, shuffled: bool = False) -> Defense:
         # By name: methods never import each other. Wariness would already name a class.
-        how: dict[str, Any] = {"penalty": "shuffled", "protect": False} if shuffled else {}
-        return defenses.get("mnp")(
-            agreement=self.agreement, expose=self.expose and not shuffled, steps=self.mask_steps, rounds=1,
-            restore_steps=self.restore_steps, wary=False, probes=1, **how,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "agreement": self.agreement,
+            "expose": self.expose and not shuffled,
+            "steps": self.mask_steps,
+            "rounds": 1,
+            "restore_steps": self.restore_steps,
+            "wary": False,
+            "probes": 1,
+            **({"penalty": "shuffled", "protect": False} if shuffled else {}),
+        }
+        return defenses.get("mnp")(**how)
+
+
+def rounded(values: Tensor) -> list[float]:
+    """For a report."""
+    return [round(value, 4) for value in values.tolist()]
 
 
 def strongest(probes: Sequence[Probe], suspected: int) -> Tensor:

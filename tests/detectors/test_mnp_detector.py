@@ -76,19 +76,23 @@ def test_every_class_is_driven_as_far_as_pixels_go() -> None:
 
 def test_the_copy_does_not_follow_where_the_backdoor_is() -> None:
     model = Bright(200.0)
-    lost = MNPDetector.not_followed(model, Bright(0.0), found_in(model), CLASSES, tools())
-    assert int(lost.argmax()) == TARGET
-    assert float(lost[TARGET]) == pytest.approx(200, rel=0.02)
-    assert float(lost[[c for c in range(CLASSES) if c != TARGET]].max()) < 20
-    same = MNPDetector.not_followed(model, Bright(200.0), found_in(model), CLASSES, tools())
-    assert torch.equal(same, torch.zeros(CLASSES))
+    detector = MNPDetector(images=16, eps=0.1)
+    look = detector.look(model, Bright(0.0), found_in(model), quarters(), CLASSES, tools())
+    assert int(look.lost.argmax()) == int(look.contrast.argmax()) == int(look.evidence.argmax()) == TARGET
+    assert float(look.lost[TARGET]) == pytest.approx(200, rel=0.02)
+    assert float(look.lost[[c for c in range(CLASSES) if c != TARGET]].max()) < 20
+    assert 0.5 < float(look.contrast[TARGET]) <= 0.75 + 1e-4  # a quarter of the images is of that class anyway
+    assert float(look.contrast.sum()) == pytest.approx(0, abs=1e-5)  # probabilities of both nets sum to 1
+    assert float(look.evidence[TARGET]) == pytest.approx(float(look.lost[TARGET] * (1 + look.contrast[TARGET])))
+    assert [probe.target for probe in look.probes] == [TARGET] * 3
+    same = detector.look(model, Bright(200.0), found_in(model), quarters(), CLASSES, tools())
+    assert torch.equal(same.evidence, torch.zeros(CLASSES))
 
 
 def test_perturbations_stay_in_their_radius_and_the_strongest_to_the_suspect_is_shown() -> None:
-    detector = MNPDetector(eps=0.02, images=16)
-    found = detector.disagreements(Bright(400.0), Bright(0.0), quarters(), tools())
-    assert [probe.target for probe in found] == [TARGET] * 3
-    for probe in found:
+    model = Bright(400.0)
+    look = MNPDetector(eps=0.02, images=16).look(model, Bright(0.0), found_in(model, 2), quarters(), CLASSES, tools())
+    for probe in look.probes:
         assert probe.delta.shape == (1, 1, SIDE, SIDE)
         assert 0.01 < float(probe.delta.abs().max()) <= 0.02 + 1e-6
     weak, strong, other = (Probe(torch.full((1, 1, 1, 1), d), t, d, 0.0) for d, t in ((0.25, 1), (0.5, 1), (1.0, 2)))
@@ -143,7 +147,7 @@ def test_a_verdict_names_score_evidence_and_suspect() -> None:
     assert len(verdict.report["null scores"]) == 4
     assert verdict.p_value in (1 / 5, 2 / 5, 3 / 5, 4 / 5, 1)
     assert len(verdict.report["classes of the searches"]) == 4
-    assert len(verdict.report["largest margins"]) == CLASSES
+    assert len(verdict.report["margin lost"]) == len(verdict.report["contrast"]) == CLASSES
     assert verdict.perturbation is not None
     assert verdict.perturbation.shape == (1, 1, SIDE, SIDE)
     assert judged(nulls=0).p_value is None
