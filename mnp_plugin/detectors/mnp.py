@@ -1,4 +1,4 @@
-"""MNP's detector: what can a net be driven to that its repaired copy does not follow?"""
+"""MNP's detector: which class can a net be driven to so easily, and does its repaired copy follow?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mnp_plugin.contracts import (
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.neurons.agreement import agreement
 from mnp_plugin.neurons.probe import Probe, find_probe
-from mnp_plugin.neurons.reach import farthest, margins
+from mnp_plugin.neurons.reach import climbed, margins, of_others
 from mnp_plugin.training.passes import forward
 
 
@@ -35,19 +35,21 @@ class Look:
     """What net and copy were found to differ in.
 
     Args:
-        lost: for each class the largest margin that the net gives it, less the copy's on the same images; float32 [K].
+        reach: mean margin that the net gives each class on the images driven there; float32 [K].
+        lost: the same, less the copy's on these images; float32 [K].
         contrast: mean over the perturbations of the mean probability that the net gives each class, less the copy's; float32 [K].
         probes: the perturbations.
     """
 
+    reach: Tensor
     lost: Tensor
     contrast: Tensor
     probes: list[Probe]
 
     @property
     def evidence(self) -> Tensor:
-        """Margin lost, up to doubled where the perturbations end in the class, too; [K]."""
-        return self.lost * (1 + self.contrast.clamp(min=0))
+        """Reach and what is lost of it, up to doubled where the perturbations end in the class, too; [K]."""
+        return (self.reach + self.lost) * (1 + self.contrast.clamp(min=0))
 
 
 @detectors.register("mnp")
@@ -56,14 +58,14 @@ class MNPDetector(Detector):
     """The net against its repaired copy. MNP prunes a copy and restores it, in one round: on clean images it answers as the net
     does. Where it no longer does is looked for in two ways.
 
-    - *How far each class reaches*: from noise, images anywhere in [0, 1] are driven to the largest margin of each class in the
-      net. A backdoor makes its target reach far, by channels that the repair took away; what counts is the margin that is lost
-      in the copy on the very same images.
+    - *How far each class reaches*: clean images of other classes are driven up the margin of each class in the net, in a few
+      gradient steps. A backdoor makes its target reach far, by channels that the repair took away: reach is the margin they
+      gain in the net, and lost is how much less the copy gives them on the very same images.
     - *Disagreement*: ``searches`` universal perturbations of clean images, within ``eps``, maximise KL(net || copy); no class is
       named. Contrast is the mean probability that the net gives a class on them beyond the copy: large where all searches
       end in one class and the copy does not follow.
 
-    The evidence of a class is the margin lost x (1 + contrast), in logits, mean over ``draws`` repairs, each from another
+    The evidence of a class is (reach + lost) x (1 + contrast), in logits, mean over ``draws`` repairs, each from another
     division of the clean budget; the score is the largest.
 
     *Null.* Copies that lack random channels instead, as many as leave the same share of predictions, are restored and searched in
@@ -85,8 +87,9 @@ class MNPDetector(Detector):
     expose: bool = param(True, "prune with clean suppression; off: quicker")
     mask_steps: int = param(60, "mask updates of the pruning", low=1)
     restore_steps: int = param(100, "updates of restoring", low=1)
-    starts: int = param(6, "noise images that the ascent of each class starts from", low=1)
-    steps: int = param(30, "steps of an ascent", low=1)
+    starts: int = param(6, "clean images of other classes that are driven to each class", low=1)
+    steps: int = param(40, "gradient steps that they are driven", low=1)
+    size: float = param(0.01, "what the gradient is multiplied by", above=0)
     searches: int = param(3, "universal perturbations sought against each repaired copy", low=1)
     images: int = param(64, "most clean images that share a perturbation", low=1)
     eps: float = param(32 / 255, "largest change of a pixel by a perturbation, in [0, 1] units", above=0, high=1)
@@ -103,10 +106,9 @@ class MNPDetector(Detector):
         budget = concat([view.clean, view.validation])
         if bool((budget.y == budget.y[0]).all()):
             raise UserError("detector 'mnp' needs clean images of at least 2 classes")
-        shape = (classes * self.starts, *budget.x.shape[1:])
-        noise = torch.rand(shape, generator=tools.generator, device=tools.device)
         tools.busy("how far each class reaches", 0, 0)
-        far = farthest(model, noise, classes, tools, steps=self.steps)
+        start = of_others(budget, classes, self.starts, tools)
+        far = climbed(model, start, classes, tools, steps=self.steps, size=self.size)
         looks, nulls, depths = [], [], []
         for draw in range(self.draws):
             tools.busy(f"draw {draw + 1} of {self.draws}: repairing", draw, self.draws)
@@ -131,7 +133,8 @@ class MNPDetector(Detector):
             report={
                 "scores": [round(value, 4) for value in scores],  # by draw
                 "null scores": [round(value, 4) for value in nulls],
-                "margin lost": rounded(torch.stack([look.lost for look in looks]).mean(0)),
+                "reach": rounded(looks[0].reach),
+                "lost": rounded(torch.stack([look.lost for look in looks]).mean(0)),
                 "contrast": rounded(torch.stack([look.contrast for look in looks]).mean(0)),
                 "classes of the searches": [probe.target for probe in probes],
                 "draws": depths,
@@ -150,9 +153,9 @@ class MNPDetector(Detector):
         return copy, int(result.report["pruned"]), agreement(model, copy, budget.pixels(), tools)
 
     def look(self, model: nn.Module, copy: nn.Module, far: Tensor, budget: Images, classes: int, tools: DefenseContext) -> Look:
-        """What ``model`` and ``copy`` differ in; ``far`` are images that reach far in the net, class by class."""
+        """What ``model`` and ``copy`` differ in; ``far`` are images driven far in the net, class by class."""
         with torch.no_grad():
-            reached, followed = (margins(forward(net, far, tools), classes).max(1).values for net in (model, copy))
+            reached, followed = (margins(forward(net, far, tools), classes).mean(1) for net in (model, copy))
         probes, contrasts = [], []
         for _ in range(self.searches):
             order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
@@ -161,7 +164,7 @@ class MNPDetector(Detector):
             with torch.no_grad():
                 before, after = (forward(net, probes[-1].on(x), tools).softmax(1).mean(0) for net in (model, copy))
             contrasts.append(before - after)
-        return Look(reached - followed, torch.stack(contrasts).mean(0), probes)
+        return Look(reached, reached - followed, torch.stack(contrasts).mean(0), probes)
 
     def _repair(self, *, shuffled: bool = False) -> Defense:
         # By name: methods never import each other. Wariness would already name a class.

@@ -1,4 +1,4 @@
-"""How far each class reaches: the largest margin that any image in [0, 1] gives it."""
+"""How far each class reaches: the margin that clean images of other classes gain for it in a few steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.core.context import DefenseContext
+from mnp_plugin.core.images import Images
 from mnp_plugin.training.passes import forward
 
 
@@ -17,11 +18,24 @@ def margins(out: Tensor, classes: int) -> Tensor:
     return found
 
 
-def farthest(net: nn.Module, start: Tensor, classes: int, tools: DefenseContext, *, steps: int = 30) -> Tensor:
-    """Images [K * n, C, H, W] in [0, 1] on which falling sign steps drive the margin of their class up.
+def of_others(images: Images, classes: int, count: int, tools: DefenseContext) -> Tensor:
+    """``count`` random images of other classes for each class, class by class, float32 [K * count, C, H, W] in [0, 1].
 
-    The objective is MM-BD's (Wang et al., IEEE S&P 2024, arXiv 2205.06900), whose steps are plain gradients; signs need a tenth
-    of them.
+    Images are drawn again where there are fewer. There are at least two classes among them.
+    """
+    parts = []
+    for label in range(classes):
+        rest = (images.y != label).nonzero().flatten()
+        order = torch.randperm(len(rest), generator=tools.generator, device=tools.device)
+        parts.append(images[rest[order.repeat(-(-count // len(rest)))[:count]]].pixels())
+    return torch.cat(parts)
+
+
+def climbed(net: nn.Module, start: Tensor, classes: int, tools: DefenseContext, *, steps: int = 40, size: float = 0.01) -> Tensor:
+    """Images [K * n, C, H, W] in [0, 1], ``start`` after steps of ``size`` times the gradient of the margin of their class.
+
+    Objective and steps are MM-BD's (Wang et al., IEEE S&P 2024, arXiv 2205.06900), which starts from noise and goes on to the
+    end. Few steps from clean images tell more: every class can be reached in the end, the target of a backdoor at once.
 
     Args:
         net: in eval mode, its parameters without gradients.
@@ -29,10 +43,11 @@ def farthest(net: nn.Module, start: Tensor, classes: int, tools: DefenseContext,
         classes: K.
         tools: device and precision.
         steps: ascent steps.
+        size: what the gradient is multiplied by.
     """
     x = start
-    for step in range(steps):
+    for _ in range(steps):
         x = x.detach().requires_grad_(True)
         (slope,) = torch.autograd.grad(margins(forward(net, x, tools), classes).sum(), x)
-        x = (x.detach() + 0.2 * (1 - step / steps) * slope.sign()).clamp(0, 1)
+        x = (x.detach() + size * slope).clamp(0, 1)
     return x.detach()

@@ -16,7 +16,7 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.detectors.mnp import MNPDetector, p_value, strongest
 from mnp_plugin.neurons.agreement import agreement
 from mnp_plugin.neurons.probe import Probe
-from mnp_plugin.neurons.reach import farthest, margins
+from mnp_plugin.neurons.reach import climbed, margins, of_others
 
 CPU = torch.device("cpu")
 CLASSES, SIDE, TARGET = 4, 8, 2
@@ -56,9 +56,8 @@ def tools(seed: int = 0) -> DefenseContext:
     )
 
 
-def found_in(model: nn.Module, steps: int = 20) -> Tensor:
-    noise = torch.rand((CLASSES * 4, 1, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
-    return farthest(model, noise, CLASSES, tools(), steps=steps)
+def found_in(model: nn.Module, steps: int = 40) -> Tensor:
+    return climbed(model, of_others(quarters(), CLASSES, 4, tools()), CLASSES, tools(), steps=steps)
 
 
 def test_margins_are_taken_class_by_class() -> None:
@@ -66,12 +65,20 @@ def test_margins_are_taken_class_by_class() -> None:
     assert margins(out, 3).tolist() == [[3, -3], [0, 2], [8, -2]]
 
 
-def test_every_class_is_driven_as_far_as_pixels_go() -> None:
-    x = found_in(Bright(0.0), 40)
-    assert x.shape == (CLASSES * 4, 1, SIDE, SIDE)
+def test_images_of_other_classes_are_driven_to_each_class() -> None:
+    start = of_others(quarters(), CLASSES, 4, tools())
+    assert start.shape == (CLASSES * 4, 1, SIDE, SIDE)
+    assert bool((margins(Bright(0.0)(start), CLASSES) < 0).all())
+    few = of_others(quarters()[:3], CLASSES, 4, tools())  # two or three images are drawn again
+    assert few.shape == start.shape
+    x = found_in(Bright(0.0), 20)
     assert 0 <= float(x.min()) <= float(x.max()) <= 1
     reached = margins(Bright(0.0)(x), CLASSES)
-    assert bool((reached > 19).all())  # 20 is one white quarter beside black ones
+    assert bool((reached > margins(Bright(0.0)(start), CLASSES)).all())
+    one = climbed(Bright(0.0), start, CLASSES, tools(), steps=1, size=0.05)
+    gain = (one - start)[0]  # of class 0: its quarter up by 20 / 16 * 0.05, that of the rival down
+    assert float(gain.max()) == pytest.approx(0.0625, abs=1e-3)
+    assert float(gain.min()) == pytest.approx(-0.0625, abs=1e-3)
 
 
 def test_the_copy_does_not_follow_where_the_backdoor_is() -> None:
@@ -79,14 +86,16 @@ def test_the_copy_does_not_follow_where_the_backdoor_is() -> None:
     detector = MNPDetector(images=16, eps=0.1)
     look = detector.look(model, Bright(0.0), found_in(model), quarters(), CLASSES, tools())
     assert int(look.lost.argmax()) == int(look.contrast.argmax()) == int(look.evidence.argmax()) == TARGET
+    assert int(look.reach.argmax()) == TARGET
     assert float(look.lost[TARGET]) == pytest.approx(200, rel=0.02)
     assert float(look.lost[[c for c in range(CLASSES) if c != TARGET]].max()) < 20
     assert 0.5 < float(look.contrast[TARGET]) <= 0.75 + 1e-4  # a quarter of the images is of that class anyway
     assert float(look.contrast.sum()) == pytest.approx(0, abs=1e-5)  # probabilities of both nets sum to 1
-    assert float(look.evidence[TARGET]) == pytest.approx(float(look.lost[TARGET] * (1 + look.contrast[TARGET])))
+    assert float(look.evidence[TARGET]) == pytest.approx(float((look.reach + look.lost)[TARGET] * (1 + look.contrast[TARGET])))
     assert [probe.target for probe in look.probes] == [TARGET] * 3
     same = detector.look(model, Bright(200.0), found_in(model), quarters(), CLASSES, tools())
-    assert torch.equal(same.evidence, torch.zeros(CLASSES))
+    assert torch.equal(same.lost, torch.zeros(CLASSES))
+    assert torch.allclose(same.evidence, same.reach)
 
 
 def test_perturbations_stay_in_their_radius_and_the_strongest_to_the_suspect_is_shown() -> None:
@@ -147,7 +156,7 @@ def test_a_verdict_names_score_evidence_and_suspect() -> None:
     assert len(verdict.report["null scores"]) == 4
     assert verdict.p_value in (1 / 5, 2 / 5, 3 / 5, 4 / 5, 1)
     assert len(verdict.report["classes of the searches"]) == 4
-    assert len(verdict.report["margin lost"]) == len(verdict.report["contrast"]) == CLASSES
+    assert len(verdict.report["reach"]) == len(verdict.report["lost"]) == len(verdict.report["contrast"]) == CLASSES
     assert verdict.perturbation is not None
     assert verdict.perturbation.shape == (1, 1, SIDE, SIDE)
     assert judged(nulls=0).p_value is None
