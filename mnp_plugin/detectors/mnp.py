@@ -35,8 +35,8 @@ class Look:
     """What net and copy were found to differ in.
 
     Args:
-        reach: mean margin that the net gives each class on the images driven there; float32 [K].
-        lost: the same, less the copy's on these images; float32 [K].
+        reach: largest margin that the net gives each class on the images driven there; float32 [K].
+        lost: the same, less the largest of the copy on these images; float32 [K].
         contrast: mean over the perturbations of the mean probability that the net gives each class, less the copy's; float32 [K].
         probes: the perturbations.
     """
@@ -59,8 +59,8 @@ class MNPDetector(Detector):
     does. Where it no longer does is looked for in two ways.
 
     - *How far each class reaches*: clean images of other classes are driven up the margin of each class in the net, in a few
-      gradient steps. A backdoor makes its target reach far, by channels that the repair took away: reach is the margin they
-      gain in the net, and lost is how much less the copy gives them on the very same images.
+      gradient steps. A backdoor makes its target reach far, by channels that the repair took away: reach is the largest
+      margin in the net, and lost is how much less the copy gives on the very same images.
     - *Disagreement*: ``searches`` universal perturbations of clean images, within ``eps``, maximise KL(net || copy); no class is
       named. Contrast is the mean probability that the net gives a class on them beyond the copy: large where all searches
       end in one class and the copy does not follow.
@@ -155,7 +155,7 @@ class MNPDetector(Detector):
     def look(self, model: nn.Module, copy: nn.Module, far: Tensor, budget: Images, classes: int, tools: DefenseContext) -> Look:
         """What ``model`` and ``copy`` differ in; ``far`` are images driven far in the net, class by class."""
         with torch.no_grad():
-            reached, followed = (margins(forward(net, far, tools), classes).mean(1) for net in (model, copy))
+            reached, followed = (margins(forward(net, far, tools), classes).max(1).values for net in (model, copy))
         probes, contrasts = [], []
         for _ in range(self.searches):
             order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
