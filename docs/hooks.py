@@ -47,7 +47,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     pages = {page: top_page(name) for name, page in TOP.items()}
     pages["guide/cli.md"] = command_line()
-    pages |= {f"methods/{kind}s.md": methods(kind) for kind in ("attack", "defense", "detector")}
+    pages |= {f"methods/{kind}s.md": methods(kind) for kind in ("attack", "defense", "detector", "sample_detector")}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -190,7 +190,8 @@ def methods(kind: str) -> str:
     from mnp_plugin.cli.describe import describe
     from mnp_plugin.core import registries
 
-    names = getattr(registries, f"{kind}s").names()
+    registry = getattr(registries, f"{kind}s")
+    names, kind = registry.names(), registry.kind
     lines = [f"# {kind.capitalize()}s", "", f"Generated from `mnp-bench describe NAME`, for each registered {kind}."]
     for name in names:
         parts = re.split(r"(?m)^(?=\S+ \(\w[\w ]*, from .*, version \d+\)$)", describe(name))

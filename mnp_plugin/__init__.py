@@ -15,51 +15,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mnp_plugin.api.calls import detect, purify
+    from mnp_plugin.api.calls import detect, purify, screen
+    from mnp_plugin.api.cure import CureReport, detect_and_repair
     from mnp_plugin.api.judge import DetectReport, detect_checkpoint
     from mnp_plugin.api.repair import RepairReport, repair_checkpoint
+    from mnp_plugin.api.screen import ScreenReport, screen_checkpoint
     from mnp_plugin.core import registries
     from mnp_plugin.core.defense import Purified
     from mnp_plugin.core.detector import Verdict
     from mnp_plugin.core.errors import MethodError, UserError
     from mnp_plugin.core.recipe import Recipe
+    from mnp_plugin.core.sample_detector import Screened
     from mnp_plugin.nets.normalise import with_normalisation
     from mnp_plugin.report.frames import load_leaderboard, load_records
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "CureReport",
     "DetectReport",
     "MethodError",
     "Purified",
     "Recipe",
     "RepairReport",
+    "ScreenReport",
+    "Screened",
     "UserError",
     "Verdict",
     "detect",
+    "detect_and_repair",
     "detect_checkpoint",
     "load_leaderboard",
     "load_records",
     "purify",
     "registries",
     "repair_checkpoint",
+    "screen",
+    "screen_checkpoint",
     "with_normalisation",
 ]
 
 _WHERE = {
+    "CureReport": "api.cure",
     "DetectReport": "api.judge",
     "MethodError": "core.errors",
     "Purified": "core.defense",
     "Recipe": "core.recipe",
     "RepairReport": "api.repair",
+    "ScreenReport": "api.screen",
+    "Screened": "core.sample_detector",
     "UserError": "core.errors",
     "Verdict": "core.detector",
     "detect": "api.calls",
+    "detect_and_repair": "api.cure",
     "detect_checkpoint": "api.judge",
     "load_leaderboard": "report.frames",
     "load_records": "report.frames",
     "purify": "api.calls",
     "repair_checkpoint": "api.repair",
+    "screen": "api.calls",
+    "screen_checkpoint": "api.screen",
     "with_normalisation": "nets.normalise",
 }
 

@@ -19,7 +19,17 @@ from mnp_plugin.core.images import ImageData, Images, State, Triggered, concat, 
 from mnp_plugin.core.net import Net
 from mnp_plugin.core.params import param
 from mnp_plugin.core.recipe import Recipe
-from mnp_plugin.core.registries import all_registries, attacks, datasets, defenses, detectors, nets, victim_sources
+from mnp_plugin.core.registries import (
+    all_registries,
+    attacks,
+    datasets,
+    defenses,
+    detectors,
+    nets,
+    sample_detectors,
+    victim_sources,
+)
+from mnp_plugin.core.sample_detector import InputDetector, SampleDetector, Screened, TrainingSetDetector
 from mnp_plugin.core.training_hook import BatchShare, TrainingHook
 from mnp_plugin.core.victim import GivenVictim, VictimOffer, VictimSource
 
@@ -37,14 +47,18 @@ __all__ = [
     "GivenVictim",
     "ImageData",
     "Images",
+    "InputDetector",
     "MethodError",
     "Net",
     "Purified",
     "Recipe",
     "Requires",
+    "SampleDetector",
+    "Screened",
     "State",
     "TrainingHook",
     "TrainingSetDefense",
+    "TrainingSetDetector",
     "TrainingView",
     "Triggered",
     "Verdict",
@@ -58,6 +72,7 @@ __all__ = [
     "detectors",
     "nets",
     "param",
+    "sample_detectors",
     "to_bytes",
     "victim_sources",
 ]

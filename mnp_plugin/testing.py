@@ -34,6 +34,7 @@ from mnp_plugin.contracts import (
     ImageData,
     Net,
     Recipe,
+    SampleDetector,
     TrainingSetDefense,
     TrainingView,
 )
@@ -83,6 +84,8 @@ def check(name: str, settings: Mapping[str, Any] | None = None, *, device: str =
             passed += _check_defense(method, _small_data(device))
         elif isinstance(method, Detector):
             passed += _check_detector(method, _small_data(device))
+        elif isinstance(method, SampleDetector):
+            passed += _check_sample_detector(method, _small_data(device))
         elif isinstance(method, Net):
             passed += _check_net(method)
         elif isinstance(method, Dataset):
@@ -276,6 +279,29 @@ def _check_detector(detector: Detector, data: ImageData) -> list[str]:
     same = data.test.x.is_cuda or (first.score == second.score and first.per_class == second.per_class)
     _demand(same, "finite score and evidence, the same under the same seed", passed)
     _demand(first.threshold is None or bool(first.calibration), "a threshold says on what it was calibrated", passed)
+    json.dumps(dict(first.report), allow_nan=False)
+    passed.append("the report is plain JSON")
+    return passed
+
+
+def _check_sample_detector(detector: SampleDetector, data: ImageData) -> list[str]:
+    passed: list[str] = []
+    view = _view(data, _context(data).fresh_net().to(data.test.x.device).eval())
+    weights = {key: value.clone() for key, value in view.model.state_dict().items()}
+    asked = data.train[:120]
+    kept = asked.x.clone()
+    first, second = (detector.run(view, asked, _context(data)) for _ in range(2))
+    _demand(_equal(weights, view.model.state_dict()), "the net stays as it is", passed)
+    _demand(torch.equal(kept, asked.x), "the images in question stay as they are", passed)
+    _demand(
+        _again({"scores": first.scores, "flags": first.flagged}, {"scores": second.scores, "flags": second.flagged}),
+        "a finite score and a flag for each image, the same under the same seed",
+        passed,
+    )
+    if detector.questions == "inputs":
+        relabelled = contracts.Images(asked.x, (asked.y + 1) % len(data.classes))
+        other = detector.run(view, relabelled, _context(data))
+        _demand(_again({"scores": first.scores}, {"scores": other.scores}), "labels of inputs are not looked at", passed)
     json.dumps(dict(first.report), allow_nan=False)
     passed.append("the report is plain JSON")
     return passed

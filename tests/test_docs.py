@@ -33,7 +33,7 @@ DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.rglob("*.md"))
 GENERATED = {"index.md", "contributing.md", "changelog.md", "guide/cli.md"} | {
-    f"methods/{kind}s.md" for kind in ("attack", "defense", "detector")
+    f"methods/{kind}s.md" for kind in ("attack", "defense", "detector", "sample_detector")
 }
 
 
@@ -77,7 +77,14 @@ def test_the_readme_lists_every_method() -> None:
     rows = {
         line.split("|")[1].strip(): set(re.findall(r"`([^`]+)`", line)) for line in part.splitlines() if line.startswith("| ")
     }
-    kinds = {"attacks": "attacks", "defenses": "defenses", "detectors": "detectors", "data sets": "datasets", "nets": "nets"}
+    kinds = {
+        "attacks": "attacks",
+        "defenses": "defenses",
+        "detectors": "detectors",
+        "of single images": "sample_detectors",
+        "data sets": "datasets",
+        "nets": "nets",
+    }
     for row, kind in kinds.items():
         registry = getattr(contracts, kind)
         own = {name for name in registry.names() if registry.origin(name) == "mnp_plugin"}
@@ -168,7 +175,7 @@ def test_the_command_line_page_holds_every_verb_and_option(hooks: ModuleType, ca
             assert option in section, (words, option)
 
 
-@pytest.mark.parametrize("kind", ["attack", "defense", "detector"])
+@pytest.mark.parametrize("kind", ["attack", "defense", "detector", "sample_detector"])
 def test_the_pages_of_methods_hold_every_hyper_parameter(kind: str, hooks: ModuleType) -> None:
     page = hooks.methods(kind)
     registry = getattr(contracts, f"{kind}s")
@@ -181,12 +188,12 @@ def test_the_pages_of_methods_hold_every_hyper_parameter(kind: str, hooks: Modul
 
 def test_the_methods_of_the_extending_pages_pass_the_contract_test(tmp_path: Path) -> None:
     """In a process of its own, so that they are registered nowhere else."""
-    pages = ("defense", "detector", "dataset", "net")
+    pages = ("defense", "detector", "sample_detector", "dataset", "net")
     code = "\n".join(blocks((DOCS / "extending" / f"{page}.md").read_text(encoding="utf-8"), "python")[0] for page in pages)
     code += """
 from mnp_plugin.data.split import CleanBudget, make_split
 from mnp_plugin.testing import check
-for name in ("clip-scales", "noise-votes", "stripes", "tinynet"):
+for name in ("clip-scales", "noise-votes", "unsure", "stripes", "tinynet"):
     assert check(name)
 data = Stripes().load(Path("."))
 assert len(make_split(data, CleanBudget(images=20), 0).train) == 380

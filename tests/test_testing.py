@@ -42,7 +42,14 @@ QUICK: dict[str, dict[str, Any]] = {
         "steps": 2,
     },
 }
-REGISTRIES = (contracts.attacks, contracts.defenses, contracts.detectors, contracts.nets, contracts.datasets)
+REGISTRIES = (
+    contracts.attacks,
+    contracts.defenses,
+    contracts.detectors,
+    contracts.sample_detectors,
+    contracts.nets,
+    contracts.datasets,
+)
 NAMES = sorted({name for registry in REGISTRIES for name in registry.names()})
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mnp_plugin.api.given import Array, bare, checked, images_of
+from mnp_plugin.api.given import Array, bare, checked, images_of, questioned
 from mnp_plugin.api.sanity import complaint, hardly_right
 from mnp_plugin.contracts import (
     Component,
@@ -23,10 +23,13 @@ from mnp_plugin.contracts import (
     Images,
     Purified,
     Recipe,
+    SampleDetector,
+    Screened,
     TrainingSetDefense,
     Verdict,
     defenses,
     detectors,
+    sample_detectors,
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.defense import training_set_wanted
@@ -158,6 +161,54 @@ def detect(
             said = f"no threshold holds: {extra['undecided']}"
             verdict = replace(verdict, threshold=None, calibration=f"{said}; {verdict.calibration}")
     return replace(verdict, report={**verdict.report, **extra})
+
+
+def screen(
+    model: nn.Module,
+    x: Array,
+    y: Array,
+    images: Array,
+    labels: Array | None = None,
+    *,
+    detector: str | SampleDetector = "strip",
+    settings: Mapping[str, Any] | None = None,
+    validation: float = 0.2,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Screened:
+    """Score single images by how triggered they look to ``model``, or how poisoned, if it was trained on them.
+
+    The model and the global random streams stay as they were.
+
+    Args:
+        model: as for :func:`purify`.
+        x: clean images, as for :func:`purify`.
+        y: their labels.
+        images: those in question, of the type and shape of ``x``.
+        labels: their labels, int64 [N]; only detectors of training sets need and take them.
+        detector: name of a registered sample detector, or one with its settings.
+        settings: hyper-parameters of a detector given by name, where they differ from the defaults.
+        validation: share of the clean images kept for choices that the detector makes.
+        recipe: augmentation and precision; flip and crop as for natural photographs by default.
+        seed: of the detector's random stream.
+        progress: told how far the work is.
+
+    Returns:
+        A score and a flag for each image.
+
+    Raises:
+        UserError: images or labels that do not fit the model, an unknown detector, settings out of range.
+        MethodError: the detector failed.
+    """
+    method = _method(sample_detectors, detector, settings)
+    if not isinstance(method, SampleDetector):
+        raise UserError(f"{type(method).__name__} is no detector of single images; give the name of one, such as 'strip'")
+    if method.questions == "training set" and labels is None:
+        raise UserError(f"detector '{method.name}' judges a training set; give the labels of its images, too")
+    with _begun(model, x, y, validation, recipe, seed, f"detector '{method.name}'", progress) as work:
+        asked = questioned(images, labels, work.images, work.view.num_classes)
+        return method.run(work.view, asked, work.tools)
 
 
 def _own_threshold(method: Detector) -> bool:

@@ -71,6 +71,36 @@ def images_of(x: object, y: object) -> Images:
     Raises:
         UserError: another type or shape, pixels out of range, fewer than :data:`LEAST` images or 2 classes.
     """
+    given = _images(x, y)
+    labels = given.y
+    if len(given) < LEAST:
+        raise UserError(f"{len(given)} clean images are too few; give at least {LEAST}, better some of every class")
+    if int(labels.min()) == int(labels.max()):
+        raise UserError(
+            f"all clean images are of class {int(labels[0])}; give some of every class, of at least 2 classes: a "
+            "repair from one class alone breaks the others"
+        )
+    return given
+
+
+def questioned(x: object, y: object, clean: Images, classes: int) -> Images:
+    """Images in question, on the device of ``clean``; without labels, ``y`` is None and they are all 0.
+
+    Raises:
+        UserError: another type or shape than that of the clean images, pixels out of range, a label beyond ``classes``.
+    """
+    pixels = _tensor(x, "the images in question")
+    given = _images(x, torch.zeros(len(pixels), dtype=torch.int64) if y is None else y)
+    if given.x.shape[1:] != clean.x.shape[1:]:
+        raise UserError(
+            f"the images in question are of shape {list(given.x.shape[1:])}, the clean ones {list(clean.x.shape[1:])}"
+        )
+    if not len(given) or int(given.y.min()) < 0 or int(given.y.max()) >= classes:
+        raise UserError(f"give one image in question or more, with labels from 0 to {classes - 1}")
+    return given.to(clean.x.device)
+
+
+def _images(x: object, y: object) -> Images:
     pixels, labels = _tensor(x, "x"), _tensor(y, "y")
     if isinstance(y, np.ndarray) and np.issubdtype(y.dtype, np.integer):
         labels = labels.long()
@@ -80,15 +110,7 @@ def images_of(x: object, y: object) -> Images:
         if pixels.numel() and not (float(pixels.min()) >= 0 and float(pixels.max()) <= 1):  # true of NaN too
             raise UserError("float images must lie in [0, 1]; put the normalisation inside the model (with_normalisation)")
         pixels = to_bytes(pixels)
-    given = Images(pixels, labels.to(pixels.device))
-    if len(given) < LEAST:
-        raise UserError(f"{len(given)} clean images are too few; give at least {LEAST}, better some of every class")
-    if int(labels.min()) == int(labels.max()):
-        raise UserError(
-            f"all clean images are of class {int(labels[0])}; give some of every class, of at least 2 classes: a "
-            "repair from one class alone breaks the others"
-        )
-    return given
+    return Images(pixels, labels.to(pixels.device))
 
 
 def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe) -> tuple[nn.Module, Images, int]:

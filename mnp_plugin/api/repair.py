@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from mnp_plugin.api import checkpoint as files
 from mnp_plugin.api.calls import Progress, purify
 from mnp_plugin.api.settings import component
 from mnp_plugin.api.triggered import list_triggered, trigger_rates
-from mnp_plugin.contracts import Defense, Images, Purified, Recipe, TrainingSetDefense, defenses
+from mnp_plugin.contracts import Defense, Images, Purified, Recipe, TrainingSetDefense, Verdict, defenses
 from mnp_plugin.core.defense import training_set_wanted
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import to_plain
@@ -72,6 +72,7 @@ def repair_checkpoint(
     compact: bool = False,
     html: Path | str | None = None,
     anyway: bool = False,
+    verdict: Verdict | None = None,
     validation: float = 0.2,
     recipe: Recipe | None = None,
     seed: int = 0,
@@ -97,6 +98,7 @@ def repair_checkpoint(
         compact: also write ``compact.pt2``, in which pruned channels are really removed; needs ``out``.
         html: page to write that explains the repair; needs the extra ``report``.
         anyway: go on although the net is hardly right on the images.
+        verdict: what a detector said of this net; the perturbation that it found, if it did, is tried before and after.
         validation: share of the images kept for the blind choice of the stopping point.
         recipe: augmentation and precision.
         seed: of the defense's random stream.
@@ -111,13 +113,8 @@ def repair_checkpoint(
     test, triggered, out = (None if place is None else Path(place) for place in (test, triggered, out))
     recipe = recipe or Recipe()
     say: Progress = progress or (lambda what, done, total: None)
-    method = component(defenses, defense, settings) if isinstance(defense, str) else defense
-    if isinstance(method, TrainingSetDefense):
-        raise UserError(training_set_wanted(method.name))
-    names = (SAFETENSORS, TORCH, REPORT, NEURONS, *((COMPACT,) if compact else ()))
-    if out is not None:
-        needed = 3 * checkpoint.stat().st_size if checkpoint.is_file() else 0
-        files.check_out(out, names, force, needed)
+    method = defense_of(defense, settings)
+    names = check_place(checkpoint, out, force, compact=compact)
     if html is not None:
         files.check_page(Path(html))
     if compact:
@@ -167,6 +164,8 @@ def repair_checkpoint(
     }
     if carriers is not None:
         facts["triggered"] = trigger_rates(carriers, own.model, result.model, side, own.classes, place)
+    if verdict is not None and verdict.perturbation is not None:
+        facts["perturbation"] = _perturbed(verdict.perturbation, verdict.suspected, own, result.model)
     say("explaining what was pruned", 0, 0)
     table = neuron_table(own.model, result.model, own.images, result.details)
     facts["pruned by layer"] = pruned_layers(table)
@@ -181,6 +180,41 @@ def repair_checkpoint(
         say("writing the page", 0, 0)
         _write_page(Path(html), facts, checkpoint.name, own, result.model)
     return RepairReport(model=result.model, purified=result, facts=facts, out=out, written=names if out is not None else ())
+
+
+def defense_of(defense: str | Defense, settings: Sequence[str]) -> Defense:
+    """The defense of this name with ``settings``, or as it was given.
+
+    Raises:
+        UserError: it is unknown, or needs the training set, which a checkpoint does not come with.
+    """
+    method = component(defenses, defense, settings) if isinstance(defense, str) else defense
+    if isinstance(method, TrainingSetDefense):
+        raise UserError(training_set_wanted(method.name))
+    return method
+
+
+def check_place(checkpoint: Path, out: Path | None, force: bool, *, compact: bool = False) -> tuple[str, ...]:
+    """Names of the files that a repair writes to ``out``.
+
+    Raises:
+        UserError: they cannot be written there, or are there already and ``force`` is off.
+    """
+    names = (SAFETENSORS, TORCH, REPORT, NEURONS, *((COMPACT,) if compact else ()))
+    if out is not None:
+        needed = 3 * checkpoint.stat().st_size if checkpoint.is_file() else 0
+        files.check_out(out, names, force, needed)
+    return names
+
+
+def _perturbed(delta: Tensor, suspected: int | None, own: files.OwnModel, repaired: nn.Module) -> dict[str, Any]:
+    """Share of the clean images of other classes that a perturbation sends to the suspected class, before and after."""
+    x = (own.images.pixels() + delta.to(own.images.x.device)).clamp(0, 1)
+    said = [logits(net, x).argmax(1) for net in (own.model, repaired)]
+    target = int(said[0].bincount().argmax()) if suspected is None else suspected
+    others = own.images.y != target
+    before, after = (round(float((each == target)[others].float().mean()), 4) for each in said)
+    return {"class": own.classes[target], "images": int(others.sum()), "sent there": {"before": before, "after": after}}
 
 
 def _before_after(before: nn.Module, after: nn.Module, images: Images) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from mnp_plugin.benchmark.jobs.floor import FloorJob
 from mnp_plugin.benchmark.jobs.job import Job
+from mnp_plugin.benchmark.jobs.samples import SampleJob, sample_jobs
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.trial import TrialJob
 from mnp_plugin.benchmark.jobs.verdict import VerdictJob, verdict_jobs
@@ -19,17 +20,21 @@ def score_jobs(suite: Suite, cells: Iterable[Cell]) -> list[ScoreJob]:
     return [ScoreJob(suite.name, suite.gate, cell) for cell in cells]
 
 
-def further_jobs(suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None) -> list[VerdictJob | TrialJob]:
-    """Verdicts on the victims of ``cells``, trials after their defenses; those that need the trigger only where it is known."""
+def further_jobs(
+    suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None
+) -> list[VerdictJob | SampleJob | TrialJob]:
+    """Verdicts on the victims of ``cells`` and on single images of theirs, trials after their defenses; those that need the
+    trigger only where it is known."""
     cells = list(cells)
     verdicts = verdict_jobs(suite, [cell.victim for cell in cells], detectors)
+    samples = sample_jobs(suite, [cell.victim for cell in cells], detectors)
     trials = [
         TrialJob(suite.name, cell, name)
         for cell in cells
         for name in suite.trials
         if not TRIALS[name].wants_trigger or cell.victim.trigger is not None
     ]
-    return [*verdicts, *trials]
+    return [*verdicts, *samples, *trials]
 
 
 def floor_jobs(suite: Suite, cells: Iterable[Cell]) -> list[FloorJob]:

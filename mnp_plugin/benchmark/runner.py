@@ -94,7 +94,7 @@ class Runner:
         for kind, asked, known in (
             ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
             ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
-            ("detector", detectors, dict.fromkeys(d.label for d in suite.detectors)),
+            ("detector", detectors, dict.fromkeys(d.label for d in suite.all_detectors)),
         ):
             for label in asked or ():
                 if label not in known:
@@ -143,7 +143,7 @@ class Runner:
             for entry in self.suite.defenses:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
-            for detector in self.suite.detectors:
+            for detector in self.suite.all_detectors:
                 if reason := detector.component.objection(model):
                     raise UserError(f"detector '{detector.label}' cannot judge the net '{victim.net.label}': {reason}")
         return nets

@@ -22,6 +22,7 @@ from mnp_plugin.contracts import (
     ImageData,
     Net,
     Recipe,
+    SampleDetector,
     TrainingSetDefense,
     VictimOffer,
     attacks,
@@ -273,9 +274,15 @@ class Suite:
     draws: Mapping[str, int] = field(default_factory=dict)
     """How often each defense is run on a victim, by its label; once where nothing is said."""
     detectors: tuple[Entry[Detector], ...] = ()
+    sample_detectors: tuple[Entry[SampleDetector], ...] = ()
     trials: tuple[str, ...] = ()
     calibration_seeds: tuple[int, ...] = ()
     """Seeds of the victims on which detectors may be calibrated; those of the others are the test."""
+
+    @property
+    def all_detectors(self) -> tuple[Entry[Detector] | Entry[SampleDetector], ...]:
+        """Detectors of nets and of single images."""
+        return (*self.detectors, *self.sample_detectors)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, victim by victim. A defense of the training set has none where there is no such set."""

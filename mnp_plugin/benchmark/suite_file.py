@@ -9,7 +9,17 @@ from typing import Any, TypeVar
 
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Gate, GivenSpec, Suite, VictimSpec
 from mnp_plugin.benchmark.sweep import expanded, replaced
-from mnp_plugin.contracts import Component, Recipe, attacks, datasets, defenses, detectors, nets, victim_sources
+from mnp_plugin.contracts import (
+    Component,
+    Recipe,
+    attacks,
+    datasets,
+    defenses,
+    detectors,
+    nets,
+    sample_detectors,
+    victim_sources,
+)
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError, did_you_mean
 from mnp_plugin.core.params import Document
@@ -37,6 +47,7 @@ KEYS = (
     "victims",
     "defenses",
     "detectors",
+    "sample_detectors",
     "trials",
     "draws",
     "calibration_seeds",
@@ -98,6 +109,7 @@ def _suite(document: Document, default_name: str) -> Suite:
         defenses=columns,
         draws=draws,
         detectors=_entries(document, "detectors", detectors) if "detectors" in data else (),
+        sample_detectors=_entries(document, "sample_detectors", sample_detectors) if "sample_detectors" in data else (),
         trials=_trials(document),
         calibration_seeds=_calibration_seeds(document, {victim.seed for victim in victims}),
     )

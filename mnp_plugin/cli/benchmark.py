@@ -156,7 +156,7 @@ def _show_plan(arguments: argparse.Namespace) -> int:
             }
         )
     done = sum(cell["state"] == "ok" for cell in cells)
-    verdicts = _planned_verdicts(suite, store) if suite.detectors else []
+    verdicts = _planned_verdicts(suite, store)
     judged = sum(verdict["state"] == "ok" for verdict in verdicts)
     jobs, past = todo(suite, store), Past.of(store)
     ahead = cost(jobs, past)
@@ -176,7 +176,7 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         print(f"{verdict['state']:{width}}  {verdict['verdict']}  {verdict['victim']}  ?  {verdict['detector']}")
     print(f"{len(cells)} cells on {len(suite.victims)} victims, {done} done")
     if verdicts:
-        print(f"{len(verdicts)} verdicts of {len(suite.detectors)} detectors, {judged} done")
+        print(f"{len(verdicts)} verdicts of {len(suite.all_detectors)} detectors, {judged} done")
     if others:
         print(f"{others} records were made from other images than those there now: run makes them again")
     if damaged:
@@ -189,12 +189,14 @@ def _show_plan(arguments: argparse.Namespace) -> int:
 
 
 def _planned_verdicts(suite: Suite, store: Store) -> list[dict[str, Any]]:
-    """The verdicts of a suite and their state."""
-    from mnp_plugin.benchmark.jobs.verdict import verdict_jobs
+    """The verdicts of a suite, on nets and on single images, and their state."""
+    from mnp_plugin.benchmark.jobs.samples import SampleJob, sample_jobs
+    from mnp_plugin.benchmark.jobs.verdict import VerdictJob, verdict_jobs
     from mnp_plugin.report.texts import DamagedRecordError
 
     found = []
-    for job in verdict_jobs(suite, suite.victims):
+    jobs: list[VerdictJob | SampleJob] = [*verdict_jobs(suite, suite.victims), *sample_jobs(suite, suite.victims)]
+    for job in jobs:
         record = None
         try:
             text = store.read(suite.name, job.kind, job.file_name)

@@ -33,7 +33,9 @@ def _page(kind: str, cls: type[contracts.Component], origin: str) -> str:
     lines.append(f"paper: {cls.paper or 'none given'}")
     if issubclass(cls, contracts.Attack):
         lines.append(f"labels: {'clean label, ' if cls.clean_label else ''}{', '.join(cls.label_modes)}")
-    if issubclass(cls, contracts.Defense | contracts.Detector):
+    if issubclass(cls, contracts.SampleDetector):
+        lines.append(f"may see: the model, its clean budget, and the {cls.questions} in question")
+    elif issubclass(cls, contracts.Defense | contracts.Detector):
         known = str(getattr(cls, "knowledge", ""))
         more = f"and the poisoned {known}" if known else "nothing else"
         lines.append(f"may see: the model and its clean budget, {more}")

@@ -1,4 +1,4 @@
-"""``mnp-bench purify`` and ``mnp-bench detect``: repair or judge a checkpoint of one's own."""
+"""``mnp-bench purify``, ``detect`` and ``screen``: repair or judge a checkpoint of one's own, or the images it meets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mnp_plugin.core.errors import MethodError, UserError
 
 if TYPE_CHECKING:
     from mnp_plugin.api.judge import DetectReport
+    from mnp_plugin.api.repair import RepairReport
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -22,7 +23,7 @@ PAUSE = 10.0
 LEFT = 0.1
 """Share of triggered images that go to the target above which a repair has failed, whatever its own probes say."""
 SHOWN = 8
-"""Most channels of a layer that are printed; report.json holds all."""
+"""Most channels of a layer, and most images, that are printed; the files hold all."""
 
 
 def add(verbs: Verbs) -> None:
@@ -43,6 +44,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--force", action="store_true", help="overwrite what --out holds")
     verb.add_argument("--compact", action="store_true", help="write compact.pt2 too: pruned channels really removed")
     verb.add_argument("--json", action="store_true", help="print the report as JSON, nothing else")
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that explains the result to this file")
     verb.set_defaults(call=_purify)
     text = "judge from a few clean images whether a checkpoint is backdoored: score, evidence per class, suspected target"
     verb = verbs.add_parser("detect", help=text, description=text)
@@ -53,12 +55,31 @@ def add(verbs: Verbs) -> None:
         "--picture", type=Path, metavar="PNG", help="write the perturbation that was found, on clean images, to this file"
     )
     verb.add_argument("--json", action="store_true", help="print the verdict as JSON, nothing else")
+    repair = verb.add_argument_group("repair where a backdoor is found")
+    repair.add_argument("--repair", action="store_true", help="go on to purify if the verdict is yes")
+    repair.add_argument("--defense", default="mnp", help="a registered defense (default: mnp)")
+    repair.add_argument("--defense-settings", nargs="+", default=[], metavar="KEY=VALUE", help="its hyper-parameters")
+    repair.add_argument("--out", type=Path, default=Path("purified"), help="folder to write to (default: purified)")
+    repair.add_argument("--force", action="store_true", help="overwrite what --out holds")
     verb.add_argument(
         "--exit-code",
         action="store_true",
         help="exit with 1 if a backdoor is found, 3 if there is no decision (2: an error)",
     )
+    verb.add_argument("--html", type=Path, metavar="FILE", help="write a page that explains the result to this file")
     verb.set_defaults(call=_detect)
+
+    text = "score single images: which look triggered to your model, or poisoned in the set that it was trained on"
+    verb = verbs.add_parser("screen", help=text, description=text)
+    _inputs(verb)
+    verb.add_argument(
+        "--images", type=Path, required=True, metavar="FOLDER", help="images in question, <class>/<image> or all in one folder"
+    )
+    verb.add_argument("--detector", default="strip", help="a registered sample detector (default: strip)")
+    verb.add_argument("--settings", nargs="+", default=[], metavar="KEY=VALUE", help="its hyper-parameters")
+    verb.add_argument("--out", type=Path, metavar="CSV", help="write file, score and flag of every image to this file")
+    verb.add_argument("--json", action="store_true", help="print all as JSON, nothing else")
+    verb.set_defaults(call=_screen)
 
 
 def _inputs(verb: argparse.ArgumentParser) -> None:
@@ -83,7 +104,6 @@ def _inputs(verb: argparse.ArgumentParser) -> None:
     from_user.add_argument("--seed", type=int, default=0)
     from_user.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     from_user.add_argument("--anyway", action="store_true", help="go on although the net is hardly right on --data")
-    from_user.add_argument("--html", type=Path, metavar="FILE", help="write a page that explains the result to this file")
     from_user.add_argument("--quiet", action="store_true", help="say nothing of the progress")
 
 
@@ -100,47 +120,109 @@ def _purify(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         force=arguments.force,
         compact=arguments.compact,
+        html=arguments.html,
         **_common(arguments),
     )
     if arguments.json:
         print(json.dumps(done.facts, indent=1, allow_nan=False))
     else:
-        _show(done.facts)
-        print(f"written to {done.out}: {', '.join(done.written)}")
-        if arguments.html:
-            print(f"the page: {arguments.html}")
-    if done.out != arguments.out:
-        print(f"mnp-bench: {arguments.out} could not be written to; all is in {done.out}", file=sys.stderr)
-        return 1
-    return 0
+        _show_repair(done, arguments.html)
+    return _moved(done, arguments.out)
+
+
+def _show_repair(done: RepairReport, html: Path | None = None) -> None:
+    _show(done.facts)
+    print(f"written to {done.out}: {', '.join(done.written)}")
+    if html is not None:
+        print(f"the page: {html}")
+
+
+def _moved(done: RepairReport, wanted: Path) -> int:
+    """Exit status: 1 if the repair had to be written elsewhere, which is said."""
+    if done.out == wanted:
+        return 0
+    print(f"mnp-bench: {wanted} could not be written to; all is in {done.out}", file=sys.stderr)
+    return 1
 
 
 def _detect(arguments: argparse.Namespace) -> int:
     from mnp_plugin.api.judge import detect_checkpoint
 
+    where = (arguments.checkpoint, arguments.net, arguments.data)
+    judging = {"detector": arguments.detector, "picture": arguments.picture, "html": arguments.html, **_common(arguments)}
+    status = 0
     try:
-        found = detect_checkpoint(
-            arguments.checkpoint,
-            arguments.net,
-            arguments.data,
-            detector=arguments.detector,
-            picture=arguments.picture,
-            **_common(arguments),
-        )
+        if arguments.repair:
+            from mnp_plugin.api.cure import detect_and_repair
+
+            both = detect_and_repair(
+                *where,
+                defense=arguments.defense,
+                defense_settings=arguments.defense_settings,
+                out=arguments.out,
+                force=arguments.force,
+                **judging,
+            )
+            found, facts = both.found, both.facts
+            status = 0 if both.repaired is None else _moved(both.repaired, arguments.out)
+        else:
+            both, found = None, detect_checkpoint(*where, **judging)
+            facts = dict(found.facts)
     except MethodError as error:
         if arguments.exit_code:  # where 1 means a backdoor
             raise UserError(str(error)) from error
         raise
-    print(json.dumps(found.facts, indent=1, allow_nan=False) if arguments.json else _verdict_text(found))
-    if arguments.html and not arguments.json:
-        print(f"the page: {arguments.html}")
+    if arguments.json:
+        print(json.dumps(facts, indent=1, allow_nan=False))
+    else:
+        print(_verdict_text(found))
+        if arguments.html:
+            print(f"the page: {arguments.html}")
+        if both is not None and both.repaired is None:
+            print(NOT_REPAIRED[found.word])
+        elif both is not None and both.repaired is not None:
+            _show_repair(both.repaired)
     if not arguments.exit_code:
-        return 0
+        return status
     return {"backdoored": 1, "no backdoor found": 0}.get(found.word, 3)
 
 
+def _screen(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.api.screen import screen_checkpoint
+
+    done = screen_checkpoint(
+        arguments.checkpoint,
+        arguments.net,
+        arguments.data,
+        arguments.images,
+        detector=arguments.detector,
+        out=arguments.out,
+        **_common(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(done.facts, indent=1, allow_nan=False))
+        return 0
+    rows = done.facts["images"]
+    print(f"{done.facts['flagged']} of {done.facts['judged']} images are flagged by {done.facts['detector']['name']}")
+    for row in rows[:SHOWN]:
+        print(f"  {row['score']:10.4f}  {'flagged' if row['flagged'] else '       '}  {row['file']}")
+    if len(rows) > SHOWN:
+        print(f"  and {len(rows) - SHOWN} more" + ("" if arguments.out else "; --out writes all"))
+    if arguments.out:
+        print(f"written to {arguments.out}")
+    return 0
+
+
+NOT_REPAIRED = {
+    "no backdoor found": "nothing was repaired: no backdoor was found",
+    "uncalibrated": "nothing was repaired: there is no decision; set 'threshold', or repair without one by mnp-bench purify",
+    "undecided": "nothing was repaired: there is no decision",
+}
+"""What is said where ``--repair`` did not repair, by the word of the verdict."""
+
+
 def _common(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What both verbs hand on."""
+    """What all verbs hand on."""
     from mnp_plugin.contracts import Recipe
 
     return {
@@ -148,7 +230,6 @@ def _common(arguments: argparse.Namespace) -> dict[str, Any]:
         "net_settings": arguments.net_settings,
         "size": arguments.size,
         "normalise": arguments.normalise,
-        "html": arguments.html,
         "anyway": arguments.anyway,
         "validation": arguments.validation,
         "recipe": Recipe(crop=arguments.crop, flip=not arguments.no_flip),
@@ -187,6 +268,10 @@ def _show(report: Mapping[str, Any]) -> None:
         print(f"clean accuracy {_change(figures)} on {figures['images']} {part} images{note}")
     if "triggered" in report:
         _show_trigger(report["triggered"])
+    if "perturbation" in report:
+        found = report["perturbation"]
+        many = f"{found['images']} clean images"
+        print(f"the detector's perturbation: {_change(found['sent there'])} of {many} go to '{found['class']}'")
     for key in ("hardly_right", "damage"):
         if key in report["repair"]:
             print(f"warning: {report['repair'][key]}")
@@ -198,8 +283,11 @@ def _show(report: Mapping[str, Any]) -> None:
             f"{small['silent channels that stay']} silent channels stay"
         )
     rate = (report.get("triggered") or {}).get("sent to target")
+    probed = (report.get("perturbation") or {}).get("sent there")
     if rate is not None and rate["after"] > LEFT:
         print(f"verdict: the backdoor is still there: {100 * rate['after']:.1f} % of the triggered images go to the target")
+    elif probed is not None and probed["after"] > max(0.5, probed["before"] / 2):
+        print(f"verdict: not repaired: the detector's perturbation still sends {100 * probed['after']:.1f} % of the images there")
     elif report["verdict"]:
         print(f"verdict: {report['verdict']}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -59,6 +59,10 @@ class Detector(Component):
     def objection(self, model: nn.Module) -> str | None:
         """Why this detector cannot judge nets like ``model``; None if it can. Asked before any work."""
         return None
+
+    def runs(self) -> Sequence[Component]:
+        """Registered methods that it runs, as it sets them: when one of them changes, so do the verdicts, and their identity."""
+        return ()
 
     @final
     def run(self, view: DefenderView, tools: DefenseContext) -> Verdict:

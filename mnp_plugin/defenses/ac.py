@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Purified, TrainingSetDefense, TrainingView, defenses, param
+from mnp_plugin.training.feature_outliers import principal, smaller_cluster
 from mnp_plugin.training.retraining import features_of, retrained
 from mnp_plugin.training.source_models import no_head
 
@@ -52,11 +53,4 @@ class ActivationClustering(TrainingSetDefense):
 
     def smaller(self, features: Tensor, tools: DefenseContext) -> Tensor:
         """Which of ``features`` [N, D] lie in the smaller of two clusters, bool [N]."""
-        from sklearn.cluster import KMeans
-
-        centred = features - features.mean(0)
-        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-        seed = int(torch.randint(2**31 - 1, (), generator=tools.generator, device=tools.device))
-        reduced = (centred @ directions[: self.dims].T).cpu().double().numpy()
-        second = torch.from_numpy(KMeans(2, n_init=10, random_state=seed).fit(reduced).labels_) == 1
-        return second if second.sum() * 2 <= len(second) else ~second
+        return smaller_cluster(principal(features, self.dims), tools)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mnp_plugin.contracts import DefenseContext, Purified, TrainingSetDefense, TrainingView, defenses, param
+from mnp_plugin.training.feature_outliers import spectral_scores
 from mnp_plugin.training.retraining import features_of, retrained
 from mnp_plugin.training.source_models import no_head
 
@@ -36,13 +37,6 @@ class Spectral(TrainingSetDefense):
             own = (view.train.y == label).nonzero().flatten()
             count = int(self.share * len(own))
             if count:
-                keep[own[self.scores(found[own]).topk(count).indices]] = False
+                keep[own[spectral_scores(found[own]).topk(count).indices]] = False
         report = {"dropped": int((~keep).sum()), "of": len(keep)}
         return Purified(model=retrained(view, keep, tools), report=report)
-
-    def scores(self, features: Tensor) -> Tensor:
-        """How far each of ``features`` [N, D] lies along their first singular vector, squared, [N]."""
-        centred = features - features.mean(0)
-        _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-        found: Tensor = (centred @ directions[0]).square()
-        return found

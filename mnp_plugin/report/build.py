@@ -19,6 +19,8 @@ from mnp_plugin.report.leaderboard import to_csv, to_markdown
 from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.page.render import render
 from mnp_plugin.report.published import beside
+from mnp_plugin.report.screened import sample_lines, sample_table
+from mnp_plugin.report.screened import to_csv as samples_csv
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.spread import to_csv as intervals_csv
 from mnp_plugin.report.statistics import to_markdown as statistics_md
@@ -85,6 +87,10 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
         write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
         text += "\n" + "\n".join(detection_lines(found))
+    if plan is not None and own.samples:
+        screened = sample_table(own.samples, plan.gate or 0.0)
+        write_atomic(folder / "samples.csv", samples_csv(screened).encode())
+        text += "\n" + "\n".join(sample_lines(screened))
     if seen.published is not None:
         text += "\n" + "\n".join(beside(table, seen.published))
     write_atomic(built.md, text.encode())

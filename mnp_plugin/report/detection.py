@@ -31,8 +31,9 @@ DRAWS = 2000
 
 def auroc(healthy: Sequence[float], attacked: Sequence[float]) -> float:
     """Chance that an attacked net scores above a healthy one, ties counted half; both hold at least one score."""
-    above = np.subtract.outer(np.asarray(attacked), np.asarray(healthy))
-    return float((above > 0).mean() + 0.5 * (above == 0).mean())
+    order = np.sort(np.asarray(healthy, dtype=float))
+    below, upto = (np.searchsorted(order, np.asarray(attacked, dtype=float), side=side) for side in ("left", "right"))
+    return float((below + upto).mean() / (2 * len(order)))
 
 
 def interval(healthy: Sequence[float], attacked: Sequence[float]) -> tuple[float, float] | None:

@@ -26,6 +26,8 @@ class Plan:
     """By file name: ``dataset`` and ``net`` as they are called now."""
     verdicts: tuple[str, ...] = ()
     """Names of the files of its verdicts."""
+    samples: tuple[str, ...] = ()
+    """Names of the files of what detectors said about single images."""
     trials: tuple[str, ...] = ()
     """Names of the files of its trials after the defense."""
     floors: tuple[str, ...] = ()
@@ -71,6 +73,7 @@ def read_plan(folder: Path) -> Plan | None:
             content=str(found.get("content", "")),
             labels=labels,
             verdicts=tuple(map(str, found.get("verdicts", ()))),
+            samples=tuple(map(str, found.get("samples", ()))),
             trials=tuple(map(str, found.get("trials", ()))),
             floors=tuple(map(str, found.get("floors", ()))),
             calibration_seeds=tuple(map(int, found.get("calibration_seeds", ()))),

@@ -10,6 +10,8 @@ from mnp_plugin.report.floors import Floors, by_victim
 from mnp_plugin.report.floors import from_json as floor_from_json
 from mnp_plugin.report.planned import Plan, read_plan, read_records
 from mnp_plugin.report.records import Record
+from mnp_plugin.report.samples import SampleRecord
+from mnp_plugin.report.samples import from_json as sample_from_json
 from mnp_plugin.report.texts import R, read_all
 from mnp_plugin.report.trials import TrialRecord
 from mnp_plugin.report.trials import from_json as trial_from_json
@@ -32,6 +34,7 @@ class Results:
     floors: Floors
     trials: list[TrialRecord]
     verdicts: list[VerdictRecord]
+    samples: list[SampleRecord]
     left_out: list[str]
     damaged: list[str]
 
@@ -60,10 +63,11 @@ def read_results(folder: Path) -> Results:
         damaged.extend(broken)
         return list(found.values())
 
-    trials, verdicts, floors = [], [], []
+    trials, verdicts, floors, samples = [], [], [], []
     if plan is not None:
         trials = [t for t in planned("trials", plan.trials, trial_from_json) if plan.shows(t.content)]
         verdicts = [v for v in planned("verdicts", plan.verdicts, verdict_from_json) if plan.shows(v.content)]
+        samples = [s for s in planned("samples", plan.samples, sample_from_json) if plan.shows(s.content)]
         floors = [f for f in planned("floors", plan.floors, floor_from_json) if plan.shows(f.content)]
     return Results(
         folder=folder,
@@ -73,6 +77,7 @@ def read_results(folder: Path) -> Results:
         floors=by_victim(floors, {} if plan is None else plan.labels),
         trials=trials,
         verdicts=verdicts,
+        samples=samples,
         left_out=own.left_out,
         damaged=damaged,
     )

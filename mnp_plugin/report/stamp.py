@@ -22,7 +22,7 @@ def stamp(folder: Path) -> int:
     Raises:
         UserError: no results there, or a file that is not JSON.
     """
-    kinds = ("records", "floors", "trials", "verdicts")
+    kinds = ("records", "floors", "trials", "verdicts", "samples")
     files = [*folder.glob("suite.json"), *(file for kind in kinds for file in sorted((folder / kind).glob("*.json")))]
     if not files:
         raise UserError(f"no results in {folder}; give the folder of a suite, as results/digits")

@@ -17,7 +17,7 @@ from mnp_plugin.contracts import Images, Recipe
 from mnp_plugin.evaluation.predict import accuracy
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 20}
-BRIEF: dict[str, Any] = {"draws": 1, "nulls": 1, "images": 8, "steps": 2, "mask_steps": 2}
+BRIEF: dict[str, Any] = {"draws": 1, "nulls": 1, "images": 8, "steps": 2, "mask_steps": 2, "restore_steps": 2}
 
 Act = Callable[[nn.Module, Images, Recipe], object]
 

@@ -22,17 +22,18 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, repair_checkpoint
+from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, repair_checkpoint, screen_checkpoint
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli import main
-from mnp_plugin.contracts import Images, Recipe, Triggered, to_bytes
+from mnp_plugin.contracts import Images, Recipe, Triggered, Verdict, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import validation_part
 from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.nets import with_normalisation
 from mnp_plugin.nets.small import SmallNet
+from mnp_plugin.report.detection import auroc
 
 SUITE = """
 dataset: {name: digits, size: 8}
@@ -44,6 +45,7 @@ attacks: [{name: badnets, target: 3}]
 defenses: [none]
 """
 FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
+BRIEF = ["images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
 QUICK = ["--settings", "suppression_epochs=3", "recover_epochs=3", "steps=30", "restore_steps=20", "agreement=0.6"]
 
 
@@ -262,7 +264,7 @@ def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: 
 
 
 def test_detect_prints_a_verdict(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2"]
+    quick = ["--settings", "draws=1", "nulls=1", *BRIEF]
     assert main(own.arguments("detect", "--json", *quick)) == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["evidence"]) == [str(c) for c in range(10)]
@@ -339,7 +341,7 @@ def test_a_net_fed_wrongly_is_undecided_at_once_and_not_repaired(
 
 
 def judged(own: Own, **more: Any) -> DetectReport:
-    settings = ["draws=3", "nulls=1", "images=8", "steps=2", "mask_steps=2", *more.pop("settings", ())]
+    settings = ["draws=3", "nulls=1", *BRIEF, *more.pop("settings", ())]
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
     return detect_checkpoint(own.checkpoint, "smallnet", own.data, settings=settings, **{**how, **more})
 
@@ -360,12 +362,91 @@ def test_the_verdict_says_what_it_rests_on(own: Own) -> None:
 
 
 def test_exit_codes_of_detect(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "nulls=1", "images=8", "steps=2", "mask_steps=2"]
+    quick = ["--exit-code", "--quiet", "--settings", "draws=1", "nulls=1", *BRIEF]
     assert main(own.arguments("detect", *quick, "threshold=-1000.0")) == 1
     assert main(own.arguments("detect", *quick, "threshold=1000.0")) == 0
     assert not capsys.readouterr().err
     assert main(own.arguments("detect", *quick)) == 3
     assert capsys.readouterr().out.startswith("uncalibrated: score")
+
+
+CURE = ["--settings", "draws=1", "nulls=0", "images=8", "steps=4", "mask_steps=2", "restore_steps=2"]
+
+
+def test_detect_goes_on_to_repair_where_the_verdict_is_yes(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    repair = ["--repair", "--out", str(out), "--defense-settings", *QUICK[1:]]
+    assert main(own.arguments("detect", *repair, "--json", "--exit-code", *CURE, "threshold=-1000.0")) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["verdict"] == "backdoored"
+    assert facts["repaired"] == report_of(out)
+    tried = report_of(out)["perturbation"]
+    assert tried["class"] == facts["suspected"]
+    others = own.images[own.images.y != int(facts["suspected"])]
+    assert tried["images"] == len(others)
+    assert 0 <= tried["sent there"]["before"] <= 1
+    assert own.asr(own.net(load_file(out / "repaired.safetensors"))) < own.asr(own.victim)
+    again = own.arguments("detect", *repair, *CURE, "threshold=-1000.0")
+    assert main(again) == 2  # before anything is judged
+    captured = capsys.readouterr()
+    assert "--force" in captured.err
+    assert not captured.out
+    assert main([*again, "--force"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("BACKDOORED")
+    assert re.search(r"the detector's perturbation: [\d.]+ -> [\d.]+ % of \d+ clean images go to '\d'", said)
+
+
+def test_detect_repairs_nothing_without_a_yes(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    command = own.arguments("detect", "--repair", "--out", str(out), *CURE)
+    assert main(command) == 0
+    assert "nothing was repaired: there is no decision; set 'threshold'" in capsys.readouterr().out
+    assert main([*command, "threshold=1000.0"]) == 0
+    assert "nothing was repaired: no backdoor was found" in capsys.readouterr().out
+    assert not out.exists()
+    assert main([*command, "--defense", "abl"]) == 2
+    assert "training set" in capsys.readouterr().err
+
+
+def test_a_perturbation_of_a_verdict_is_tried_on_the_repaired_net(own: Own) -> None:
+    delta = torch.zeros(1, 3, 8, 8)
+    found = repaired_with_nothing(own, verdict=Verdict(score=1.0, suspected=3, perturbation=delta)).facts["perturbation"]
+    others = own.images[own.images.y != 3]
+    share = float((logits(own.victim, others.x).argmax(1) == 3).float().mean())
+    assert found["sent there"]["before"] == found["sent there"]["after"] == pytest.approx(share, abs=1e-4)
+    assert "perturbation" not in repaired_with_nothing(own, verdict=Verdict(score=1.0)).facts
+
+
+def test_screen_scores_the_images_of_a_folder(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    clean = own.test[:30]
+    for name, part in (("clean", clean.x), ("bad", own.carriers.x[:30])):
+        for i, x in enumerate(part):
+            Image.fromarray(x.permute(1, 2, 0).numpy()).save(folder / f"{name}{i}.png")
+    table = tmp_path / "scores.csv"
+    asked = ["--images", str(folder), "--settings", "overlays=10"]
+    assert main(own.arguments("screen", *asked, "--out", str(table))) == 0
+    captured = capsys.readouterr()
+    assert re.match(r"\d+ of 60 images are flagged by strip\n", captured.out)
+    assert "... screening with strip" in captured.err
+    rows = pd.read_csv(table)
+    assert list(rows["score"]) == sorted(rows["score"], reverse=True)
+    scores = {kind: rows[rows["file"].str.startswith(kind)]["score"].tolist() for kind in ("clean", "bad")}
+    assert auroc(scores["clean"], scores["bad"]) > 0.7
+    assert main(own.arguments("screen", *asked, "--json")) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in facts["images"]] == list(rows["file"])
+    assert facts["flagged"] == rows["flagged"].sum()
+    assert main(own.arguments("screen", *asked[:2], "--detector", "spectral-signatures")) == 2
+    assert "give its images as <label>/<image>" in capsys.readouterr().err
+    labelled = write_tree(tmp_path / "train", own.images)
+    found = screen_checkpoint(
+        own.checkpoint, "smallnet", own.data, labelled, detector="scan", net_settings=["width=6"], normalise=own.normalise,
+        recipe=Recipe(crop=1, flip=False),
+    )  # fmt: skip
+    assert len(found.files) == len(found.screened.scores) == len(own.images)
 
 
 def test_purify_prints_json_and_nothing_else(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

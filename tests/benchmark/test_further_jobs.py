@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -19,7 +20,9 @@ from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli.app import main
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.detectors.clp import CLP
+from mnp_plugin.detectors.strip import Strip
 from mnp_plugin.report.build import build_tables
+from mnp_plugin.report.screened import COLUMNS as SAMPLE_COLUMNS
 
 TEXT = """
 suite: small
@@ -32,7 +35,7 @@ defenses: [none, {name: ft, epochs: 2}]
 """
 MORE = (
     TEXT
-    + "detectors: [{name: mnp, label: w, draws: 1, nulls: 0, images: 8, steps: 2, mask_steps: 2}]\n"
+    + "detectors: [{name: mnp, label: w, draws: 1, nulls: 0, images: 8, steps: 2, mask_steps: 2, restore_steps: 2}]\n"
     + "trials: [recalibrated, retuned50]\n"
 )
 
@@ -59,6 +62,7 @@ def test_the_clean_model_is_not_retuned_with_a_trigger() -> None:
         ("trials: retuned5", "must be 'all' or a list"),
         ("trials: [finetuned, finetuned]", "stands twice"),
         ("detectors: [mpn]", "Did you mean 'mnp'"),
+        ("sample_detectors: [stripe]", "no sample detector is called 'stripe'"),
         ("calibration_seeds: [7]", "has no seed 7; it has 0"),
         ("calibration_seeds: [0]", "leave some to test on"),
         ("calibration_seeds: 0", "must be a list of whole numbers"),
@@ -251,3 +255,63 @@ def test_detectors_are_run_by_label_kept_planned_and_tried_again(
     assert {json.loads(file.read_text())["status"] for file in folder.iterdir()} == {"ok"}
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert len(list(folder.iterdir())) == 4
+
+
+# ------------------------------------------------------------------------------------------------- detectors of single images
+
+SCREENED = TEXT + "sample_detectors: [{name: strip, overlays: 4}, {name: spectral-signatures, label: ss}]\n"
+
+
+def test_single_images_are_judged_where_there_is_a_trigger_or_a_training_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "small.yaml").write_text(SCREENED)
+    command = [str(tmp_path / "small.yaml"), "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    assert main(["run", *command, "--defenses", "none", "--detectors", "ss", "--quiet"]) == 0
+    folder = tmp_path / "results" / "small"
+    assert len(list((folder / "samples").iterdir())) == 2
+    capsys.readouterr()
+    assert main(["plan", *command]) == 0
+    assert "3 verdicts of 2 detectors, 2 done" in capsys.readouterr().out  # the clean net has no triggered inputs
+    assert main(["run", *command, "--defenses", "none", "--quiet"]) == 0
+    table = pd.read_csv(folder / "samples.csv")
+    assert list(table.columns) == list(SAMPLE_COLUMNS)
+    rows = {(row["attack"], row["detector"]): row for row in table.to_dict("records")}
+    assert set(rows) == {("clean", "ss"), ("badnets", "ss"), ("badnets", "strip")}
+    strip, poisoned, healthy = rows["badnets", "strip"], rows["badnets", "ss"], rows["clean", "ss"]
+    assert strip["questions"] == "inputs"
+    assert strip["positives"] == strip["negatives"] > 300
+    data = Runner(parse_suite(SCREENED, "x", "x"), Store(tmp_path / "store", tmp_path / "results"), torch.device("cpu"))
+    victim = next(v for v in data.suite.victims if v.attack.label == "badnets")
+    split = data.bench.split(victim)
+    assert poisoned["positives"] == round(0.1 * len(split.train))
+    assert poisoned["positives"] + poisoned["negatives"] == len(split.train)
+    assert healthy["positives"] == 0
+    assert pd.isna(healthy["auroc"])
+    assert healthy["fpr"] == pytest.approx(15, abs=1)
+    for row in (strip, poisoned):
+        assert 0 <= row["auroc"] <= 1
+        assert row["seconds"] >= 0
+    text = (folder / "leaderboard.md").read_text()
+    assert "## Triggered inputs" in text
+    assert "## Poisoned training images" in text
+
+
+def test_a_screening_that_fails_is_a_record_with_the_reason_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, store = parse_suite(SCREENED, "x", "x"), Store(tmp_path / "store", tmp_path / "results")
+
+    def broken(self: object, *args: object) -> None:
+        raise RuntimeError("out of ideas")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Strip, "scores", broken)
+        Runner(suite, store, torch.device("cpu"), defenses=["none"], detectors=["strip"]).run()
+    folder = tmp_path / "results" / "small"
+    (file,) = (folder / "samples").iterdir()
+    assert "out of ideas" in json.loads(file.read_text())["reason"]
+    build_tables(folder)
+    assert list(pd.read_csv(folder / "samples.csv")["flag"]) == ["failed"]
+    Runner(suite, store, torch.device("cpu"), defenses=["none"], detectors=["strip"]).run()
+    assert json.loads(file.read_text())["status"] == "ok"

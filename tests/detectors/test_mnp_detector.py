@@ -13,13 +13,13 @@ from mnp_plugin import contracts, detect
 from mnp_plugin.api import calls as api
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Images, MethodError, Recipe, Verdict
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.detectors.mnp import MNPDetector, p_value
-from mnp_plugin.neurons.channels import Neurons
-from mnp_plugin.neurons.nulls import agreement, random_depth, randomly_pruned
+from mnp_plugin.detectors.mnp import MNPDetector, p_value, strongest
+from mnp_plugin.neurons.agreement import agreement
+from mnp_plugin.neurons.probe import Probe
+from mnp_plugin.neurons.reach import climbed, margins, of_others
 
 CPU = torch.device("cpu")
 CLASSES, SIDE, TARGET = 4, 8, 2
-QUICK: dict[str, Any] = {"images": 16, "steps": 20}
 
 
 class Bright(nn.Module):
@@ -56,25 +56,57 @@ def tools(seed: int = 0) -> DefenseContext:
     )
 
 
-def test_searches_agree_in_the_class_of_a_backdoor_that_the_copy_lost() -> None:
-    found = MNPDetector(**QUICK).look(Bright(200.0), Bright(0.0), quarters(), CLASSES, tools())
-    assert found.classes == [TARGET] * 3
-    assert int(found.contrast.argmax()) == TARGET
-    assert found.score > 0.5
-    assert found.score == pytest.approx(float(found.contrast[TARGET]))
-    assert float(found.contrast.sum()) == pytest.approx(0, abs=1e-5)  # probabilities of both nets sum to 1
+def found_in(model: nn.Module, steps: int = 40) -> Tensor:
+    return climbed(model, of_others(quarters(), CLASSES, 4, tools()), CLASSES, tools(), steps=steps)
 
 
-def test_a_copy_that_follows_gives_no_contrast() -> None:
-    found = MNPDetector(**QUICK).look(Bright(200.0), Bright(200.0), quarters(), CLASSES, tools())
-    assert torch.equal(found.contrast, torch.zeros(CLASSES))
+def test_margins_are_taken_class_by_class() -> None:
+    out = torch.tensor([[5.0, 1, 2], [0, 1, 3], [4, 4, 0], [7, 9, 2], [0, 0, 8], [3, 2, 1]])
+    assert margins(out, 3).tolist() == [[3, -3], [0, 2], [8, -2]]
 
 
-def test_a_perturbation_stays_in_its_radius() -> None:
-    found = MNPDetector(eps=0.02, **QUICK).look(Bright(200.0), Bright(0.0), quarters(), CLASSES, tools())
-    for probe in found.probes:
+def test_images_of_other_classes_are_driven_to_each_class() -> None:
+    start = of_others(quarters(), CLASSES, 4, tools())
+    assert start.shape == (CLASSES * 4, 1, SIDE, SIDE)
+    assert bool((margins(Bright(0.0)(start), CLASSES) < 0).all())
+    few = of_others(quarters()[:3], CLASSES, 4, tools())  # two or three images are drawn again
+    assert few.shape == start.shape
+    x = found_in(Bright(0.0), 20)
+    assert 0 <= float(x.min()) <= float(x.max()) <= 1
+    reached = margins(Bright(0.0)(x), CLASSES)
+    assert bool((reached > margins(Bright(0.0)(start), CLASSES)).all())
+    one = climbed(Bright(0.0), start, CLASSES, tools(), steps=1, size=0.05)
+    gain = (one - start)[0]  # of class 0: its quarter up by 20 / 16 * 0.05, that of the rival down
+    assert float(gain.max()) == pytest.approx(0.0625, abs=1e-3)
+    assert float(gain.min()) == pytest.approx(-0.0625, abs=1e-3)
+
+
+def test_the_copy_does_not_follow_where_the_backdoor_is() -> None:
+    model = Bright(200.0)
+    detector = MNPDetector(images=16, eps=0.1)
+    look = detector.look(model, Bright(0.0), found_in(model), quarters(), CLASSES, tools())
+    assert int(look.lost.argmax()) == int(look.contrast.argmax()) == int(look.evidence.argmax()) == TARGET
+    assert int(look.reach.argmax()) == TARGET
+    assert float(look.lost[TARGET]) == pytest.approx(200, rel=0.02)
+    assert float(look.lost[[c for c in range(CLASSES) if c != TARGET]].max()) < 20
+    assert 0.5 < float(look.contrast[TARGET]) <= 0.75 + 1e-4  # a quarter of the images is of that class anyway
+    assert float(look.contrast.sum()) == pytest.approx(0, abs=1e-5)  # probabilities of both nets sum to 1
+    assert float(look.evidence[TARGET]) == pytest.approx(float((look.reach + look.lost)[TARGET] * (1 + look.contrast[TARGET])))
+    assert [probe.target for probe in look.probes] == [TARGET] * 3
+    same = detector.look(model, Bright(200.0), found_in(model), quarters(), CLASSES, tools())
+    assert torch.equal(same.lost, torch.zeros(CLASSES))
+    assert torch.allclose(same.evidence, same.reach)
+
+
+def test_perturbations_stay_in_their_radius_and_the_strongest_to_the_suspect_is_shown() -> None:
+    model = Bright(400.0)
+    look = MNPDetector(eps=0.02, images=16).look(model, Bright(0.0), found_in(model, 2), quarters(), CLASSES, tools())
+    for probe in look.probes:
         assert probe.delta.shape == (1, 1, SIDE, SIDE)
         assert 0.01 < float(probe.delta.abs().max()) <= 0.02 + 1e-6
+    weak, strong, other = (Probe(torch.full((1, 1, 1, 1), d), t, d, 0.0) for d, t in ((0.25, 1), (0.5, 1), (1.0, 2)))
+    assert strongest([weak, strong, other], 1).item() == 0.5
+    assert strongest([weak, strong, other], 3).item() == 1.0
 
 
 def test_the_p_value_counts_null_scores_as_large() -> None:
@@ -82,15 +114,10 @@ def test_the_p_value_counts_null_scores_as_large() -> None:
     assert p_value(0.7, [0.1] * 19) == 1 / 20
 
 
-def test_random_copies_keep_the_share_of_predictions_that_is_asked_for() -> None:
-    model, x = trained_net(), quarters().pixels()
-    neurons = Neurons(model, x[:1])
-    depths = [random_depth(model, neurons, x, least, tools()) for least in (0.1, 1.01)]
-    assert depths == [2, 1]  # of six: at most half, at least one
-    other = randomly_pruned(model, neurons, 2, tools())
-    assert int((neurons.weights(other, "weight") == 0).sum()) == 2
+def test_agreement_is_the_share_of_equal_predictions() -> None:
+    model, x = Bright(0.0), quarters().pixels()
     assert agreement(model, model, x, tools()) == 1
-    assert not other.training
+    assert agreement(model, Bright(1e6), x, tools()) == 1 / CLASSES  # that one calls all of them the target
 
 
 # ---------------------------------------------------------------------------------------------------------------- verdicts
@@ -116,8 +143,8 @@ def trained_net() -> nn.Module:
 
 def judged(**settings: Any) -> Verdict:
     images = quarters()
-    quick = {"draws": 2, "searches": 2, "nulls": 2, "images": 8, "steps": 2, "mask_steps": 1, "expose": False, **settings}
-    return detect(trained_net(), images.x, images.y, settings=quick, recipe=Recipe(crop=0, flip=False))
+    quick = {"draws": 2, "searches": 2, "nulls": 2, "images": 8, "steps": 2, "mask_steps": 1, "restore_steps": 1, "expose": False}
+    return detect(trained_net(), images.x, images.y, settings={**quick, **settings}, recipe=Recipe(crop=0, flip=False))
 
 
 def test_a_verdict_names_score_evidence_and_suspect() -> None:
@@ -129,6 +156,7 @@ def test_a_verdict_names_score_evidence_and_suspect() -> None:
     assert len(verdict.report["null scores"]) == 4
     assert verdict.p_value in (1 / 5, 2 / 5, 3 / 5, 4 / 5, 1)
     assert len(verdict.report["classes of the searches"]) == 4
+    assert len(verdict.report["reach"]) == len(verdict.report["lost"]) == len(verdict.report["contrast"]) == CLASSES
     assert verdict.perturbation is not None
     assert verdict.perturbation.shape == (1, 1, SIDE, SIDE)
     assert judged(nulls=0).p_value is None

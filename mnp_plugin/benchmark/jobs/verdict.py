@@ -15,6 +15,7 @@ from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Suite
 from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Triggered
+from mnp_plugin.core.params import to_plain
 from mnp_plugin.evaluation.cost import Cost
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
@@ -33,7 +34,8 @@ class VerdictJob(RecordJob):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        return {**self.subject.plain(), "detector": self.detector.plain()}
+        runs = [to_plain(method) for method in self.detector.component.runs()]
+        return {**self.subject.plain(), "detector": self.detector.plain(), **({"runs": runs} if runs else {})}
 
     @property
     def images_of(self) -> AnyVictim:

@@ -1,0 +1,80 @@
+"""``samples.csv``: how well detectors of single images find what carries a trigger. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from mnp_plugin.report.samples import SampleRecord
+
+COLUMNS = (
+    "net_id", "dataset", "net", "attack", "poison_ratio", "seed", "questions", "detector", "positives", "negatives", "auroc",
+    "tpr_at_5_fpr", "tpr", "fpr", "seconds", "peak_mb", "flag",
+)  # fmt: skip
+"""Columns of ``samples.csv``: one line per victim and detector of single images. AUROC in [0, 1], shares in percent.
+
+``questions`` says which images were judged: ``inputs`` (clean and triggered test images) or the ``training set``. ``positives``
+are triggered or poisoned, ``negatives`` clean. ``tpr`` and ``fpr`` are the shares that the detector flags by its own rule,
+``tpr_at_5_fpr`` is the share of positives above the score that at most 5 % of the negatives exceed.
+"""
+
+
+def sample_table(records: Iterable[SampleRecord], gate: float) -> pd.DataFrame:
+    """One line per record; columns :data:`COLUMNS`. Those of attacks whose ASR is below ``gate`` are flagged."""
+    rows = [_row(record, gate) for record in records]
+    rows.sort(key=lambda row: tuple(row[k] for k in ("dataset", "net", "questions", "detector", "attack", "seed", "net_id")))
+    return pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+
+
+def _row(record: SampleRecord, gate: float) -> dict[str, Any]:
+    flag = ""
+    if record.status != "ok":
+        flag = "failed"
+    elif record.asr is not None and record.asr < gate:
+        flag = f"attack-failed: ASR {100 * record.asr:.1f}"
+    own = {name: getattr(record, name) for name in COLUMNS if hasattr(record, name)}
+    for name in ("tpr_at_5_fpr", "tpr", "fpr"):
+        own[name] = None if own[name] is None else 100 * own[name]
+    return own | {"net_id": record.victim, "flag": flag}
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The csv text: two decimals, four for AUROC; empty where there is no value."""
+    text = table.copy()
+    for name, digits in {"auroc": 4, "tpr_at_5_fpr": 2, "tpr": 2, "fpr": 2}.items():
+        text[name] = [None if pd.isna(value) else f"{value:.{digits}f}" for value in table[name]]
+    csv: str = text.to_csv(index=False, lineterminator="\n")
+    return csv
+
+
+def sample_lines(table: pd.DataFrame) -> list[str]:
+    """A table in Markdown for each kind of images: means of each detector over victims whose attack succeeded."""
+    lines: list[str] = []
+    for questions, title in (("inputs", "Triggered inputs"), ("training set", "Poisoned training images")):
+        part = table[(table["questions"] == questions) & (table["flag"] == "")]
+        if part.empty:
+            continue
+        names = ["data, net", "detector", "victims", "AUROC", "TPR at 5 % FPR", "TPR", "FPR", "FPR on clean sets", "seconds"]
+        lines += [f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+        rows = []
+        for key, group in part.groupby(["dataset", "net", "detector"], sort=True):
+            attacked, healthy = group[group["positives"] > 0], group[group["positives"] == 0]
+            values = [(attacked["auroc"], 2), (attacked["tpr_at_5_fpr"], 1), (attacked["tpr"], 1), (attacked["fpr"], 1)]
+            shown = [_mean(column, digits) for column, digits in [*values, (healthy["fpr"], 1), (group["seconds"], 1)]]
+            rows.append((shown[0], f"| {key[0]}, {key[1]} | {key[2]} | {len(attacked)} | {' | '.join(shown)} |"))
+        lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + [""]
+    if lines:
+        lines += [
+            "Means over victims whose attack succeeded. TPR and FPR are what the detector flags by its own rule. Triggered",
+            "inputs: test images, and as many clean ones. Poisoned training images: of all that the victim was trained on; a",
+            "clean set holds none.",
+            "",
+        ]
+    return lines
+
+
+def _mean(column: pd.Series, digits: int) -> str:
+    values = [float(value) for value in column if not pd.isna(value)]
+    return f"{sum(values) / len(values):.{digits}f}" if values else "—"
