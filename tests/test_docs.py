@@ -261,4 +261,4 @@ def test_the_guide_names_no_flag_that_is_not_there(verb: str, capsys: pytest.Cap
     assert commands
     assert {flag for line in commands for flag in re.findall(r"--[\w-]+", line)} <= known
     if verb == "purify":  # which knows all that the text names, but for the flags of detect
-        assert set(re.findall(r"`(--[\w-]+)", guide)) <= known | {"--exit-code", "--picture"}
+        assert set(re.findall(r"`(--[\w-]+)", guide)) <= known | {"--exit-code", "--picture", "--defense-settings"}

@@ -78,7 +78,7 @@ def test_an_installed_wheel_knows_its_suites_and_methods_anywhere(built: dict[st
         cwd=elsewhere, env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert where.stdout.startswith(str(site))
-    assert bench("plan", "digits").endswith("84 cells on 14 victims, 0 done\n")
+    assert "84 cells on 14 victims, 0 done\n" in bench("plan", "digits")
     listed = bench("list")
     assert listed.count("  badnets ") == 1  # not once more by the entry points of the installed package
     assert "broken plugin" not in listed

@@ -42,8 +42,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise UserError(f"the page needs the extra: {needed}")
     folder = arguments.results / suite_name(arguments.config, arguments.results, started=False)
     with server(Source(folder, arguments.published), arguments.port) as running:
-        print(f"{folder.name}: http://{LOOPBACK}:{running.server_address[1]}/ until you press Ctrl-C", flush=True)
         try:
+            print(f"{folder.name}: http://{LOOPBACK}:{running.server_address[1]}/ until you press Ctrl-C", flush=True)
             running.serve_forever()
         except KeyboardInterrupt:
             print()

@@ -345,5 +345,5 @@ def test_progress_is_told(model: nn.Module, clean: Images, recipe: Recipe) -> No
         model, clean.x, clean.y, settings={**BRIEF, "draws": 2}, recipe=recipe,
         progress=lambda what, done, total: told.append((what, done, total)),
     )  # fmt: skip
-    assert ("draw 1 of 2: pruning", 0, 2) in told
+    assert ("draw 1 of 2: repairing", 0, 2) in told
     assert any(what.startswith("draw 2 of 2") for what, _, _ in told)

@@ -313,5 +313,5 @@ def test_a_screening_that_fails_is_a_record_with_the_reason_and_is_tried_again(
     assert "out of ideas" in json.loads(file.read_text())["reason"]
     build_tables(folder)
     assert list(pd.read_csv(folder / "samples.csv")["flag"]) == ["failed"]
-    Runner(suite, store, torch.device("cpu"), defenses=["none"], detectors=["strip"]).run()
+    Runner(suite, store, torch.device("cpu"), defenses=["none"], detectors=["strip"], resume="failed").run()
     assert json.loads(file.read_text())["status"] == "ok"

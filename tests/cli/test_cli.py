@@ -216,10 +216,9 @@ def test_plan_prints_the_cells_and_runs_none(
     assert main(["plan", "--results", str(tmp_path / "r"), "--store", str(tmp_path / "s")]) == 0
     assert capsys.readouterr().out == named
     lines = named.splitlines()
-    assert len(lines) == 85
-    assert lines[-1] == "84 cells on 14 victims, 0 done"
-    assert all(line.startswith("to do ") for line in lines[:-1])
-    assert lines[-2].endswith("digits/smallnet trojan seed 0  ->  mnp")
+    assert lines[84] == "84 cells on 14 victims, 0 done"
+    assert all(line.startswith("to do ") for line in lines[:84])
+    assert lines[83].endswith("digits/smallnet trojan seed 0  ->  mnp")
     assert trainings == []
     assert not list(tmp_path.iterdir())  # nor a folder for results or store
 
@@ -398,7 +397,7 @@ def test_images_that_do_not_decode_are_named_and_counted(
 def test_a_damaged_cache_of_decoded_images_is_made_again(fresh: Bench, tree: Path, trainings: list[str]) -> None:
     assert tree.is_dir()
     for _ in range(2):
-        assert fresh("run") == 1  # past all checks, where training is forbidden
+        assert fresh("run", "--resume", "failed") == 1  # past all checks, where training is forbidden
         (decoded,) = (fresh.folder / "store" / "decoded").iterdir()
         decoded.write_bytes(decoded.read_bytes()[:50])
     assert len(trainings) == 4
@@ -444,7 +443,7 @@ def test_a_second_run_trains_nothing_and_changes_no_byte(
     assert done("plan") == 0
     out = capsys.readouterr().out
     assert "4 cells on 2 victims, 4 done" in out
-    assert "to do" not in out
+    assert not re.search("^to do", out, re.MULTILINE)
     assert main(["report", "tiny", "--results", str(done.folder / "results")]) == 0
     assert done.tables == before
 

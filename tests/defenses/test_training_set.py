@@ -16,9 +16,9 @@ from mnp_plugin.contracts import Images
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.defenses.d_br import warped
 from mnp_plugin.defenses.ep import EP
-from mnp_plugin.defenses.spectral import Spectral
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.channels import Neurons
+from mnp_plugin.training.feature_outliers import spectral_scores
 
 Brief = dict[str, dict[str, Any]]
 
@@ -39,8 +39,8 @@ def test_spectral_drops_its_share_of_every_class(patient: Any) -> None:
 
 def test_spectral_scores_by_hand() -> None:
     features = torch.tensor([[3.0, 0.0], [-1.0, 0.1], [-1.0, -0.1], [-1.0, 0.0]])
-    assert Spectral().scores(features).argmax() == 0
-    assert torch.allclose(Spectral().scores(features), torch.tensor([9.0, 1, 1, 1]), atol=0.05)
+    assert spectral_scores(features).argmax() == 0
+    assert torch.allclose(spectral_scores(features), torch.tensor([9.0, 1, 1, 1]), atol=0.05)
 
 
 def test_abl_isolates_the_images_of_lowest_loss(patient: Any) -> None:

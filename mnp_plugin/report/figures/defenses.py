@@ -51,7 +51,8 @@ def acc_asr(shown: Shown, which: Statistics) -> Figure | None:
 
 def pareto(shown: Shown, which: Statistics) -> Figure | None:
     """Mean DER against mean seconds, and the defenses that no other one beats in both."""
-    rows = [item.row for item in which.overall if item.row["selection"] == "blind" and item.row["seconds"] is not None]
+    blind = [item.row for item in which.overall if item.row["selection"] == "blind"]
+    rows = [row for row in blind if pd.notna(row["seconds"]) and pd.notna(row["der"])]  # records from elsewhere have no seconds
     if len(rows) < 2:
         return None
     from matplotlib.ticker import NullFormatter
