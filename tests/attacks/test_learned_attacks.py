@@ -241,8 +241,8 @@ def test_trojannn_sums_saturate(digits16: ImageData, make_tools: MakeTools) -> N
 
 @pytest.fixture(scope="module")
 def hidden(digits16: ImageData, recipe: Recipe) -> tuple[Ssba, State]:
-    """An encoder trained long enough to hide one bit and then to hide it well: 160 small steps."""
-    attack = Ssba(bits=1, steps=160, batch_size=12, lr=0.003, image_weight=30.0)
+    """An encoder trained long enough to hide one bit and then to hide it well: 240 small steps."""
+    attack = Ssba(bits=1, steps=240, batch_size=12, lr=0.001, image_weight=30.0)
     torch.manual_seed(0)
     tools = AttackContext(
         device=torch.device("cpu"), generator=torch.Generator().manual_seed(0), recipe=recipe, fresh_net=nn.Identity

@@ -20,7 +20,7 @@ recipe: {epochs: 3, batch_size: 32, crop: 1, flip: false}
 clean_budget: {images: 40}
 gate: {asr: 0.0}
 attacks: [clean, badnets]
-defenses: [none, {name: anp, iterations: 20, steps: 1, batch_size: 20}, {name: ft, epochs: 1}]
+defenses: [none, {name: anp, iterations: 20, steps: 1, batch_size: 20, drop: 60}, {name: ft, epochs: 1}]
 """
 
 

@@ -144,7 +144,7 @@ def test_the_repaired_net_of_other_weights_is_made_again(place: Place, monkeypat
         (["--jobs", "0"], "--jobs must be 1 or more, not 0"),
         (["--engine", "proceses"], "no engine is called 'proceses'. Did you mean 'processes'?"),
         (["--engine", "processes,worker=2"], "engine 'processes': worker: unknown key 'worker'"),
-        (["--engine", "processes,workers"], "write processes,key=value"),
+        (["--engine", "processes,workers"], "engine 'processes': 'workers' is no setting; write key=value"),
         (["--engine", "inline", "--device", "cpu,cpu"], "takes one --device, not 2"),
         (["--observe", "jsonl,file=grid.yaml/x/y"], "observer 'jsonl': cannot write"),
     ],

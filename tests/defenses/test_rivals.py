@@ -79,6 +79,13 @@ def test_the_backdoor_weakens(patient: Callable[..., Any], name: str, settings: 
     assert outcome.after.acc >= acc
 
 
+@pytest.mark.slow
+def test_training_gives_a_victim_like_the_kept_one(patient: Any) -> None:
+    again = patient.measure(patient.trained().model)
+    assert again.asr > 0.97
+    assert again.acc > 0.97
+
+
 @pytest.mark.parametrize("name", OFF)
 def test_the_mechanism_is_what_acts(patient: Callable[..., Any], brief: Brief, name: str) -> None:
     on, off = OFF[name]
