@@ -13,7 +13,6 @@ largest and the mean margin over the starts, in the net and, on the same images,
 
 from __future__ import annotations
 
-import copy
 import sys
 import time
 from pathlib import Path
@@ -23,15 +22,10 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from mnp.lab import CPU, note
-from reach import SETTINGS, STARTS, margins, rounded
+from mnp.lab import note
+from reach import STARTS, margins, opened, rounded
 
-from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.find import find_config
-from mnp_plugin.benchmark.runner import Runner
-from mnp_plugin.benchmark.store import Store, default_cache
-from mnp_plugin.benchmark.suite_file import load_suite
-from mnp_plugin.contracts import DefenderView, DefenseContext, Images, concat, defenses
+from mnp_plugin.contracts import Images
 
 
 def climbed(net: nn.Module, start: Tensor, classes: int, steps: int, size: float, signs: bool) -> Tensor:
@@ -56,25 +50,9 @@ def others(budget: Images, classes: int, generator: torch.Generator) -> Tensor:
 
 def main() -> None:
     """One net after the other."""
-    runner = Runner(load_suite(find_config(sys.argv[1])), Store(default_cache(), default_cache()), CPU)
-    for word in sys.argv[2:]:
-        label, seed = word.split(":")
-        assert int(seed) in runner.suite.calibration_seeds
-        victim = next(v for v in runner.suite.victims if (v.attack.label, v.seed) == (label, int(seed)))
-        measured = runner.victim(victim)  # type: ignore[arg-type]
-        source = runner.bench.source(victim)
-        split, classes = stages.split_of(victim, source.data), len(source.data.classes)
-        net = measured.victim.model.requires_grad_(False).eval()
-        budget = concat([split.clean, split.validation])
-        generator = torch.Generator().manual_seed(1)
-        tools = DefenseContext(device=CPU, generator=generator, recipe=victim.recipe, fresh_net=net.__class__)
-        clock = time.process_time()
-        view = DefenderView(model=copy.deepcopy(net), clean=split.clean, validation=split.validation, num_classes=classes)
-        other = defenses.get("mnp")(**SETTINGS).run(view, tools).model.requires_grad_(False).eval()
-        row: dict[str, object] = {"net": word, "asr": measured.before.asr}
-        row["target"] = None if measured.triggered is None else int(measured.triggered.y_attack[0])
+    for net, other, _, budget, tools, clock, classes, row in opened(sys.argv[1], sys.argv[2:]):
         row["seconds"] = [round(time.process_time() - clock, 1)]
-        generator.manual_seed(2)
+        generator = tools.generator.manual_seed(2)
         noise = torch.rand((classes * STARTS, *budget.x.shape[1:]), generator=generator)
         for name, start, steps, size, signs in (
             ("plain", noise, 60, 0.01, False),

@@ -15,7 +15,9 @@ from __future__ import annotations
 import copy
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,11 +63,11 @@ def rounded(values: Tensor) -> list[float]:
     return [round(v, 3) for v in values.tolist()]
 
 
-def main() -> None:
-    """One net after the other."""
-    zoo = sys.argv[1]
+def opened(zoo: str, words: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Of each calibration net, ``label:seed``: net, repaired copy, measured victim, budget, tools, start of
+    the clock, number of classes, and the row so far."""
     runner = Runner(load_suite(find_config(zoo)), Store(default_cache(), default_cache()), CPU)
-    for word in sys.argv[2:]:
+    for word in words:
         label, seed = word.split(":")
         assert int(seed) in runner.suite.calibration_seeds
         victim = next(v for v in runner.suite.victims if (v.attack.label, v.seed) == (label, int(seed)))
@@ -81,13 +83,19 @@ def main() -> None:
         other = defenses.get("mnp")(**SETTINGS).run(view, tools).model.requires_grad_(False).eval()
         row: dict[str, object] = {"net": word, "asr": measured.before.asr}
         row["target"] = None if measured.triggered is None else int(measured.triggered.y_attack[0])
+        yield net, other, measured, budget, tools, clock, classes, row
+
+
+def main() -> None:
+    """One net after the other."""
+    for net, other, measured, budget, tools, clock, classes, row in opened(sys.argv[1], sys.argv[2:]):
         row["agreement"] = round(agreement(net, other, budget.pixels(), tools), 3)
         if measured.triggered is not None:
             with torch.no_grad():
-                hits = other(measured.triggered.x.float() / 255).argmax(1) == measured.triggered.y_attack
+                hits = other(measured.triggered.x).argmax(1) == measured.triggered.y_attack
             row["asr of the copy"] = round(float(hits.float().mean()), 3)
         row["seconds"] = [round(time.process_time() - clock, 1)]
-        generator.manual_seed(2)
+        generator = tools.generator.manual_seed(2)
         start = torch.rand((classes * STARTS, *budget.x.shape[1:]), generator=generator)
         found = highest(net, start, classes)
         with torch.no_grad():

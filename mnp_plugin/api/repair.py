@@ -28,7 +28,7 @@ from mnp_plugin.evaluation.scores import confusion
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.torch_writer import plain_weights, write_torch
 from mnp_plugin.neurons import compact as small
-from mnp_plugin.neurons.summary import neuron_measures, neuron_table, pruned_layers
+from mnp_plugin.neurons.summary import looked_at, neuron_measures, neuron_table, pruned_layers
 from mnp_plugin.report.beside import MOST_CLASSES, Details
 
 SAFETENSORS, TORCH, REPORT = "repaired.safetensors", "repaired.pt", "report.json"
@@ -256,7 +256,7 @@ def _write_page(html: Path, facts: Mapping[str, Any], title: str, own: files.Own
         confusion(own.images.y, logits(net, own.images.x).argmax(1), len(own.classes)) if few else []
         for net in (own.model, repaired)
     ]
-    measures = neuron_measures(own.model, repaired, own.images)
+    measures = neuron_measures(looked_at(own.model, own.images), repaired, own.images)
     details = Details(id="", classes=list(own.classes), clean_before=matrices[0], clean=matrices[1], **measures)
     write_atomic(html, render(repair_data(facts, title, details)).encode())
 

@@ -17,7 +17,7 @@ from mnp_plugin.benchmark.store import Store, read_about
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
 
-METHOD = {"victims": "attack", "repaired": "defense", "verdicts": "detector", "assets": "asset"}
+METHOD = {"victims": "attack", "repaired": "defense", "verdicts": "detector", "samples": "sample_detector", "assets": "asset"}
 """Under which key the identity of a job of a kind has the method that its cost depends on."""
 FOLDERS = ("victims", "assets", "repaired", "training_sets")
 """Folders of the cache that hold what jobs made."""
@@ -56,9 +56,10 @@ class Past:
             if (record := _plain(file)) is not None:
                 past.add("victims", record["spec"], record.get("victim_seconds"))
                 past.add("repaired", record["spec"], record.get("seconds"))
-        for file in store.results.glob("*/verdicts/*.json"):
-            if (record := _plain(file)) is not None:
-                past.add("verdicts", record["spec"], record.get("seconds"))
+        for kind in ("verdicts", "samples"):
+            for file in store.results.glob(f"*/{kind}/*.json"):
+                if (record := _plain(file)) is not None:
+                    past.add(kind, record["spec"], record.get("seconds"))
         return past
 
     def add(self, kind: str, identity: Mapping[str, Any], seconds: Any = None, size: int | None = None) -> None:

@@ -1,8 +1,9 @@
 """Sweeps: a suite in which settings stand as ``{sweep: [a, b, c]}`` -> one suite text for each combination. Pure.
 
 What is swept under ``dataset``, ``net``, ``recipe`` and ``clean_budget`` is swept for the whole suite; what is swept in an entry
-of ``attacks``, ``defenses`` or ``detectors``, for that entry, which becomes several entries. Names in tables say the value:
-``badnets-poison_ratio=0.05``. No identity knows of a sweep: each point is what a suite without one would make of its settings.
+of ``attacks``, ``defenses``, ``detectors`` or ``sample_detectors``, for that entry, which becomes several entries. Names in
+tables say the value: ``badnets-poison_ratio=0.05``. No identity knows of a sweep: each point is what a suite without one would
+make of its settings.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mnp_plugin.core.documents import Document
 
 KEY = "sweep"
 WHOLE = ("dataset", "net", "recipe", "clean_budget")
-LISTS = ("attacks", "defenses", "detectors")
+LISTS = ("attacks", "defenses", "detectors", "sample_detectors")
 UNNAMED = ("clean", "none")
 """Methods that keep their label, and so cannot be swept."""
 MAX_POINTS = 1000

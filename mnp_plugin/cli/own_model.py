@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnp_plugin.core.errors import MethodError, UserError
+from mnp_plugin.report.repaired import repair_verdict
 
 if TYPE_CHECKING:
     from mnp_plugin.api.judge import DetectReport
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 PAUSE = 10.0
 """Least seconds between two lines about the same step."""
-LEFT = 0.1
-"""Share of triggered images that go to the target above which a repair has failed, whatever its own probes say."""
 SHOWN = 8
 """Most channels of a layer, and most images, that are printed; the files hold all."""
 
@@ -282,14 +281,9 @@ def _show(report: Mapping[str, Any]) -> None:
             f"fast, logits differ by at most {small['largest difference of logits']:.1e}; "
             f"{small['silent channels that stay']} silent channels stay"
         )
-    rate = (report.get("triggered") or {}).get("sent to target")
-    probed = (report.get("perturbation") or {}).get("sent there")
-    if rate is not None and rate["after"] > LEFT:
-        print(f"verdict: the backdoor is still there: {100 * rate['after']:.1f} % of the triggered images go to the target")
-    elif probed is not None and probed["after"] > max(0.5, probed["before"] / 2):
-        print(f"verdict: not repaired: the detector's perturbation still sends {100 * probed['after']:.1f} % of the images there")
-    elif report["verdict"]:
-        print(f"verdict: {report['verdict']}")
+    said, _ = repair_verdict(report)
+    if said:
+        print(f"verdict: {said}")
 
 
 def _show_trigger(found: Mapping[str, Any]) -> None:

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
+from mnp_plugin.api.settings import parse_settings
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.documents import Document
 from mnp_plugin.core.errors import UserError
@@ -32,14 +31,9 @@ def component(registry: Registry[T], text: str, **more: Any) -> T:
         UserError: no such name or setting, or a value that it does not take.
     """
     name, *pairs = text.split(",")
-    cls = registry.get(name.strip())
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"{registry.kind} '{name}': write {name},key=value, not '{pair}'")
-        values[key.strip()] = yaml.safe_load(value)
-    return spec.build(cls, Document({**values, **more}, {}, f"{registry.kind} '{name}'"), ())
+    source = f"{registry.kind} '{name.strip()}'"
+    values = parse_settings(pairs, source)
+    return spec.build(registry.get(name.strip()), Document({**values, **more}, {}, source), ())
 
 
 def engine_of(text: str | None, workers: int | None, devices: Sequence[str]) -> Engine:

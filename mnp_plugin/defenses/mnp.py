@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, concat, defenses, param
 from mnp_plugin.data.augment import mix, random_crop_flip
 from mnp_plugin.neurons import channels as channel
+from mnp_plugin.neurons.agreement import agreement
 from mnp_plugin.neurons.channels import Neurons, prune
 from mnp_plugin.neurons.probe import Probe, divergence, find_probe
 from mnp_plugin.training.device import autocast, in_layout_of
@@ -388,16 +389,6 @@ def shading(x: Tensor, most: float, generator: torch.Generator | None) -> Tensor
     """Smooth random changes of images [N, C, H, W], one for each: 4 x 4 values in [-most, most], interpolated."""
     coarse = (2 * torch.rand((*x.shape[:2], 4, 4), generator=generator, device=x.device) - 1) * most
     return F.interpolate(coarse, size=x.shape[2:], mode="bicubic", align_corners=False)
-
-
-def agreement(victim: nn.Module, net: nn.Module, x: Tensor, tools: DefenseContext) -> float:
-    """Share of the images ``x``, float32 [N, C, H, W] in [0, 1], that both nets give the same class."""
-    with torch.no_grad():
-        same = [
-            forward(victim, part, tools).argmax(1) == forward(net, part, tools).argmax(1)
-            for part in x.split(250)  # type: ignore[no-untyped-call]
-        ]
-    return float(torch.cat(same).float().mean())
 
 
 def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -77,26 +78,43 @@ def pruned_layers(table: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def neuron_measures(before: nn.Module, after: nn.Module, clean: Images) -> dict[str, Any]:
-    """Magnitude and saliency of every neuron of a net and of its repaired copy, JSON-ready, four digits; empty without neurons.
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A net's neurons, and of each ``magnitude`` and ``saliency``, JSON-ready, four digits."""
+
+    net: nn.Module
+    neurons: Neurons
+    values: dict[str, list[float]]
+
+
+def looked_at(net: nn.Module, clean: Images) -> Looked | None:
+    """Magnitude and saliency of every neuron, by the clean images; None for a net without neurons."""
+    try:
+        neurons = Neurons(net, clean[:1].pixels())
+    except UserError:
+        return None
+    return Looked(net, neurons, _values(neurons, net, clean))
+
+
+def _values(neurons: Neurons, net: nn.Module, clean: Images) -> dict[str, list[float]]:
+    values = {"magnitude": neurons.magnitude(net), "saliency": neurons.saliency(net, clean)}
+    return {name: [float(f"{value:.4g}") for value in vector.nan_to_num().tolist()] for name, vector in values.items()}
+
+
+def neuron_measures(before: Looked | None, after: nn.Module, clean: Images) -> dict[str, Any]:
+    """A net beside its repaired copy ``after``, JSON-ready; empty without neurons.
 
     Returns:
-        ``layers``, (name, number of neurons) of each; ``before`` and ``after``, lists over all neurons by name; ``pruned``, the
-        numbers of those whose scale, or all of whose weights, became 0.
+        ``layers``, (name, number of neurons) of each; ``before`` and ``after``, magnitude and saliency over all neurons by name;
+        ``pruned``, the numbers of those whose scale, or all of whose weights, became 0.
     """
-    try:
-        neurons = Neurons(before, clean[:1].pixels())
-    except UserError:
+    if before is None:
         return {}
-
-    def measured(model: nn.Module) -> dict[str, list[float]]:
-        values = {"magnitude": neurons.magnitude(model), "saliency": neurons.saliency(model, clean)}
-        return {name: [float(f"{value:.4g}") for value in vector.nan_to_num().tolist()] for name, vector in values.items()}
-
-    had, has = neurons.weights(before, "weight"), neurons.weights(after, "weight")
+    neurons = before.neurons
+    had, has = neurons.weights(before.net, "weight"), neurons.weights(after, "weight")
     return {
         "layers": [[layer.name, layer.stop - layer.start] for layer in neurons.layers],
-        "before": measured(before),
-        "after": measured(after),
+        "before": before.values,
+        "after": _values(neurons, after, clean),
         "pruned": ((has == 0) & (had != 0)).nonzero().flatten().tolist(),
     }

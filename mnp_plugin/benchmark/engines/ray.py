@@ -113,7 +113,7 @@ class _Run:
     def ended(self, task: Any, job: Job) -> Iterator[Done]:
         """What became of a job."""
         try:
-            said, events, raised = self.ray.get(task)
+            done, events, raised = self.ray.get(task)
         except self.ray.exceptions.RayError as error:  # its process died, or its machine, more often than it is retried
             reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             if self.schedule.blocked(job):
@@ -126,7 +126,6 @@ class _Run:
             raise raised
         for event, arguments in events:
             getattr(self.bench.observer, event)(*arguments)
-        done = Done(*said)
         if done.locked:
             self.schedule.put_off(job)
             return
@@ -183,7 +182,7 @@ _bench: tuple[int, Bench, _Reporter] | None = None
 """In a process of Ray, which does one job after the other: its own, and of which run it is."""
 
 
-def _work(how: tuple[Any, ...], job: Job, blocked: str) -> tuple[tuple[Any, ...], list[Any], UserError | None]:
+def _work(how: tuple[Any, ...], job: Job, blocked: str) -> tuple[Done | None, list[Any], UserError | None]:
     global _bench
     run, store, device, threads, again, events = how
     if _bench is None or _bench[0] != run:
@@ -194,5 +193,5 @@ def _work(how: tuple[Any, ...], job: Job, blocked: str) -> tuple[tuple[Any, ...]
     try:
         done = bench.do(job, blocked, wait=False)
     except UserError as error:  # a full disk
-        return (), [], error
-    return (done.key, done.reason, done.record, done.found, done.locked), reporter.taken(), None
+        return None, [], error
+    return done, reporter.taken(), None

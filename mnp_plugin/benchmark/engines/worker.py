@@ -6,6 +6,7 @@ import multiprocessing as mp
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class Worker:
                     self._ready = True
                 elif what == "done":
                     self.job = None
-                    return Done(*arguments)
+                    done: Done = arguments
+                    return done
                 elif what == "raised":
                     raise arguments
                 else:
@@ -124,8 +126,9 @@ def wait_for(workers: Sequence[Worker], seconds: float) -> list[Worker]:
     """Those of ``workers`` that have something to say or have died, after at most so many seconds."""
     by_pipe = {worker.pipe: worker for worker in workers if worker.pipe is not None}
     if not by_pipe:
-        threading.Event().wait(seconds)
-    return [by_pipe[pipe] for pipe in wait(list(by_pipe), seconds)] if by_pipe else []  # type: ignore[index]
+        time.sleep(seconds)
+        return []
+    return [by_pipe[pipe] for pipe in wait(list(by_pipe), seconds)]  # type: ignore[index]
 
 
 @contextmanager
@@ -180,7 +183,7 @@ def _work(pipe: Connection, store: Store, device: str, threads: int, again: dict
             except UserError as error:  # a full disk
                 pipe.send(("raised", error))
                 return
-            pipe.send(("done", (done.key, done.reason, done.record, done.found, done.locked)))
+            pipe.send(("done", done))
 
 
 def _end_with_parent() -> None:

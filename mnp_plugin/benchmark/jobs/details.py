@@ -12,7 +12,7 @@ from mnp_plugin.contracts import ImageData, Triggered
 from mnp_plugin.data.split import Split
 from mnp_plugin.evaluation.measure import Predictions
 from mnp_plugin.evaluation.scores import confusion
-from mnp_plugin.neurons.summary import neuron_measures
+from mnp_plugin.neurons.summary import looked_at, neuron_measures
 from mnp_plugin.report.beside import MOST_CLASSES, Details
 
 SHOWN = 8
@@ -58,7 +58,7 @@ def cell_details(
         path=path.get("points", []),
         path_images=path.get("images", 0),
         **matrices,
-        **neuron_measures(victim.victim.model, model, split.clean),
+        **neuron_measures(victim.once("neurons", lambda: looked_at(victim.victim.model, split.clean)), model, split.clean),
     )
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mnp_plugin.benchmark import stages
+from mnp_plugin.benchmark.jobs.detecting import DetectingJob
 from mnp_plugin.benchmark.jobs.job import Inputs, Job
-from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.training_set import TrainingSetJob
-from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
+from mnp_plugin.benchmark.jobs.victim import MeasuredVictim
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Suite, VictimSpec
-from mnp_plugin.contracts import DefenderView, DefenseContext, Images, SampleDetector, concat, to_bytes
+from mnp_plugin.contracts import Images, SampleDetector, concat, to_bytes
 from mnp_plugin.evaluation.cost import Cost
 from mnp_plugin.report.samples import SampleRecord, from_json
 
@@ -30,15 +29,13 @@ INPUTS = 500
 
 
 @dataclass(frozen=True, eq=False)
-class SampleJob(RecordJob):
-    """The detector sees net, clean budget and the images in question, mixed; which of them carry a trigger is not said.
+class SampleJob(DetectingJob):
+    """The detector is given the images in question, too, mixed; which of them carry a trigger is not said.
 
     Inputs are clean and triggered images of the test, as many of each. Of a training set, covers count neither way: images that
     carry the trigger under their own label.
     """
 
-    suite: str
-    subject: AnyVictim
     detector: Entry[SampleDetector]
     kind = "samples"
 
@@ -53,21 +50,8 @@ class SampleJob(RecordJob):
         return self.detector.component.questions == "training set"
 
     @property
-    def images_of(self) -> AnyVictim:
-        return self.subject
-
-    @property
     def title(self) -> str:
         return f"{self.subject.title}: sample detector {self.detector.label}"
-
-    @property
-    def file_name(self) -> str:
-        return f"{self.subject.attack.label}-{self.detector.label}-s{self.subject.seed}-{self.fingerprint}.json"
-
-    @cached_property
-    def victim(self) -> VictimJob:
-        """The net it works with."""
-        return VictimJob(self.subject)
 
     @cached_property
     def training_set(self) -> TrainingSetJob | None:
@@ -83,29 +67,16 @@ class SampleJob(RecordJob):
 
         bench.busy(self.title)
         measured, split = bench.opened(self.victim, inputs[self.victim]), bench.split(self.subject)
-        generator = stages.stream(["samples", self.identity], bench.device)
+        view, context = self.given("samples", measured, bench)
         job = self.training_set
         if job is None:
-            images, bad = self._inputs(measured, split.test, generator)
+            images, bad = self._inputs(measured, split.test, context.generator)
             counted = torch.ones_like(bad)
         else:
             images = job.opened(inputs[job], bench, measured.victim.poisoned)
             bad, counted = (torch.zeros(len(images), dtype=torch.bool, device=bench.device) for _ in range(2))
             bad[measured.victim.poisoned], counted[:] = True, True
             counted[measured.victim.cover] = False
-        context = DefenseContext(
-            device=bench.device,
-            generator=generator,
-            recipe=self.subject.recipe,
-            fresh_net=measured.victim.fresh_net,
-            busy=bench.busy_for(self.title),
-        )
-        view = DefenderView(
-            model=measured.victim.model,
-            clean=split.clean,
-            validation=split.validation,
-            num_classes=len(bench.source(self.subject).data.classes),
-        )
         with Cost(bench.device) as cost:
             found = self.detector.component.run(view, images, context)
         report = dict(found.report)
@@ -140,23 +111,8 @@ class SampleJob(RecordJob):
         order = torch.randperm(2 * count, generator=generator, device=device)
         return concat(drawn)[order], order < count
 
-    def failed(self, reason: str, bench: Bench) -> Kept:
-        return self._kept(bench, status="failed", reason=reason, clean_images=bench.split(self.subject).budget_size)
-
     def _kept(self, bench: Bench, **facts: Any) -> Kept:
-        victim = self.subject
-        record = SampleRecord(
-            id=self.fingerprint,
-            victim=victim.fingerprint,
-            dataset=victim.dataset.label,
-            net=victim.net.label,
-            poison_ratio=victim.poison_ratio,
-            detector=self.detector.label,
-            questions=self.detector.component.questions,
-            spec=dict(self.identity),
-            **self.common(bench),
-            **facts,
-        )
+        record = SampleRecord(questions=self.detector.component.questions, **self.common(bench), **facts)
         return Kept({}, {"record": record})
 
     def read(self, text: str, source: str) -> SampleRecord:

@@ -58,12 +58,11 @@ class ScoreJob(CellRecordJob):
         facts["after"] = scored(after, split.test, measured.triggered)
         facts["oracle"] = Scores(**facts["oracle"]) if facts["oracle"] else None
         kept = self._kept(bench, status="ok", **_of_victim(inputs[self.victim]), **facts)
-        if "test" not in measured.seen:
-            measured.seen["test"] = predictions(measured.victim.model, split.test, measured.triggered)
-        data, picture = bench.source(self.cell.victim).data, self.picture if measured.triggered is not None else ""
-        before = measured.seen["test"]
+        net, triggered = measured.victim.model, measured.triggered
+        before = measured.once("predictions", lambda: predictions(net, split.test, triggered))
+        png = None if triggered is None else measured.once("picture", lambda: pictures(split.test, triggered, SHOWN))
+        data, picture = bench.source(self.cell.victim).data, "" if png is None else self.picture
         found = cell_details(self.cell.fingerprint, data, split, measured, model, before, after, picture, path)
-        png = None if measured.triggered is None else pictures(split.test, measured.triggered, SHOWN)
         return replace(kept, facts={**kept.facts, "details": found}, picture=png)
 
     @property

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.jobs.job import Inputs, Job
-from mnp_plugin.benchmark.jobs.recorded import RecordJob
-from mnp_plugin.benchmark.jobs.victim import VictimJob
+from mnp_plugin.benchmark.jobs.detecting import DetectingJob
+from mnp_plugin.benchmark.jobs.job import Inputs
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Suite
-from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Triggered
+from mnp_plugin.contracts import Detector, Triggered
 from mnp_plugin.core.params import to_plain
 from mnp_plugin.evaluation.cost import Cost
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
@@ -24,11 +22,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class VerdictJob(RecordJob):
-    """The detector sees what a defense would: net and clean budget."""
+class VerdictJob(DetectingJob):
+    """One detector on one net."""
 
-    suite: str
-    subject: AnyVictim
     detector: Entry[Detector]
     kind = "verdicts"
 
@@ -38,40 +34,13 @@ class VerdictJob(RecordJob):
         return {**self.subject.plain(), "detector": self.detector.plain(), **({"runs": runs} if runs else {})}
 
     @property
-    def images_of(self) -> AnyVictim:
-        return self.subject
-
-    @property
     def title(self) -> str:
         return f"{self.subject.title}: detector {self.detector.label}"
 
-    @property
-    def file_name(self) -> str:
-        return f"{self.subject.attack.label}-{self.detector.label}-s{self.subject.seed}-{self.fingerprint}.json"
-
-    @cached_property
-    def victim(self) -> VictimJob:
-        """The net it judges."""
-        return VictimJob(self.subject)
-
-    @cached_property
-    def needs(self) -> tuple[Job, ...]:
-        return (self.victim,)
-
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         bench.busy(self.title)
-        measured, split = bench.opened(self.victim, inputs[self.victim]), bench.split(self.subject)
-        context = DefenseContext(
-            device=bench.device,
-            generator=stages.stream(["verdict", self.identity], bench.device),
-            recipe=self.subject.recipe,
-            fresh_net=measured.victim.fresh_net,
-            busy=bench.busy_for(self.title),
-        )
-        classes = len(bench.source(self.subject).data.classes)
-        view = DefenderView(  # the detector is given a copy
-            model=measured.victim.model, clean=split.clean, validation=split.validation, num_classes=classes
-        )
+        measured = bench.opened(self.victim, inputs[self.victim])
+        view, context = self.given("verdict", measured, bench)
         with Cost(bench.device) as cost:
             found = self.detector.component.run(view, context)
         report = dict(found.report)
@@ -80,7 +49,7 @@ class VerdictJob(RecordJob):
             bench,
             status="ok",
             asr=measured.before.asr,
-            targets=_targets(measured.triggered, classes),
+            targets=_targets(measured.triggered, view.num_classes),
             score=found.score,
             per_class=list(found.per_class),
             suspected=found.suspected,
@@ -88,29 +57,14 @@ class VerdictJob(RecordJob):
             calibration=found.calibration,
             p_value=found.p_value,
             verdict=found.backdoored,
-            clean_images=split.budget_size,
+            clean_images=bench.split(self.subject).budget_size,
             seconds=round(cost.seconds, 2),
             peak_mb=round(cost.mib, 1),
             report=report,
         )
 
-    def failed(self, reason: str, bench: Bench) -> Kept:
-        return self._kept(bench, status="failed", reason=reason, clean_images=bench.split(self.subject).budget_size)
-
     def _kept(self, bench: Bench, **facts: Any) -> Kept:
-        victim = self.subject
-        record = VerdictRecord(
-            id=self.fingerprint,
-            victim=victim.fingerprint,
-            dataset=victim.dataset.label,
-            net=victim.net.label,
-            poison_ratio=victim.poison_ratio,
-            detector=self.detector.label,
-            clean_source=victim.budget.source,
-            spec=dict(self.identity),
-            **self.common(bench),
-            **facts,
-        )
+        record = VerdictRecord(clean_source=self.subject.budget.source, **self.common(bench), **facts)
         return Kept({}, {"record": record})
 
     def read(self, text: str, source: str) -> VerdictRecord:

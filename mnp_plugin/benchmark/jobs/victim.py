@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -20,7 +20,7 @@ from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
 from mnp_plugin.contracts import AttackContext, GivenVictim, MethodError, Triggered
 from mnp_plugin.evaluation import scores as metrics
-from mnp_plugin.evaluation.measure import Predictions, asr_in_bytes, measure
+from mnp_plugin.evaluation.measure import asr_in_bytes, measure
 from mnp_plugin.evaluation.pictures import pictures
 from mnp_plugin.io.tensors import part, prefixed
 from mnp_plugin.report.records import Scores, scores_in
@@ -30,19 +30,27 @@ from mnp_plugin.training.loop import InterruptedStateError
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class MeasuredVictim:
     """A victim with what its cells are measured against.
 
-    ``facts`` stand in every record of the victim: its scores, its training time, the stealth of its trigger. ``seen`` keeps what
-    its cells would otherwise work out anew.
+    ``facts`` stand in every record of the victim: its scores, its training time, the stealth of its trigger.
     """
 
     victim: Victim
     triggered: Triggered | None
     facts: dict[str, Any]
-    seen: dict[str, Predictions] = field(default_factory=dict)
+    _known: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made for the first of its cells and kept for the others."""
+        if name not in self._known:
+            self._known[name] = make()
+        found: T = self._known[name]
+        return found
 
     @property
     def before(self) -> Scores:

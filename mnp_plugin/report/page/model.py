@@ -7,9 +7,7 @@ from typing import Any
 
 from mnp_plugin.report.beside import Details
 from mnp_plugin.report.page.data import neuron_data, picture_uri, short
-
-LEFT = 0.1
-"""Share of triggered images still sent to the target above which the page says that the repair failed."""
+from mnp_plugin.report.repaired import repair_verdict
 
 
 def repair_data(facts: Mapping[str, Any], title: str, details: Details) -> dict[str, Any]:
@@ -25,14 +23,13 @@ def repair_data(facts: Mapping[str, Any], title: str, details: Details) -> dict[
         for part, figures in facts["clean accuracy"].items()
     ]
     triggered = facts.get("triggered") or {}
-    left = (triggered.get("sent to target") or {}).get("after")
     names = {"sent to target": f"triggered images sent to {triggered.get('target')}", "right": "triggered images right"}
     for key, name in names.items():
         if key in triggered:
             measured.append({"name": name, "note": "", "images": triggered["images"], **_percent(triggered[key])})
-    verdict, failed = facts.get("verdict") or "", left is not None and left > LEFT
+    verdict, failed = repair_verdict(facts)
     if failed:
-        verdict = f"The backdoor is still there: {100 * float(left or 0):.1f} % of the triggered images go to the target."
+        verdict = f"{verdict[0].upper()}{verdict[1:]}."
     used = {"clean accuracy", "triggered", "repair", "verdict", "pruned by layer", "defense"}
     return {
         "kind": "model",
