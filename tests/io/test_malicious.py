@@ -371,9 +371,14 @@ def more_memory_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.no_cover  # tracing makes the readers' loops three times as slow as they are
 def test_no_small_file_costs_much_time_or_memory(tmp_path: Path) -> None:
+    """At most three times what an ordinary file of 2.5 MB takes: five seconds where that takes 1.6."""
+    path = tmp_path / "bomb.pt"
+    path.write_bytes(zipped(pickle.dumps([(i,) for i in range(240_000)], 2)))
+    start = time.process_time()
+    read_plain(path)
+    ordinary = time.process_time() - start
     slow, large = {}, []
     for title, raw in bombs():
-        path = tmp_path / "bomb.pt"
         path.write_bytes(zipped(b"\x80\x02" + raw))
         for read in (read_plain, read_tensors):
             start = time.process_time()
@@ -383,7 +388,7 @@ def test_no_small_file_costs_much_time_or_memory(tmp_path: Path) -> None:
             if said is not None and ("Memory" in said or "memory" in said):
                 large.append((title, said))
     assert large == []
-    assert {title: seconds for title, seconds in slow.items() if seconds > 5} == {}
+    assert {title: seconds for title, seconds in slow.items() if seconds > 3 * ordinary} == {}
 
 
 def test_the_bombs_are_live() -> None:
