@@ -29,10 +29,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "ft": {"epochs": 2},
     "fp": {"epochs": 2, "step": 0.2},
     "nad": {"epochs": 1, "teacher_epochs": 1},
-    "mnp-prune": {"suppression_epochs": 2, "recover_epochs": 2, "steps": 2, "probes": 1},
+    "mnp-prune": {"suppression_steps": 2, "recover_steps": 2, "steps": 2, "probes": 1},
     "mnp": {
-        "suppression_epochs": 2,
-        "recover_epochs": 2,
+        "suppression_steps": 2,
+        "recover_steps": 2,
         "restore_steps": 3,
         "mask_steps": 2,
         "draws": 1,

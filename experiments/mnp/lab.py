@@ -1,8 +1,9 @@
 """What the scripts of this folder share: victims, draws of the clean budget, and ACC/ASR/RA on 2 500 fixed test images.
 
-Victims are those of ``mnp_dev_cifar10_cpu`` (seed 2, on which no table of results rests). One that is not in the cache is
-refused, never trained; ``mnp-bench run mnp_dev_cifar10_cpu --defenses none`` trains them. Run from the repository root,
-where ``data/cifar10-jpeg`` lies. The numbers in the head of each script are of one draw and of bfloat16 on a Xeon with AMX.
+Victims are those of ``mnp_dev_cifar10_cpu`` (seed 2, on which no table of results rests), if a script names no other suite.
+One that is not in the cache is refused, never trained; ``mnp-bench run mnp_dev_cifar10_cpu --defenses none`` trains them. Run
+from the repository root, where ``data/cifar10-jpeg`` lies. The numbers in the head of each script are of one draw and of bfloat16
+on a Xeon with AMX.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ class Bench:
         return {name: round(100 * float(hits.float().mean()), 1) for name, hits in found.items()}
 
 
-def bench(label: str, images: int = 2500) -> Bench:
+def bench(label: str, images: int = 2500, suite: str = "mnp_dev_cifar10_cpu") -> Bench:
     """The trained victim ``label``."""
-    runner = Runner(load_suite(find_config("mnp_dev_cifar10_cpu")), Store(default_cache(), default_cache()), CPU)
+    runner = Runner(load_suite(find_config(suite)), Store(default_cache(), default_cache()), CPU)
     spec = next(v for v in runner.suite.victims if v.attack.label == label)
     assert isinstance(spec, VictimSpec)
     if runner.store.load_victim(spec) is None:
-        sys.exit(f"error: '{label}' is not trained; run: mnp-bench run mnp_dev_cifar10_cpu --attacks {label} --defenses none")
+        sys.exit(f"error: '{label}' is not trained; run: mnp-bench run {suite} --attacks {label} --defenses none")
     measured = runner.victim(spec)
     data = runner.bench.source(spec).data
     split = stages.split_of(spec, data)

@@ -8,6 +8,7 @@ against 85.9/95.6: the probes name the target and are silenced, the trigger is n
 84.5/2.7 against 84.5/3.3, Blended 84.0/1.2 against 84.4/3.7. Each probe of these, of BadNets and of WaNet sends 86 to 100 % of
 the images to class 0, the target. On SIG (13 to 86 %, classes 2 and 9; 84.1/0.7) and on the clean net (47 to 60 %, class 3;
 86.1 -> 84.7) nothing is suspected. teachers.py asks what wariness consists of.
+All of this was version 4; hardening.py has LIRA's cure.
 """
 
 import sys

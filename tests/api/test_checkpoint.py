@@ -46,7 +46,7 @@ defenses: [none]
 """
 FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
 BRIEF = ["images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
-QUICK = ["--settings", "suppression_epochs=3", "recover_epochs=3", "steps=30", "restore_steps=20", "agreement=0.6"]
+QUICK = ["--settings", "suppression_steps=3", "recover_steps=3", "steps=30", "restore_steps=20", "agreement=0.6"]
 
 
 def write_tree(folder: Path, images: Images) -> Path:
@@ -673,7 +673,7 @@ def test_the_verdict_is_not_kinder_than_the_users_own_trigger(
 ) -> None:
     triggered = write_tree(tmp_path / "triggered", own.carriers)
     words = ["--out", str(tmp_path / "out"), "--triggered", str(triggered), "--settings", "restore=false", "agreement=1"]
-    assert main(own.arguments("purify", *words, "steps=1", "suppression_epochs=1", "recover_epochs=0", "--quiet")) == 0
+    assert main(own.arguments("purify", *words, "steps=1", "suppression_steps=1", "recover_steps=0", "--quiet")) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["triggered"]["sent to target"]["after"] > 0.5
     assert "verdict: the backdoor is still there: " in capsys.readouterr().out

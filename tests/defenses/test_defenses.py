@@ -207,7 +207,7 @@ def test_mnp_treats_a_net_without_batch_normalisation(scene: Scene) -> None:
     model = build_net(SmallConvNeXt(width=8, depth=1), scene.data)
     fit(model, scene.split.train, Recipe(epochs=5, batch_size=64, crop=1, flip=False), torch.Generator().manual_seed(0))
     view = replace(scene.view(), model=model)
-    result = MNP(suppression_epochs=3, recover_epochs=3, steps=20, restore_steps=40, agreement=0.6).run(view, scene.tools())
+    result = MNP(suppression_steps=3, recover_steps=3, steps=20, restore_steps=40, agreement=0.6).run(view, scene.tools())
     assert result.report["agreement"]["repaired"] > 0.6
     neurons = Neurons(model, view.clean[:1].pixels())
     silent = int((neurons.weights(result.model, "weight") == 0).sum())

@@ -11,18 +11,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenseContext, Images, Recipe, defenses
+from mnp_plugin.contracts import DefenseContext, Images, Recipe, concat, defenses
+from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.channels import Neurons
-from mnp_plugin.neurons.probe import find_probe
+from mnp_plugin.neurons.probe import Probe, find_probe
+from mnp_plugin.neurons.reach import nudged
 
 BRIEF: dict[str, Any] = {
-    "suppression_epochs": 4,
-    "recover_epochs": 4,
+    "suppression_steps": 8,
+    "recover_steps": 8,
     "steps": 20,
     "restore_steps": 6,
     "probes": 1,
     "suspicion": 0.0,  # warily, whatever the probe finds
+    "most": 0.0,
     "batch_size": 40,
 }
 
@@ -154,6 +157,50 @@ def test_the_probe_finds_where_two_nets_differ() -> None:
     assert found.pruned_rate == 0
     assert float(found.delta.abs().max()) <= 0.3 + 1e-6
     assert found.delta[0, 0, 0, 0] == found.delta.max()
+
+
+NOWHERE = {0: 0.1, 1: 0.2, 2: 0.15}
+
+
+@pytest.mark.parametrize(
+    ("ends", "reached", "suspected"),
+    [
+        ([(2, 0.9), (2, 0.85), (2, 1.0)], NOWHERE, 2),
+        ([(2, 0.9), (2, 0.85), (1, 0.5)], NOWHERE, 2),  # one search of several may fail
+        ([(2, 0.9), (2, 0.85), (1, 0.9)], NOWHERE, None),  # but not end elsewhere
+        ([(2, 0.9), (2, 0.5), (1, 0.5)], NOWHERE, None),
+        ([(2, 0.5), (1, 0.5), (0, 0.5)], {0: 0.1, 1: 0.9, 2: 0.4}, 1),
+        ([(2, 0.5), (1, 0.5), (0, 0.5)], {0: 0.1, 1: 0.9, 2: 0.6}, None),  # two classes are easily reached
+        ([(2, 0.5), (1, 0.5), (0, 0.5)], {0: 0.1, 1: 0.7, 2: 0.0}, None),
+    ],
+)
+def test_what_is_suspected(ends: list[tuple[int, float]], reached: dict[int, float], suspected: int | None) -> None:
+    probes = [Probe(torch.zeros(1), target, rate, 0.0) for target, rate in ends]
+    assert MNP().suspect(probes, reached) == suspected
+
+
+def test_a_step_goes_towards_the_class_and_no_further_than_allowed(patient: Any) -> None:
+    model, tools = patient.view().model.requires_grad_(False).eval(), patient.tools()
+    x = patient.split.test.pixels()[:100]
+    moved = nudged(model, x, 3, 0.1, tools)
+    assert float((moved - x).abs().max()) <= 0.1 + 1e-6
+    assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
+    with torch.no_grad():
+        gained = model(moved).log_softmax(1)[:, 3] - model(x).log_softmax(1)[:, 3]
+    assert float((gained > 0).float().mean()) > 0.9
+
+
+def test_hardening_moves_the_suspected_class_away(patient: Any) -> None:
+    """Against the same restoring without it, from the same net."""
+    view, tools = patient.view(), patient.tools()
+    victim = view.model.requires_grad_(False).eval()
+    budget, gone = concat([view.clean, view.validation]), torch.zeros(0, dtype=torch.int64)
+    neurons, method = Neurons(victim, budget[:1].pixels()), MNP(restore_steps=40)
+    rates = []
+    for eps in (0.0, 0.1):
+        net = method.restored(victim, victim, victim, neurons, gone, 0, eps, budget, tools)
+        rates.append(method.reached(net, budget, 0.1, tools))
+    assert rates[1][0] < 0.5 * rates[0][0]
 
 
 def test_masks_below_a_half_are_those_that_the_first_round_prunes(patient: Any, brief: Any) -> None:

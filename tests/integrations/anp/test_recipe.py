@@ -303,7 +303,7 @@ def test_mnp_writes_its_masks_in_the_same_format(
     checkpoint = ["--checkpoint", str(trained / "model_last.th"), "--poison-type", "badnets"]
     with monkeypatch.context() as patch:
         made = MNP.__init__
-        small = {"steps": 2, "suppression_epochs": 1, "recover_epochs": 1, "agreement": 0.01}
+        small = {"steps": 2, "suppression_steps": 1, "recover_steps": 1, "agreement": 0.01}
         patch.setattr(MNP, "__init__", lambda self, **given: made(self, **{**small, **given}))
         assert anp(tmp_path, tree, "optimize-mask", *checkpoint, "--method", "mnp", "--val-frac", "0.3") == 0
     masks = read_masks(tmp_path / "mask_values.txt")

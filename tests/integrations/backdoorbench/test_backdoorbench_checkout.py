@@ -34,7 +34,7 @@ def test_their_attack_our_defense_by_their_command_line(checkout: Checkout) -> N
     attacked = checkout.their_attack("theirs", epochs=2, batch=32, ratio=0.3)
     assert checkout.measured_here("theirs") == pytest.approx(attacked, abs=1e-12)
     assert checkout.our_defense("theirs", "none", "--ratio", "0.2") == pytest.approx(attacked, abs=1e-12)
-    quick = ["--suppression_epochs", "1", "--recover_epochs", "1", "--steps", "2", "--restore_steps", "2", "--batch_size", "32"]
+    quick = ["--suppression_steps", "1", "--recover_steps", "1", "--steps", "2", "--restore_steps", "2", "--batch_size", "32"]
     assert 0 <= checkout.our_defense("theirs", "mnp", "--ratio", "0.2", *quick)[0] <= 1
     folder = checkout.root / "record/theirs/defense/mnp"
     assert len((folder / "log" / "index.txt").read_text().split()) == 100
