@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 import mnp_plugin
+from mnp_plugin.benchmark.commit import commit
 from mnp_plugin.training.device import uses_bfloat16
 
 
 def versions() -> dict[str, str]:
-    """Versions that a number may depend on."""
+    """Versions that a number may depend on; ``commit`` is that of this package, where it runs from a checkout of its own."""
+    found = commit()
     return {
         "mnp_plugin": mnp_plugin.__version__,
+        **({"commit": found} if found else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),

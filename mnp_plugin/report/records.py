@@ -93,7 +93,7 @@ class Record:
     content: str = ""
     """Fingerprint of the images; empty where the settings say which they are, and in records of older versions."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of this package, torch, torchvision, numpy and Python."""
+    """Versions of this package, torch, torchvision, numpy and Python; its ``commit``, where it ran from its checkout."""
     hardware: dict[str, Any] = field(default_factory=dict)
     """Device, processor, threads and numeric precision."""
     victim_versions: dict[str, str] = field(default_factory=dict)
