@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,9 @@ SPECIAL = {
 SCORES = {"acc": ("ACC", True), "asr": ("ASR", False), "ra": ("RA", True), "der": ("DER", True)}
 """Scores that have a table of their own, their names, and whether more is better."""
 
+TEXT_WIDTH = 75
+"""Tables of more characters are shrunk to the width of the text; the narrowest in use, that of the class article, holds that."""
+
 
 def escape(text: object) -> str:
     """``text`` as LaTeX prints it; nothing in it is a command, and control characters are spaces."""
@@ -32,7 +36,7 @@ def to_latex(table: pd.DataFrame, name: str) -> str:
         name: of the suite.
     """
     lines = [
-        f"% {escape(name)}: made by mnp-bench report; needs \\usepackage{{booktabs}}",
+        f"% {escape(name)}: made by mnp-bench report; needs \\usepackage{{booktabs,graphicx}}",
         "% Percent. Means over attacks whose victim took; blind choices unless a column says oracle. Bold: best, underlined:",
         "% second, among defenses that are not oracle; no repair (none) is not marked.",
     ]
@@ -89,11 +93,13 @@ def _tabular(
     heads: Sequence[str], body: Sequence[Sequence[str]], align: str, caption: str, label: str, last: Sequence[str] | None = None
 ) -> list[str]:
     line: Callable[[Sequence[str]], str] = lambda cells: " & ".join(cell or "--" for cell in cells) + r" \\"  # noqa: E731
+    wide = _width([heads, *body]) > TEXT_WIDTH
     return [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape(caption)}}}",
         rf"\label{{tab:{label}}}",
+        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
         rf"\begin{{tabular}}{{{align}}}",
         r"\toprule",
         line(heads),
@@ -101,9 +107,14 @@ def _tabular(
         *map(line, body),
         *([r"\midrule", line(last)] if last is not None else []),
         r"\bottomrule",
-        r"\end{tabular}",
+        r"\end{tabular}" + ("}" if wide else ""),
         r"\end{table}",
     ]
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """About how many characters wide a table of ``rows`` is printed, with the space between its columns."""
+    return sum(3 + max(len(re.sub(r"\\[a-zA-Z]+\{?|[\\{}$]", "", cell)) for cell in column) for column in zip(*rows, strict=True))
 
 
 def _number(value: float | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
+import subprocess
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -167,6 +169,28 @@ def test_tables_for_papers_are_whole_and_mark_best_and_second(make_records: Make
     assert re.fullmatch(r"\\textbf\{\d+\.\d \$\\pm\$ \d+\.\d\}", mnp)
     assert re.fullmatch(r"\\underline\{.*\}", anp)
     assert not any("text" in cell or "under" in cell for cell in (none, ft, oracle))
+
+
+def test_a_table_wider_than_the_text_is_shrunk_to_it(make_records: Make) -> None:
+    one_seed, seeds = (to_latex(leaderboard(make_records(3, seeds=s)), "made") for s in ((0,), (0, 1)))
+    assert "resizebox" in seeds.partition("Defenses, means")[2].partition(r"\end{table}")[0]
+    assert "resizebox" not in one_seed.partition("ASR in percent")[2]
+    for text in (one_seed, seeds):
+        assert text.count("{") == text.count("}")
+        assert text.count(r"\resizebox{\linewidth}{!}{%") == text.count(r"\end{tabular}}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
+def test_latex_sets_every_table_within_the_text(make_records: Make, tmp_path: Path) -> None:
+    many = make_records(3, [f"d_{i}" for i in range(12)], seeds=(0, 1))
+    odd = [replace(record, attack=f"größe=1_{record.attack}") for record in make_records(3)]
+    tables = [to_latex(leaderboard(records), "a_b & c") for records in (many, odd)]
+    head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
+    (tmp_path / "paper.tex").write_text("\n".join([head, *tables, r"\end{document}"]))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).stdout.decode(errors="replace")
+    assert "Output written on paper.pdf" in said
+    assert "Overfull" not in said
 
 
 def test_nothing_in_a_name_is_a_command() -> None:
