@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from mnp_plugin.api import checkpoint as files
 from mnp_plugin.api.calls import Progress, purify
@@ -23,8 +23,10 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import to_plain
 from mnp_plugin.data.folder import class_names
 from mnp_plugin.data.split import validation_part
+from mnp_plugin.evaluation.pictures import perturbed
 from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.evaluation.scores import confusion
+from mnp_plugin.evaluation.sent import sent
 from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.io.torch_writer import plain_weights, write_torch
 from mnp_plugin.neurons import compact as small
@@ -165,7 +167,9 @@ def repair_checkpoint(
     if carriers is not None:
         facts["triggered"] = trigger_rates(carriers, own.model, result.model, side, own.classes, place)
     if verdict is not None and verdict.perturbation is not None:
-        facts["perturbation"] = _perturbed(verdict.perturbation, verdict.suspected, own, result.model)
+        tried = sent(verdict.perturbation, own.images, own.model, result.model, verdict.suspected)
+        shares = {"before": tried.before, "after": tried.after}
+        facts["perturbation"] = {"class": own.classes[tried.target], "images": tried.images, "sent there": shares}
     say("explaining what was pruned", 0, 0)
     table = neuron_table(own.model, result.model, own.images, result.details)
     facts["pruned by layer"] = pruned_layers(table)
@@ -178,7 +182,7 @@ def repair_checkpoint(
             _write_report(facts, out)
     if html is not None:
         say("writing the page", 0, 0)
-        _write_page(Path(html), facts, checkpoint.name, own, result.model)
+        _write_page(Path(html), facts, checkpoint.name, own, result, verdict)
     return RepairReport(model=result.model, purified=result, facts=facts, out=out, written=names if out is not None else ())
 
 
@@ -205,16 +209,6 @@ def check_place(checkpoint: Path, out: Path | None, force: bool, *, compact: boo
         needed = 3 * checkpoint.stat().st_size if checkpoint.is_file() else 0
         files.check_out(out, names, force, needed)
     return names
-
-
-def _perturbed(delta: Tensor, suspected: int | None, own: files.OwnModel, repaired: nn.Module) -> dict[str, Any]:
-    """Share of the clean images of other classes that a perturbation sends to the suspected class, before and after."""
-    x = (own.images.pixels() + delta.to(own.images.x.device)).clamp(0, 1)
-    said = [logits(net, x).argmax(1) for net in (own.model, repaired)]
-    target = int(said[0].bincount().argmax()) if suspected is None else suspected
-    others = own.images.y != target
-    before, after = (round(float((each == target)[others].float().mean()), 4) for each in said)
-    return {"class": own.classes[target], "images": int(others.sum()), "sent there": {"before": before, "after": after}}
 
 
 def _before_after(before: nn.Module, after: nn.Module, images: Images) -> dict[str, Any]:
@@ -247,18 +241,22 @@ def _write_report(facts: Mapping[str, Any], out: Path) -> None:
     write_atomic(out / REPORT, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _write_page(html: Path, facts: Mapping[str, Any], title: str, own: files.OwnModel, repaired: nn.Module) -> None:
+def _write_page(
+    html: Path, facts: Mapping[str, Any], title: str, own: files.OwnModel, result: Purified, verdict: Verdict | None
+) -> None:
     from mnp_plugin.report.page.model import repair_data
     from mnp_plugin.report.page.render import render
 
     few = len(own.classes) <= MOST_CLASSES
     matrices = [
         confusion(own.images.y, logits(net, own.images.x).argmax(1), len(own.classes)) if few else []
-        for net in (own.model, repaired)
+        for net in (own.model, result.model)
     ]
-    measures = neuron_measures(looked_at(own.model, own.images), repaired, own.images)
+    measures = neuron_measures(looked_at(own.model, own.images), result.model, own.images)
     details = Details(id="", classes=list(own.classes), clean_before=matrices[0], clean=matrices[1], **measures)
-    write_atomic(html, render(repair_data(facts, title, details)).encode())
+    delta = result.perturbation if verdict is None or verdict.perturbation is None else verdict.perturbation
+    picture = None if delta is None else perturbed(own.images, delta)
+    write_atomic(html, render(repair_data(facts, title, details, picture)).encode())
 
 
 def _compact(model: nn.Module, images: Images, out: Path) -> dict[str, Any]:

@@ -27,12 +27,15 @@ class Purified:
         candidates: lazily, every (setting, net) the defense chose among, from which the framework derives the separately
             named oracle row; None where there is no such choice.
         details: what the defense knows of each neuron, by name: vectors [neurons] in one order.
+        perturbation: float32 [1, C, H, W]: what it found the victim to follow, to be added to images in [0, 1] and clipped; for
+            people to look at. None where it searches no such thing.
     """
 
     model: nn.Module
     report: Mapping[str, Any] = field(default_factory=dict)
     candidates: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
     details: Mapping[str, Tensor] | None = None
+    perturbation: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +63,7 @@ class Defense(Component):
             around: entered just before :meth:`purify` and left just after it, so that its cost alone is measured.
 
         Raises:
-            MethodError: other ``state_dict`` keys or shapes, or weights that are not finite.
+            MethodError: other ``state_dict`` keys or shapes, weights that are not finite, or a perturbation of another shape.
             UserError: the defense objects to this net.
         """
         reason = self.objection(view.model)
@@ -70,6 +73,10 @@ class Defense(Component):
         with around or nullcontext():
             result = self.purify(own, tools)
         self._check(result.model, view.model)
+        if result.perturbation is not None and result.perturbation.shape != view.clean.x[:1].shape:
+            raise MethodError(
+                f"defense '{self.name}' gave a perturbation of another shape than one image: {[*result.perturbation.shape]}"
+            )
         result.model.requires_grad_(True).eval()
         return result
 

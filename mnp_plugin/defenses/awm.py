@@ -59,9 +59,11 @@ class AWM(Defense):
 
         loss = torch.zeros((), device=tools.device)
         norms: list[float] = []
+        first = None
         for number in range(self.outer):
             delta = self.perturbation(net, model, view, tools)
             norms.append(float(delta.abs().sum()))
+            first = delta if first is None else first
             for _ in range(self.inner):
                 for x, y in one_pass(model, view.clean, self.batch_size, tools):
                     loss = self.alpha * F.cross_entropy(net(x), y)
@@ -77,7 +79,7 @@ class AWM(Defense):
             for name, weight in weights.items():
                 weight.mul_(masks[name])
         report = {"mean_mask": float(flat.mean()), "zero": int((flat == 0).sum()), "of": len(flat)}
-        return Purified(model=model, report=report | {"perturbation_l1": [norms[0], norms[-1]]})
+        return Purified(model=model, report=report | {"perturbation_l1": [norms[0], norms[-1]]}, perturbation=first)
 
     def perturbation(
         self, net: Callable[[Tensor], Tensor], model: nn.Module, view: DefenderView, tools: DefenseContext

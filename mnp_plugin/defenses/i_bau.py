@@ -45,17 +45,19 @@ class IBAU(Defense):
         weights = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(weights, self.lr)
         norms: list[float] = []
+        first = None
         for number in range(self.rounds):
             parts = list(one_pass(model, view.clean, self.batch_size, tools, augment=False))
             delta = self.perturbation(model, parts)
             norms.append(finite(delta.norm(), "the perturbation"))
+            first = delta if first is None else first
             for x, y in parts:
                 grads = self.hypergradient(model, weights, delta, parts[0], (x, y), tools)
                 for weight, grad in zip(weights, grads, strict=True):
                     weight.grad = grad
                 optimiser.step()
             tools.busy("rounds of unlearning", number + 1, self.rounds)
-        return Purified(model=model, report={"rounds": self.rounds, "perturbation_norms": norms})
+        return Purified(model=model, report={"rounds": self.rounds, "perturbation_norms": norms}, perturbation=first)
 
     def perturbation(self, model: nn.Module, parts: list[tuple[Tensor, Tensor]]) -> Tensor:
         """The image d, [1, C, H, W], that turns most of ``parts`` to other classes."""

@@ -12,12 +12,13 @@ from typing import Any
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.records import Record
-from mnp_plugin.report.texts import parsed
+from mnp_plugin.report.texts import fraction, parsed
 
 SCHEMA = 1
 DETAILS, PICTURES = "details", "pictures"
 """Folders under ``results/<suite>``. A file of details is called as its record is."""
 
+NAME = re.compile(r"[\w.=+-]+\.png")
 PNG = b"\x89PNG\r\n\x1a\n"
 MOST_CLASSES = 50
 """Confusion matrices of more classes are not kept: nobody can read them."""
@@ -44,6 +45,9 @@ class Details:
     shown: list[dict[str, int]] = field(default_factory=list)
     """Of each image of the picture, from the left: ``true`` class, class ``wanted`` by the attacker, predictions of the triggered
     image ``before`` and ``after`` the defense."""
+    perturbation: dict[str, Any] = field(default_factory=dict)
+    """What the defense found the victim to follow: ``picture``, name of the PNG that shows it on clean images, and what share of
+    ``images`` clean images of other classes it sends to ``class``, ``before`` and ``after`` the defense."""
     path: list[dict[str, float]] = field(default_factory=list)
     """Of each setting that the defense chose among: the setting, ``acc`` and ``asr``; empty where it chose among none."""
     path_images: int = 0
@@ -79,8 +83,12 @@ def from_json(text: str, source: str) -> Details:
                 raise ValueError(f"'{name}' does not give magnitude and saliency of {count} neurons")
         if not all(0 <= neuron < count for neuron in found.pruned):
             raise ValueError("'pruned' names a neuron that is not there")
-        if found.picture and not re.fullmatch(r"[\w.+-]+\.png", found.picture):
-            raise ValueError(f"'picture' is no name of a PNG: {found.picture!r}")
+        shown = found.perturbation
+        if shown and not (0 <= shown["class"] < len(found.classes) and fraction(shown["before"]) and fraction(shown["after"])):
+            raise ValueError("'perturbation' names no class, or no shares")
+        for name in (found.picture, *([shown["picture"]] if shown else [])):
+            if name and not NAME.fullmatch(name):
+                raise ValueError(f"no name of a PNG: {name!r}")
         return found
 
     return parsed(text, source, "details of a cell", SCHEMA, build)
@@ -105,11 +113,16 @@ def picture_of(folder: Path, record: Record, file: str) -> Path | None:
     return None if found is None else png(folder, found.picture)
 
 
+def picture_beside(file: str) -> str:
+    """Name under ``pictures/`` of the PNG that shows what the defense or detector of a record ``file`` found a net to follow."""
+    return f"{file.removesuffix('.json')}.png"
+
+
 def png(folder: Path, name: str) -> Path | None:
     """``pictures/<name>``, if it is there and is a PNG."""
     path = folder / PICTURES / name
     try:
         with path.open("rb") as file:
-            return path if name and file.read(len(PNG)) == PNG else None
+            return path if NAME.fullmatch(name) and file.read(len(PNG)) == PNG else None
     except OSError:
         return None

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,19 @@ from mnp_plugin import DetectReport, RepairReport, detect_checkpoint, purify, re
 from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli import main
-from mnp_plugin.contracts import Images, Recipe, Triggered, Verdict, to_bytes
+from mnp_plugin.contracts import (
+    DefenderView,
+    Defense,
+    DefenseContext,
+    Images,
+    MethodError,
+    Purified,
+    Recipe,
+    Triggered,
+    Verdict,
+    param,
+    to_bytes,
+)
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import validation_part
@@ -290,7 +303,7 @@ def test_detect_prints_a_verdict(own: Own, tmp_path: Path, capsys: pytest.Captur
 
 def repaired_with_nothing(own: Own, **more: Any) -> RepairReport:
     how: dict[str, Any] = {"net_settings": ["width=6"], "normalise": own.normalise, "recipe": Recipe(crop=1, flip=False)}
-    return repair_checkpoint(own.checkpoint, "smallnet", own.data, defense="none", **{**how, **more})
+    return repair_checkpoint(own.checkpoint, "smallnet", own.data, **{"defense": "none", **how, **more})
 
 
 def test_python_repairs_files_and_writes_only_when_told(own: Own, tmp_path: Path) -> None:
@@ -407,6 +420,30 @@ def test_detect_repairs_nothing_without_a_yes(own: Own, tmp_path: Path, capsys: 
     assert not out.exists()
     assert main([*command, "--defense", "abl"]) == 2
     assert "training set" in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finder(Defense):
+    """Gives the net back as it is, and a perturbation."""
+
+    name = "finder"
+    channels: int = param(3, "of the perturbation", low=1)
+
+    def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
+        return Purified(model=view.model, perturbation=torch.full((1, self.channels, 8, 8), 0.5))
+
+
+def test_a_perturbation_that_the_defense_found_is_on_the_page(own: Own, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    repaired_with_nothing(own, html=page)
+    assert data_of(page)["picture"] is None
+    repaired_with_nothing(own, defense=Finder(), html=page)
+    first = data_of(page)["picture"]
+    assert first.startswith("data:image/png;base64,")
+    repaired_with_nothing(own, defense=Finder(), html=page, verdict=Verdict(score=1.0, perturbation=torch.zeros(1, 3, 8, 8)))
+    assert data_of(page)["picture"] != first, "that of a detector before it"
+    with pytest.raises(MethodError, match="a perturbation of another shape than one image"):
+        repaired_with_nothing(own, defense=Finder(channels=1))
 
 
 def test_a_perturbation_of_a_verdict_is_tried_on_the_repaired_net(own: Own) -> None:

@@ -10,8 +10,10 @@ import torch
 from mnp_plugin import load_records
 from mnp_plugin.cli import main
 from mnp_plugin.evaluation.scores import confusion
-from mnp_plugin.report.beside import Details, details_of
+from mnp_plugin.report.beside import PICTURES, Details, details_of
+from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.results import Results, read_results
+from mnp_plugin.report.shown import shown
 
 TEXT = """
 dataset: {name: digits, size: 8, channels: 1}
@@ -20,7 +22,15 @@ recipe: {epochs: 3, batch_size: 32, crop: 1, flip: false}
 clean_budget: {images: 40}
 gate: {asr: 0.0}
 attacks: [clean, badnets]
-defenses: [none, {name: anp, iterations: 20, steps: 1, batch_size: 20, drop: 60}, {name: ft, epochs: 1}]
+defenses:
+  - none
+  - {name: anp, iterations: 20, steps: 1, batch_size: 20, drop: 60}
+  - {name: ft, epochs: 1}
+  - {name: i-bau, rounds: 2, batch_size: 20}
+  - {name: awm, outer: 1, inner: 1, batch_size: 20}
+detectors:
+  - {name: mnp, draws: 1, nulls: 0, mask_steps: 3, restore_steps: 3, starts: 1, steps: 2, searches: 1}
+  - clp
 """
 
 
@@ -99,6 +109,41 @@ def test_the_path_of_a_defense_that_chose_among_settings(results: Results, detai
     assert record.after is not None
     assert chosen["acc"] == pytest.approx(record.after.acc, abs=1e-3)
     assert details["badnets-ft"].path == []
+
+
+def test_what_a_defense_found_the_victim_to_follow(results: Results, details: dict[str, Details]) -> None:
+    found_by = {name: found.perturbation for name, found in details.items()}
+    assert {name for name, found in found_by.items() if found} == {
+        f"{a}-{d}" for a in ("clean", "badnets") for d in ("i-bau", "awm")
+    }
+    for name in ("badnets-i-bau", "clean-awm"):
+        found = found_by[name]
+        assert found["images"] <= 40
+        assert 0 <= found["after"] <= 1
+        assert (results.folder / PICTURES / found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert len({found["picture"] for found in found_by.values() if found}) == 4, "each cell its own"
+
+
+def test_the_page_shows_beside_a_cell_what_a_detector_found_its_victim_to_follow(results: Results) -> None:
+    data = suite_data(shown(results.folder))
+    by_attack: dict[str, set[str]] = {}
+    for record, one in zip(results.records, data["records"], strict=True):
+        (seen,) = one["recovered"]  # clp searches no perturbation
+        assert seen["detector"] == "mnp"
+        assert data["pictures"][seen["picture"]].startswith("data:image/png;base64,")
+        by_attack.setdefault(record.attack, set()).add(seen["picture"])
+    assert len(by_attack["badnets"]) == len(by_attack["clean"]) == 1
+    assert by_attack["badnets"] != by_attack["clean"]
+
+
+def test_a_second_run_finds_all_that_and_changes_nothing(results: Results) -> None:
+    home = results.folder.parents[1]
+    before = {path: path.stat().st_mtime_ns for kind in ("records", "details", "pictures", "verdicts") for path in
+              (results.folder / kind).iterdir()}  # fmt: skip
+    assert (
+        main(["run", str(home / "tiny.yaml"), "--results", str(home / "results"), "--store", str(home / "store"), "--quiet"]) == 0
+    )
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_records_hold_nothing_of_it(results: Results) -> None:

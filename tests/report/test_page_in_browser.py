@@ -161,6 +161,36 @@ def test_the_drawer_shows_a_cell_and_says_what_is_not_stored(open_page: Callable
     assert "attack01 0.05 × anp" in again.inner_text("#drawer"), "the address leads to the cell"
 
 
+def test_the_drawer_shows_what_was_recovered_and_nothing_where_nothing_was(
+    open_page: Callable[..., Any], made: Shown, tmp_path: Path
+) -> None:
+    data = suite_data(made)
+    pixel = (
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    )
+    number = next(i for i, record in enumerate(made.own.records) if (record.attack, record.defense) == ("attack01", "mnp"))
+    data["pictures"] = {"own.png": pixel, "theirs.png": pixel}
+    data["records"][number] |= {
+        "recovered": [{"detector": EVIL, "picture": "theirs.png", "suspected": 7, "score": 2.5}],
+        "details": {
+            "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "picture": "",
+            "shown": [], "path": [], "path images": 0,
+            "perturbation": {"picture": "own.png", "class": 1, "images": 40, "before": 0.95, "after": 0.1},
+        },
+    }  # fmt: skip
+    (tmp_path / "found.html").write_text(render(data))
+    page = open_page(tmp_path / "found.html")
+    page.get_by_role("button", name="attack01 0.05 × mnp: ASR").click()
+    text = page.inner_text("#drawer")
+    assert (
+        "By the defense: sends 95.0 % of 40 clean images of other classes to one in the victim, 10.0 % after the defense." in text
+    )
+    assert f"Detector {EVIL}: score 2.50, suspected target: class 7." in text
+    assert page.locator("#drawer img").count() == 2
+    page.get_by_role("button", name="next cell").click()
+    assert "recovered" not in page.inner_text("#drawer")
+
+
 def test_everything_works_from_the_keyboard(open_page: Callable[..., Any], file: Path) -> None:
     page = open_page(file)
     page.keyboard.press("Tab")

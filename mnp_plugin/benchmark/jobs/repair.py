@@ -19,12 +19,15 @@ from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, VictimSpec
 from mnp_plugin.contracts import TrainingSetDefense
 from mnp_plugin.evaluation.oracle import CandidateScores, oracle_choice
-from mnp_plugin.io.tensors import DIGEST, digest, part
+from mnp_plugin.io.tensors import DIGEST, digest, part, prefixed
 from mnp_plugin.report.records import scores_in
 from mnp_plugin.training.device import place
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
+
+PERTURBATION = "found.perturbation"
+"""Name, among the tensors that are kept, of what the defense found the victim to follow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +97,9 @@ class RepairJob(Job):
         weights = outcome.purified.model.state_dict()
         had = part("model", inputs[self.victim].tensors)
         same = had.keys() == weights.keys() and all(torch.equal(v.cpu(), had[k].cpu()) for k, v in weights.items())
-        return Kept({} if same else {f"model.{k}": v for k, v in weights.items()}, facts)
+        delta = outcome.purified.perturbation
+        found = {} if delta is None else {PERTURBATION: delta.detach().float()}
+        return Kept(({} if same else prefixed("model", weights)) | found, facts)
 
     def load(self, store: Store) -> Kept | None:
         """What was kept, if it was made from the weights that the victim has now; files of older versions do not say that."""

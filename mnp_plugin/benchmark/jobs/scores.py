@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mnp_plugin.benchmark.jobs.details import SHOWN, cell_details
+from mnp_plugin.benchmark.jobs.details import FEW, SHOWN, cell_details, found_by_defense
 from mnp_plugin.benchmark.jobs.job import Inputs
 from mnp_plugin.benchmark.jobs.recorded import CellRecordJob
+from mnp_plugin.benchmark.jobs.repair import PERTURBATION
 from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import Cell, Gate
 from mnp_plugin.evaluation.measure import predictions, scored
-from mnp_plugin.evaluation.pictures import pictures
-from mnp_plugin.report.beside import DETAILS, PICTURES
+from mnp_plugin.evaluation.pictures import perturbed, pictures
+from mnp_plugin.report.beside import DETAILS, PICTURES, picture_beside
 from mnp_plugin.report.records import Record, Scores, from_json
 from mnp_plugin.report.texts import to_json
 
@@ -62,8 +63,16 @@ class ScoreJob(CellRecordJob):
         before = measured.once("predictions", lambda: predictions(net, split.test, triggered))
         png = None if triggered is None else measured.once("picture", lambda: pictures(split.test, triggered, SHOWN))
         data, picture = bench.source(self.cell.victim).data, "" if png is None else self.picture
-        found = cell_details(self.cell.fingerprint, data, split, measured, model, before, after, picture, path)
-        return replace(kept, facts={**kept.facts, "details": found}, picture=png)
+        more: dict[str, Any] = {}
+        perturbation: dict[str, Any] = {}
+        if (delta := inputs[self.repair].tensors.get(PERTURBATION)) is not None:
+            delta = delta.to(bench.device)
+            more["perturbation"] = perturbed(split.clean, delta, FEW)
+            perturbation = found_by_defense(delta, split, net, model, picture_beside(self.file_name))
+        more["details"] = cell_details(
+            self.cell.fingerprint, data, split, measured, model, before, after, picture, path, perturbation
+        )
+        return replace(kept, facts=kept.facts | more, picture=png)
 
     @property
     def picture(self) -> str:
@@ -76,6 +85,8 @@ class ScoreJob(CellRecordJob):
             store.write(self.suite, DETAILS, self.file_name, to_json(kept.facts["details"]))
         if kept.picture is not None:
             store.write(self.suite, PICTURES, self.picture, kept.picture)
+        if "perturbation" in kept.facts:
+            store.write(self.suite, PICTURES, picture_beside(self.file_name), kept.facts["perturbation"])
         super().save(store, kept)
 
     def failed(self, reason: str, bench: Bench) -> Kept:

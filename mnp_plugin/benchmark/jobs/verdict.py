@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mnp_plugin.benchmark.jobs.details import FEW
 from mnp_plugin.benchmark.jobs.detecting import DetectingJob
 from mnp_plugin.benchmark.jobs.job import Inputs
-from mnp_plugin.benchmark.store import Kept
+from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Entry, Suite
 from mnp_plugin.contracts import Detector, Triggered
 from mnp_plugin.core.params import to_plain
 from mnp_plugin.evaluation.cost import Cost
+from mnp_plugin.evaluation.pictures import perturbed
+from mnp_plugin.report.beside import PICTURES, picture_beside
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ class VerdictJob(DetectingJob):
             found = self.detector.component.run(view, context)
         report = dict(found.report)
         json.dumps(report, allow_nan=False)  # a report that is not plain JSON is the detector's failure
-        return self._kept(
+        kept = self._kept(
             bench,
             status="ok",
             asr=measured.before.asr,
@@ -62,6 +65,14 @@ class VerdictJob(DetectingJob):
             peak_mb=round(cost.mib, 1),
             report=report,
         )
+        if found.perturbation is None:
+            return kept
+        return replace(kept, picture=perturbed(view.clean, found.perturbation.to(bench.device), FEW))
+
+    def save(self, store: Store, kept: Kept) -> None:
+        if kept.picture is not None:  # first: who finds the record finds it, too
+            store.write(self.suite, PICTURES, picture_beside(self.file_name), kept.picture)
+        super().save(store, kept)
 
     def _kept(self, bench: Bench, **facts: Any) -> Kept:
         record = VerdictRecord(clean_source=self.subject.budget.source, **self.common(bench), **facts)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.report.beside import Details, details_of, png
+from mnp_plugin.core.params import fingerprint
+from mnp_plugin.report.beside import Details, details_of, picture_beside, png
 from mnp_plugin.report.detection import detection
 from mnp_plugin.report.figures.detectors import by_detector, curve
 from mnp_plugin.report.figures.neurons import standard
@@ -41,7 +42,8 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
     """
     own, pool = shown.own, Pool()
     groups = [_group(shown, which) for which in shown.statistics]
-    records = _records(shown, pool, room)
+    recovered = _recovered(shown)
+    records = _records(shown, pool, room, recovered)
     place: dict[tuple[Any, ...], list[int]] = {}
     for i, record in enumerate(own.records):
         place.setdefault(tuple(getattr(record, key) for key in KEY), []).append(i)
@@ -188,7 +190,7 @@ def _significant(value: float | None) -> float | None:
 # ------------------------------------------------------------------------------------------------------------------ records
 
 
-def _records(shown: Shown, pool: Pool, room: int) -> list[dict[str, Any]]:
+def _records(shown: Shown, pool: Pool, room: int, recovered: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     found = []
     for record, file in zip(shown.own.records, shown.own.files, strict=True):
         one: dict[str, Any] = {
@@ -208,6 +210,8 @@ def _records(shown: Shown, pool: Pool, room: int) -> list[dict[str, Any]]:
             "versions": pool.put(record.versions),
             "hardware": pool.put(short(record.hardware)),
         }
+        if recovered and (seen := recovered.get(victim_of(record))):
+            one["recovered"] = seen
         details = details_of(shown.own.folder, record, file)
         more = {"report": short(record.prune), **({"details": _details(details)} if details else {})}
         needed = len(json.dumps(more))
@@ -217,6 +221,22 @@ def _records(shown: Shown, pool: Pool, room: int) -> list[dict[str, Any]]:
         else:
             one["left out"] = True
         found.append(one)
+    return found
+
+
+def victim_of(record: Record) -> str:
+    """Fingerprint of the victim of a record: all that determines the cell, less what was done to it."""
+    return fingerprint({key: value for key, value in record.spec.items() if key not in ("defense", "draw")})
+
+
+def _recovered(shown: Shown) -> dict[str, list[dict[str, Any]]]:
+    """By victim, the detectors that kept a picture of a perturbation that they found it to follow, and what they say."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for verdict in shown.own.verdicts:
+        name = picture_beside(f"{verdict.attack}-{verdict.detector}-s{verdict.seed}-{verdict.id}.json")
+        if verdict.status == "ok" and png(shown.own.folder, name):
+            one = {"detector": verdict.detector, "picture": name, "suspected": verdict.suspected, "score": short(verdict.score)}
+            found.setdefault(verdict.victim, []).append(one)
     return found
 
 
@@ -230,6 +250,7 @@ def _details(found: Details) -> dict[str, Any]:
         **{name: getattr(found, name) for name in ("clean", "triggered", "clean_before", "triggered_before")},
         "picture": found.picture,
         "shown": found.shown,
+        "perturbation": short(found.perturbation),
         "path": short(found.path),
         "path images": found.path_images,
     }
@@ -254,7 +275,11 @@ def _pictures(shown: Shown, records: Sequence[Mapping[str, Any]], room: int) -> 
     """The PNGs that drawers show, by name, as data URIs; at most a third of ``room``."""
     room //= 3
     found: dict[str, str] = {}
-    for name in dict.fromkeys(record["details"]["picture"] for record in records if "details" in record):
+    details = [record["details"] for record in records if "details" in record]
+    triggers = [one["picture"] for one in details]
+    perturbations = [one["perturbation"]["picture"] for one in details if one["perturbation"]]
+    seen = [one["picture"] for record in records for one in record.get("recovered", ())]
+    for name in dict.fromkeys((*triggers, *perturbations, *seen)):
         path = png(shown.own.folder, name)
         if path is not None:
             uri = picture_uri(path.read_bytes())

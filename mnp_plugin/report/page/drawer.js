@@ -52,7 +52,7 @@ function drawerBody(app, row, record) {
   if (record["left out"]) {
     parts.push(el("p", { class: "warning" }, `Left out to keep this page small. The rest stands in records/${record.file}`));
   } else {
-    parts.push(...pictureParts(app, details, missing), ...pathParts(report, details, missing), ...pruneParts(report, details, missing), ...confusionParts(details, missing));
+    parts.push(...pictureParts(app, details, missing), ...recoveredParts(app, record), ...pathParts(report, details, missing), ...pruneParts(report, details, missing), ...confusionParts(details, missing));
     if (missing.length) parts.push(el("p", { class: "quiet" }, `Not stored beside this record: ${missing.join(", ")}.`));
     if (Object.keys(report).length) parts.push(fold("What the defense reports", facts(withoutPaths(report))));
   }
@@ -80,6 +80,17 @@ function triggerTable(uri, details) {
         el("img", { src: uri, alt: `${of.length} test images: clean, with the trigger, and their difference times ten` }))),
       ...rows.map(([title, key]) => el("tr", {}, el("th", { scope: "row" }, title), ...of.map((image) =>
         el("td", { class: key === "before" || key === "after" ? (image[key] === image.true ? "good" : image[key] === image.wanted ? "bad" : "odd") : null }, name(image[key])))))))); 
+}
+
+/** What the defense, and detectors of its victim, found the victim to follow; nothing where none of them searched. */
+function recoveredParts(app, record) {
+  const details = record.details, own = details && details.perturbation, name = (i) => (details && details.classes[i]) ?? `class ${i}`;
+  const percent = (share) => `${fixed(100 * share)} %`;
+  const found = (record.recovered || []).map((one) => [one.picture, `Detector ${one.detector}: score ${fixed(one.score, 2)}${isNumber(one.suspected) ? `, suspected target: ${name(one.suspected)}` : ""}.`]);
+  if (own && own.picture) found.unshift([own.picture, `By the defense: sends ${percent(own.before)} of ${plural(own.images, "clean image")} of other classes to ${name(own.class)} in the victim, ${percent(own.after)} after the defense.`]);
+  const figures = found.filter(([picture]) => app.data.pictures[picture]).map(([picture, text]) => el("figure", {},
+    el("img", { class: "grid-picture", src: app.data.pictures[picture], alt: "clean images, the same with the perturbation that was found, and the difference times ten, one row each" }), el("figcaption", {}, text)));
+  return figures.length ? [part("The recovered perturbation", el("div", { class: "pair" }, ...figures), el("p", { class: "quiet" }, "Rows: clean images, the same with the perturbation, the difference times ten. It is no copy of the trigger: it is what also leads where the trigger leads."))] : [];
 }
 
 function confusionParts(details, missing) {

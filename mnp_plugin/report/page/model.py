@@ -10,13 +10,14 @@ from mnp_plugin.report.page.data import neuron_data, picture_uri, short
 from mnp_plugin.report.repaired import repair_verdict
 
 
-def repair_data(facts: Mapping[str, Any], title: str, details: Details) -> dict[str, Any]:
+def repair_data(facts: Mapping[str, Any], title: str, details: Details, picture: bytes | None = None) -> dict[str, Any]:
     """The page of a repair.
 
     Args:
         facts: of :class:`~mnp_plugin.api.repair.RepairReport`.
         title: name of the checkpoint.
         details: neurons and confusion on the clean images, before and after.
+        picture: PNG of the perturbation that the defense, or a detector before it, found; None without one.
     """
     measured = [
         {"name": f"clean accuracy, {part}", "note": figures.get("note", ""), "images": figures["images"], **_percent(figures)}
@@ -46,6 +47,7 @@ def repair_data(facts: Mapping[str, Any], title: str, details: Details) -> dict[
             "clean_before": details.clean_before,
             **neuron_data(details),
         },
+        "picture": None if picture is None else picture_uri(picture),
         "report": short(facts["repair"]),
         "settings": short({"defense": facts["defense"], **{key: value for key, value in facts.items() if key not in used}}),
     }
