@@ -46,6 +46,9 @@ class SampleRecord:
     """Share of the positives that the detector flags."""
     fpr: float | None = None
     """Share of the negatives that it flags."""
+    roc: list[list[float]] = field(default_factory=list)
+    """Corners (false positive rate, true positive rate) of the ROC curve, at most 200; empty where there is no AUROC, and in
+    records of older versions."""
     clean_images: int = 0
     """Size of the clean budget handed to the detector."""
     seconds: float | None = None
@@ -75,6 +78,8 @@ def from_json(text: str, source: str) -> SampleRecord:
         for name in ("asr", "auroc", "tpr_at_5_fpr", "tpr", "fpr"):
             if (value := getattr(record, name)) is not None and not fraction(value):
                 raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
+        if not all(len(point) == 2 and all(map(fraction, point)) for point in record.roc):
+            raise ValueError("roc must hold pairs of rates from 0 to 1")
         if record.status == "ok" and not finite(record.seconds):
             raise ValueError(f"seconds must be a finite number, not {record.seconds!r}")
         return record

@@ -22,7 +22,9 @@ from mnp_plugin.core.errors import UserError
 from mnp_plugin.detectors.clp import CLP
 from mnp_plugin.detectors.strip import Strip
 from mnp_plugin.report.build import build_tables
+from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.screened import COLUMNS as SAMPLE_COLUMNS
+from mnp_plugin.report.shown import shown
 
 TEXT = """
 suite: small
@@ -292,6 +294,19 @@ def test_single_images_are_judged_where_there_is_a_trigger_or_a_training_set(
     for row in (strip, poisoned):
         assert 0 <= row["auroc"] <= 1
         assert row["seconds"] >= 0
+    for file in (folder / "samples").iterdir():
+        record = json.loads(file.read_text())
+        assert (record["roc"] == []) == (record["attack"] == "clean")
+        if record["roc"]:
+            area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in zip(record["roc"], record["roc"][1:], strict=False))
+            assert area == pytest.approx(record["auroc"], abs=2e-3)
+    found = suite_data(shown(folder))["samples"]
+    assert [(row["questions"], row["detector"], row["attack"]) for row in found["rows"]] == [
+        ("inputs", "strip", "all"), ("inputs", "strip", "badnets 0.1"),
+        ("training set", "ss", "all"), ("training set", "ss", "badnets 0.1"),
+    ]  # fmt: skip
+    assert found["rows"][3]["auroc"] == pytest.approx(poisoned["auroc"], abs=1e-4)
+    assert found["rows"][2]["fpr_healthy"] == pytest.approx(healthy["fpr"], abs=0.01)
     text = (folder / "leaderboard.md").read_text()
     assert "## Triggered inputs" in text
     assert "## Poisoned training images" in text

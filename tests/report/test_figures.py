@@ -18,7 +18,6 @@ from mnp_plugin.report.beside import DETAILS, Details
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.figures.catalogue import NAMES, drawn, one
 from mnp_plugin.report.figures.defenses import front
-from mnp_plugin.report.figures.detectors import curve
 from mnp_plugin.report.figures.neurons import standard
 from mnp_plugin.report.figures.style import COLOURS, MARKERS, looks
 from mnp_plugin.report.records import Record
@@ -139,13 +138,6 @@ def test_z_scores_within_layers_and_over_what_is_kept() -> None:
 
 def test_the_front_holds_what_no_quicker_one_reaches() -> None:
     assert front([(3, 90, "c"), (1, 50, "a"), (2, 40, "b"), (3, 95, "d")]) == [(1, 50), (3, 95)]
-
-
-def test_a_curve_begins_and_ends_in_the_corners_and_its_area_is_the_auroc() -> None:
-    fpr, tpr = curve([0.0, 1.0, 2.0], [1.0, 3.0])
-    assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
-    area = sum((b - a) * (p + q) / 2 for a, b, p, q in zip(fpr, fpr[1:], tpr, tpr[1:], strict=False))
-    assert area == pytest.approx((2 + 0.5 + 3 - 1) / 6 + 0)  # pairs: 1 beats 0 and ties 1; 3 beats all: 4.5 of 6
 
 
 def test_seventy_seven_methods_look_different() -> None:

@@ -18,6 +18,7 @@ from mnp_plugin.report.page.model import repair_data, verdict_data
 from mnp_plugin.report.page.render import render
 from mnp_plugin.report.page.serve import Source, server
 from mnp_plugin.report.records import Record
+from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.verdicts import VerdictRecord
 
@@ -75,7 +76,16 @@ def made(tmp_path: Path, make_records: Make, write_suite: Write) -> Shown:
         )
         for attack in ("clean", "badnets") for seed in range(3)
     ]  # fmt: skip
-    return Shown(replace(found.own, verdicts=verdicts))
+    samples = [
+        SampleRecord(
+            id=f"{i:016x}", victim="v", suite="made", dataset="digits", net="smallnet", attack=attack, poison_ratio=0.1, seed=i,
+            detector=f"sieve{EVIL}", questions=questions, status="ok", asr=1.0, positives=5, negatives=5, auroc=0.75 + 0.1 * i,
+            tpr_at_5_fpr=0.5, tpr=0.6, fpr=0.1, roc=[[0.0, 0.0], [0.0, 0.5], [1.0, 1.0]], clean_images=100, seconds=1.0,
+        )
+        for questions in ("inputs", "training set") for attack in ("badnets", "sig") for i in range(2)
+    ]  # fmt: skip
+    samples.append(replace(samples[0], status="failed", reason=f"ValueError: no{EVIL}"))
+    return Shown(replace(found.own, verdicts=verdicts, samples=samples))
 
 
 @pytest.fixture
@@ -91,7 +101,7 @@ def cells(page: Any) -> list[str]:
 
 def test_it_opens_from_disk_with_all_of_its_parts(open_page: Callable[..., Any], file: Path) -> None:
     page = open_page(file)
-    parts = ["summary", "cells", "victims", "charts", "chance", "detection", "flags", "provenance"]
+    parts = ["summary", "cells", "victims", "charts", "chance", "detection", "samples", "flags", "provenance"]
     assert page.evaluate("[...document.querySelectorAll('main > section')].map((part) => part.id)") == parts
     assert page.title() == "made: mnp_plugin"
     assert "48 of 48 cells" in page.inner_text("#head")
@@ -144,6 +154,25 @@ def test_the_score_can_be_chosen(open_page: Callable[..., Any], file: Path) -> N
     page = open_page(file)
     page.select_option("#metric", "der")
     assert page.get_by_role("button", name="attack00 0.05 × none: DER 50.0").count() == 1
+
+
+def test_detectors_of_single_images_stand_by_themselves(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file)
+    part = page.locator("#samples")
+    assert part.locator("h3").all_inner_texts() == [
+        "Triggered inputs among clean ones", "ROC", "Poisoned images in the training set", "ROC", "Failed screenings"
+    ]  # fmt: skip
+    assert part.locator("tbody").first.inner_text().split("\t") == [
+        f"sieve{EVIL}",
+        "4",
+        "0.80 ± 0.06",
+        *["50.0", "60.0", "10.0", "1.0"],
+    ]
+    part.locator("summary").first.click()
+    by_attack = part.locator("details tbody").first.locator("tr")
+    assert [row.split("\t")[0] for row in by_attack.all_inner_texts()] == ["badnets 0.1", "sig 0.1"]
+    assert f"ValueError: no{EVIL}" in part.inner_text()
+    assert "mean ROC curve" in part.locator("svg[role=img]").first.get_attribute("aria-label")
 
 
 def test_the_drawer_shows_a_cell_and_says_what_is_not_stored(open_page: Callable[..., Any], file: Path) -> None:

@@ -64,6 +64,7 @@ class SampleJob(DetectingJob):
 
     def make(self, inputs: Inputs, bench: Bench) -> Kept:
         from mnp_plugin.report.detection import auroc, tpr_at  # here: plan lists jobs without pandas
+        from mnp_plugin.report.roc import kept
 
         bench.busy(self.title)
         measured, split = bench.opened(self.victim, inputs[self.victim]), bench.split(self.subject)
@@ -93,6 +94,7 @@ class SampleJob(DetectingJob):
             negatives=len(asked["negatives"]),
             auroc=auroc(asked["negatives"], asked["positives"]) if both else None,
             tpr_at_5_fpr=tpr_at(asked["negatives"], asked["positives"]) if both else None,
+            roc=kept(asked["negatives"], asked["positives"]) if both else [],
             tpr=_share(flagged[bad]),
             fpr=_share(flagged[good]),
             clean_images=split.budget_size,

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from mnp_plugin.report.detection import auroc
 from mnp_plugin.report.figures.style import WIDTH, blank, looks
+from mnp_plugin.report.roc import curve
 from mnp_plugin.report.shown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def curve(healthy: list[float], attacked: list[float]) -> tuple[list[float], list[float]]:
-    """(false positive rates, true positive rates) of every threshold, in [0, 1], from (0, 0) to (1, 1)."""
-    limits = sorted({*healthy, *attacked}, reverse=True)
-    h, a = np.asarray(healthy), np.asarray(attacked)
-    rates = [(float((h >= limit).mean()), float((a >= limit).mean())) for limit in limits]
-    return [0.0, *(fpr for fpr, _ in rates)], [0.0, *(tpr for _, tpr in rates)]
 
 
 def by_detector(table: pd.DataFrame) -> list[tuple[str, list[float], list[float], float]]:

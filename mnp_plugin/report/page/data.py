@@ -15,11 +15,13 @@ import pandas as pd
 from mnp_plugin.core.params import fingerprint
 from mnp_plugin.report.beside import Details, details_of, picture_beside, png
 from mnp_plugin.report.detection import detection
-from mnp_plugin.report.figures.detectors import by_detector, curve
+from mnp_plugin.report.figures.detectors import by_detector
 from mnp_plugin.report.figures.neurons import standard
 from mnp_plugin.report.leaderboard import KEY
+from mnp_plugin.report.page.samples import screened
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.roc import curve
 from mnp_plugin.report.shown import Shown
 from mnp_plugin.report.statistics import Overall, Statistics
 
@@ -78,6 +80,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "pool": pool.items,
         "pictures": _pictures(shown, records, room),
         "detection": _detection(shown),
+        "samples": screened(shown, number),
         "published": packed(
             [
                 {"attack": attack_label(row), **{k: short(row[k]) for k in (*PUBLISHED, "defense", "selection")}}

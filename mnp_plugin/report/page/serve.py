@@ -55,7 +55,7 @@ class Source:
 
     def _looked(self) -> list[tuple[str, int]]:
         """What changes with every record: files are renamed into their folders, which changes the folders' times."""
-        places = [self.folder / name for name in ("suite.json", "records", "floors", "trials", "verdicts", "details")]
+        places = [self.folder / name for name in ("suite.json", "records", "floors", "trials", "verdicts", "samples", "details")]
         return [(place.name, place.stat().st_mtime_ns) for place in places if place.exists()]
 
 
@@ -64,7 +64,7 @@ def empty(title: str, notice: str) -> dict[str, Any]:
     none: dict[str, Any] = {"columns": [], "data": []}
     return {
         "kind": "suite", "title": title, "notices": [notice], "progress": {"done": 0, "planned": 0, "failed": 0},
-        "groups": [], "rows": none, "records": [], "pool": [], "pictures": {}, "detection": {}, "published": none,
+        "groups": [], "rows": none, "records": [], "pool": [], "pictures": {}, "detection": {}, "samples": {}, "published": none,
         "damaged": [], "left out": [],
         "provenance": {"versions": [], "hardware": [], "images": [], "seconds": 0.0},
     }  # fmt: skip

@@ -37,7 +37,7 @@ function suiteHead(app, redraw) {
   ];
   const choose = app.data.groups.length > 1 && el("label", {}, "Show ", el("select", { id: "group", onchange: (event) => { app.group = +event.target.value; redraw(); } },
     ...app.data.groups.map((group, i) => el("option", { value: i, selected: i === app.group }, groupName(group)))));
-  const links = [["summary", "Summary"], ["cells", "Attacks × defenses"], ["victims", "Victims"], ["charts", "Charts"], ["chance", "Statistics"], ["detection", "Detection"], ["flags", "Failed and flagged"], ["provenance", "Provenance"]]
+  const links = [["summary", "Summary"], ["cells", "Attacks × defenses"], ["victims", "Victims"], ["charts", "Charts"], ["chance", "Statistics"], ["detection", "Detection"], ["samples", "Single images"], ["flags", "Failed and flagged"], ["provenance", "Provenance"]]
     .filter(([id]) => document.getElementById(id));
   return [
     el("div", { class: "top" }, el("h1", {}, app.data.title, el("small", {}, app.data.groups[app.group] ? groupName(app.data.groups[app.group]) : "")), el("div", { class: "buttons" }, choose, themeButton())),
@@ -58,6 +58,7 @@ function suiteMain(app) {
     charts.length > 0 && section("charts", "Charts", el("div", { class: "cards" }, ...charts)),
     chancePart(group),
     detection,
+    samplesPart(app),
     flagsPart(app),
     provenancePart(app),
   ].filter(Boolean);
@@ -379,13 +380,53 @@ function detectionPart(app) {
   return section("detection", "Detection", table.node, flags.size === 1 && whole[0].flag && el("p", { class: "quiet" }, `All detectors: ${whole[0].flag}.`),
     found.points.length > 0 && el("div", { class: "cards" }, el("article", { class: "card" }, ...rocChart(found.points, look)), el("article", { class: "card" }, ...stripChart(found.points, look))),
     perAttack && [el("h3", {}, "AUROC by attack"), perAttack.node],
-    found.failed.length > 0 && [el("h3", {}, "Failed verdicts"), el("ul", {}, ...found.failed.map(([detector, reason, count]) => el("li", {}, `${detector}, ${plural(count, "net")}: ${reason}`)))]);
+    failedList("Failed verdicts", "net", found.failed));
 }
 
-function rocChart(points, look) {
+/** Detectors of single images: one part for triggered inputs, one for poisoned training images. */
+function samplesPart(app) {
+  const found = app.data.samples;
+  if (!found.rows) return null;
+  const rows = found.rows.filter((row) => row.group === app.group), curves = found.curves.filter((one) => one.group === app.group);
+  const look = looks(found.rows.map((row) => row.detector));
+  const titles = { inputs: "Triggered inputs among clean ones", "training set": "Poisoned images in the training set" };
+  const parts = Object.entries(titles).map(([questions, title]) => samplesOf(title, rows.filter((row) => row.questions === questions), curves.filter((one) => one.questions === questions), look));
+  if (!parts.some(Boolean) && !found.failed.length) return null;
+  return section("samples", "Detection of single images", ...parts.filter(Boolean).flat(),
+    parts.some(Boolean) && el("p", { class: "quiet" }, "Means over victims whose attack took, ± standard deviation over them. TPR and FPR: what the detector flags by its own rule."),
+    failedList("Failed screenings", "victim", found.failed));
+}
+
+function samplesOf(title, rows, curves, look) {
+  if (!rows.length) return null;
+  const healthy = rows.some((row) => isNumber(row.fpr_healthy));
+  const area = (row) => el("span", {}, fixed(row.auroc, 2), isNumber(row.auroc_std) && el("small", {}, ` ± ${fixed(row.auroc_std, 2)}`));
+  const scores = [
+    { title: "victims", value: (row) => row.victims, show: (row) => row.victims, number: true },
+    { title: "AUROC", value: (row) => row.auroc, show: area, number: true, help: "chance that an image with the trigger scores above one without" },
+    { title: "TPR at 5 % FPR", value: (row) => row.tpr_at_5_fpr, number: true },
+    { title: "TPR", value: (row) => row.tpr, number: true, help: "images with the trigger that it flags" },
+    { title: "FPR", value: (row) => row.fpr, number: true, low: true, help: "images without the trigger that it flags" },
+  ];
+  const detector = { title: "detector", value: (row) => row.detector, show: (row) => [swatch(look.get(row.detector)), row.detector] };
+  const whole = sortable([{ ...detector, head: true }, ...scores,
+    healthy && { title: "FPR, clean sets", value: (row) => row.fpr_healthy, number: true, low: true, help: "flagged images of training sets without a poisoned one" },
+    { title: "seconds", value: (row) => row.seconds, number: true, low: true },
+  ].filter(Boolean), { rows: rows.filter((row) => row.attack === "all"), sort: [2, true], label: `${title}: detectors` });
+  const single = rows.filter((row) => row.attack !== "all");
+  const each = single.length > 0 && sortable([{ title: "attack", value: (row) => row.attack, head: true }, detector, ...scores], { rows: single, sort: [0, false], label: `${title}: detectors by attack` });
+  return [el("h3", {}, title), whole.node,
+    curves.length > 0 && el("div", { class: "cards" }, el("article", { class: "card" },
+      ...rocChart(curves, look, `${title}: mean ROC curve of every detector`, "images without the trigger flagged", "images with the trigger flagged"))),
+    each && fold("By attack", each.node)];
+}
+
+const failedList = (title, what, failed) => failed.length > 0 && [el("h3", {}, title), el("ul", {}, ...failed.map(([detector, reason, count]) => el("li", {}, `${detector}, ${plural(count, what)}: ${reason}`)))];
+
+function rocChart(points, look, label = "ROC curve of every detector", xLabel = "clean nets called backdoored", yLabel = "attacked nets found") {
   const series = points.map((one, i) => ({ name: one.detector, points: one.roc, colour: look.get(one.detector).colour, dashed: i % 2 === 1 }));
-  const holder = lines("ROC curve of every detector", [{ name: "chance", points: [[0, 0], [1, 1]], colour: "var(--quiet)", dashed: true }, ...series], {
-    x: [0, 1], y: [0, 1], height: 320, bare: true, axes: { xLabel: "clean nets called backdoored", yLabel: "attacked nets found" } });
+  const holder = lines(label, [{ name: "chance", points: [[0, 0], [1, 1]], colour: "var(--quiet)", dashed: true }, ...series], {
+    x: [0, 1], y: [0, 1], height: 320, bare: true, axes: { xLabel, yLabel } });
   return [el("h3", {}, "ROC"), lineLegend(series), holder];
 }
 

@@ -1,0 +1,67 @@
+"""What the page shows of detectors of single images, as plain JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.roc import mean_curve
+from mnp_plugin.report.samples import SampleRecord
+from mnp_plugin.report.shown import Shown
+
+Groups = Mapping[tuple[str, str, int], int]
+"""Number, on the page, of a data set, a net and a number of clean images."""
+
+
+def screened(shown: Shown, groups: Groups) -> dict[str, Any]:
+    """A row per detector and attack, and one, ``all``, over all attacked victims; mean ROC curves; what failed.
+
+    Empty where the suite has no such detector. AUROC in [0, 1], other rates in percent. Victims whose attack failed do not count.
+    """
+    own = shown.own
+    if not own.samples or own.plan is None:
+        return {}
+    gate = own.plan.gate or 0.0
+    parts: dict[tuple[int, str, str], list[SampleRecord]] = {}
+    for record in own.samples:
+        group = groups.get((record.dataset, record.net, record.clean_images))
+        if group is not None and record.status == "ok":
+            parts.setdefault((group, record.questions, record.detector), []).append(record)
+    rows, curves = [], []
+    for (group, questions, detector), records in sorted(parts.items()):
+        about = {"group": group, "questions": questions, "detector": detector}
+        took = [record for record in records if record.positives and (record.asr is None or record.asr >= gate)]
+        healthy = [record for record in records if record.attack == "clean"]
+        rows.append(about | {"attack": "all"} | _row(took, healthy))
+        by_attack: dict[str, list[SampleRecord]] = {}
+        for record in took:
+            by_attack.setdefault(attack_label(vars(record)), []).append(record)
+        rows += [about | {"attack": label} | _row(part, []) for label, part in sorted(by_attack.items())]
+        if known := [record.roc for record in took if record.roc]:
+            curves.append({**about, "victims": len(known), "roc": mean_curve(known)})
+    failed = Counter((record.detector, record.reason) for record in own.samples if record.status != "ok")
+    return {
+        "rows": rows,
+        "curves": curves,
+        "failed": [[detector, reason, count] for (detector, reason), count in sorted(failed.items())],
+    }
+
+
+def _row(took: Sequence[SampleRecord], healthy: Sequence[SampleRecord]) -> dict[str, Any]:
+    areas = [record.auroc for record in took if record.auroc is not None]
+    return {
+        "victims": len(took),
+        "auroc": _mean(areas, 4),
+        "auroc_std": round(stdev(areas), 4) if len(areas) > 1 else None,
+        **{name: _mean([getattr(record, name) for record in took], 2, 100) for name in ("tpr_at_5_fpr", "tpr", "fpr")},
+        "fpr_healthy": _mean([record.fpr for record in healthy], 2, 100),
+        "seconds": _mean([record.seconds for record in (*took, *healthy)], 2),
+    }
+
+
+def _mean(values: Sequence[float | None], digits: int, times: float = 1) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(times * fmean(known), digits) if known else None
