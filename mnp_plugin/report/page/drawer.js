@@ -52,7 +52,7 @@ function drawerBody(app, row, record) {
   if (record["left out"]) {
     parts.push(el("p", { class: "warning" }, `Left out to keep this page small. The rest stands in records/${record.file}`));
   } else {
-    parts.push(...pictureParts(app, details, missing), ...recoveredParts(app, record), ...pathParts(report, details, missing), ...pruneParts(report, details, missing), ...confusionParts(details, missing));
+    parts.push(...pictureParts(app, row, details, missing), ...recoveredParts(app, record), ...pathParts(report, details, missing), ...pruneParts(report, details, missing), ...confusionParts(details, missing));
     if (missing.length) parts.push(el("p", { class: "quiet" }, `Not stored beside this record: ${missing.join(", ")}.`));
     if (Object.keys(report).length) parts.push(fold("What the defense reports", facts(withoutPaths(report))));
   }
@@ -64,9 +64,12 @@ function drawerBody(app, row, record) {
 const fold = (title, ...inside) => el("details", {}, el("summary", {}, title), ...inside);
 const part = (title, ...inside) => el("section", {}, el("h3", {}, title), ...inside);
 
-function pictureParts(app, details, missing) {
+function pictureParts(app, row, details, missing) {
   const uri = details && app.data.pictures[details.picture];
-  if (!uri) return missing.push("images of the trigger"), [];
+  if (!uri) {
+    if (!row.clean) missing.push("images of the trigger"); // a net that was never attacked has none
+    return [];
+  }
   return [part("The trigger", triggerTable(uri, details))];
 }
 
@@ -129,7 +132,7 @@ function pathParts(report, details, missing) {
     parts.push(part(`What it went by: ${own[0].y}`, own.length > 1 && lineLegend(series), lines(`${own[0].y} by ${own[0].x}`, series, { axes: { xLabel: own[0].x, yLabel: own[0].y } }),
       series.some((one) => one.points.some(([x]) => x === one.chosen)) && el("p", { class: "quiet" }, "Ring: where it stopped.")));
   }
-  if (!parts.length) missing.push("a pruning path");
+  if (!parts.length && !details) missing.push("a pruning path"); // with details and without a path, it chose among no settings
   return parts;
 }
 

@@ -435,7 +435,7 @@ function stripChart(points) {
     legend([{ name: "clean", look: { marker: 0, colour: "var(--c0)" } }, { name: "attacked", look: { marker: 2, colour: "var(--c1)" } }]),
     chart("scores of clean and attacked nets, a strip per detector", (width) => {
       const room = Math.min(width * 0.36, 12 + 6.4 * Math.max(...points.map((one) => one.detector.length))), height = 50 + 30 * points.length;
-      const frame = axes(width, height, { x: [-0.02, 1.02], y: [0, 1], yTicks: [], xTicks: [0, 0.5, 1], xLabel: "score, lowest to highest of each detector", left: room });
+      const frame = axes(width, height, { x: [-0.02, 1.02], y: [0, 1], yTicks: [], xTicks: [0, 0.5, 1], xLabel: "score, scaled to each detector", left: room });
       points.forEach((one, i) => {
         const values = one.scores.map(([score]) => score), low = Math.min(...values), high = Math.max(...values), y = 24 + 30 * i;
         frame.plot.append(svg("text", { x: room - 8, y: y + 4, "text-anchor": "end" }, cut(one.detector, Math.floor(room / 6.2))));
