@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -390,11 +391,13 @@ SORTING = """async () => {
 
 
 @pytest.mark.slow
-def test_five_thousand_records_sort_in_a_fifth_of_a_second(
+def test_five_thousand_records_are_a_report_in_twenty_seconds_and_sort_in_a_fifth_of_one(
     open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
 ) -> None:
     folder = write_suite(tmp_path / "huge", make_records(100, [f"d{i:02d}" for i in range(25)], seeds=(0, 1)))
-    build_tables(folder)
+    start = time.process_time()  # of this process: others do not make it slower
+    build_tables(folder, figures=True)
+    assert time.process_time() - start < 20
     assert (folder / "index.html").stat().st_size < 6_000_000
     page = open_page(folder / "index.html")
     page.get_by_role("button", name="list").click()

@@ -11,10 +11,12 @@ function modelMain(data) {
   const parts = [];
   const notes = (data.warnings || []).map((text) => el("p", { class: "warning" }, text));
   if (data.measured && data.measured.length) {
+    const values = data.measured.some((row) => isNumber(row.after)) ? ["before", "after"] : ["before"]; // a verdict changes nothing
+    const heads = [...(values.length > 1 ? values : ["share"]), "images"];
     parts.push(section("measured", "Measured", ...notes, el("table", { class: "plain" },
-      el("thead", {}, el("tr", {}, el("td"), el("th", { scope: "col", class: "number" }, "before"), el("th", { scope: "col", class: "number" }, "after"), el("th", { scope: "col", class: "number" }, "images"))),
+      el("thead", {}, el("tr", {}, el("td"), ...heads.map((name) => el("th", { scope: "col", class: "number" }, name)))),
       el("tbody", {}, ...data.measured.map((row) => el("tr", {}, el("th", { scope: "row" }, row.name, row.note && el("small", {}, ` ${row.note}`)),
-        el("td", { class: "number" }, isNumber(row.before) ? `${fixed(row.before)} %` : "—"), el("td", { class: "number" }, isNumber(row.after) ? `${fixed(row.after)} %` : "—"), el("td", { class: "number" }, row.images)))))));
+        ...values.map((key) => el("td", { class: "number" }, isNumber(row[key]) ? `${fixed(row[key])} %` : "—")), el("td", { class: "number" }, row.images)))))));
   } else if (notes.length) parts.push(section("measured", "Notes", ...notes));
   if (data.evidence && data.evidence.length) parts.push(section("evidence", "Evidence by class", evidence(data)));
   if (data.picture) {
