@@ -93,7 +93,7 @@ function recoveredParts(app, record) {
   if (own && own.picture) found.unshift([own.picture, `By the defense: sends ${percent(own.before)} of ${plural(own.images, "clean image")} of other classes to ${name(own.class)} in the victim, ${percent(own.after)} after the defense.`]);
   const figures = found.filter(([picture]) => app.data.pictures[picture]).map(([picture, text]) => el("figure", {},
     el("img", { class: "grid-picture", src: app.data.pictures[picture], alt: "clean images, the same with the perturbation that was found, and the difference times ten, one row each" }), el("figcaption", {}, text)));
-  return figures.length ? [part("The recovered perturbation", el("div", { class: "pair" }, ...figures), el("p", { class: "quiet" }, "Rows: clean images, the same with the perturbation, the difference times ten. It is no copy of the trigger: it is what also leads where the trigger leads."))] : [];
+  return figures.length ? [part("The recovered perturbation", el("div", { class: "pair" }, ...figures), el("p", { class: "quiet" }, "Rows: clean images, the same with the perturbation, the difference times ten. What was found need not look like the trigger, nor lead where it leads."))] : [];
 }
 
 function confusionParts(details, missing) {
