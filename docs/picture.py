@@ -13,7 +13,7 @@ PAGE = ROOT / "results" / "cifar10_cpu" / "index.html"
 if __name__ == "__main__":
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1180})
+        page = browser.new_page(viewport={"width": 1280, "height": 1400})
         page.goto(PAGE.as_uri())
         page.wait_for_selector("figure svg")
         page.screenshot(path=ROOT / "docs" / "pictures" / "page.png")
