@@ -135,13 +135,14 @@ class MNP(Defense):
             "rounds": rounds,
             "suspected target": target,
             "hardened by": step,
-            **self.verdict(probes, victim, net, budget, tools),
+            **self.verdict(probes, target, victim, net, budget, tools),
         }
         details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "growth", "recovered", "mask")}
         order = found[0]["order"]
         details["rank"] = torch.cat([gone, order[~torch.isin(order, gone)]]).argsort()  # 0 is pruned first
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
-        return Purified(model=net, report=report, details=details)
+        shown = max(probes, key=lambda probe: probe.rate - probe.pruned_rate)
+        return Purified(model=net, report=report, details=details, perturbation=shown.delta)
 
     def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: DefenseContext) -> Tensor:
         """Masks in [0, 1], [neurons]: below 0.5 the neurons that the blind choice prunes, in the order of pruning."""
@@ -358,7 +359,13 @@ class MNP(Defense):
         return first if reached[first] >= max(self.suspicion, 2 * reached[second]) else None
 
     def verdict(
-        self, probes: list[Probe], victim: nn.Module, repaired: nn.Module, budget: Images, tools: DefenseContext
+        self,
+        probes: list[Probe],
+        target: int | None,
+        victim: nn.Module,
+        repaired: nn.Module,
+        budget: Images,
+        tools: DefenseContext,
     ) -> dict[str, Any]:
         """What the perturbations still do to the repaired net, in figures and in one honest sentence."""
         x = budget.pixels()[:256]
@@ -374,8 +381,12 @@ class MNP(Defense):
         if worst["repaired"] > 0.5 and worst["repaired"] > 0.5 * worst["victim"]:
             share = f"{100 * worst['repaired']:.0f} % of the images to class {worst['class']}"
             word = f"not repaired: one perturbation still sends {share}"
+        elif target is None:
+            word = "no backdoor was found before the repair, and none after it; that is no proof"
+        elif self.near(repaired, target, budget, self.probe_reach * float(budget.pixels().std()), tools):
+            word = f"perhaps not repaired: small changes lead to class {target} more easily than to others"
         else:
-            word = "nothing left that we can find; that is no proof"
+            word = f"what led to class {target} is gone as far as we can find; that is no proof"
         return {"probes": rows, "verdict": word}
 
     # -- parts of a step

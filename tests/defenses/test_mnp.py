@@ -63,7 +63,9 @@ def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
     assert all(share < 0.82 for count, share in path.items() if count > counts[0])
     assert report["agreement"]["repaired"] >= report["agreement"]["pruned"]
     assert len(report["probes"]) == 2
-    assert report["verdict"].startswith(("nothing left", "not repaired"))
+    assert report["verdict"].startswith(
+        ("no backdoor was found", "what led to class 0 is gone", "perhaps not repaired", "not repaired")
+    )
 
 
 def test_details_tell_of_every_neuron(repaired: Any) -> None:
