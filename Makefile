@@ -2,6 +2,8 @@
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # uv trusts whom this machine trusts, as behind a company's proxy
 export UV_SYSTEM_CERTS = 1
+# Compiled modules are kept, whatever the shell says: without them every process that imports torch compiles it for seconds
+export PYTHONDONTWRITEBYTECODE =
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin

@@ -122,10 +122,10 @@ def _context(data: ImageData, seed: int = 0) -> DefenseContext:
     )
 
 
-def _attack_context(attack: Attack, data: ImageData, seed: int = 0) -> AttackContext:
-    """A context that holds what ``attack`` requires."""
-    clean = None
-    if attack.requires().clean_net:
+def _attack_context(attack: Attack, data: ImageData, seed: int = 0, like: AttackContext | None = None) -> AttackContext:
+    """A context that holds what ``attack`` requires, made anew or that of ``like``."""
+    clean = None if like is None else like.clean
+    if clean is None and attack.requires().clean_net:
         plain = _context(data)
         clean = plain.fresh_net()
         fit(clean, data.train, plain.recipe, plain.generator)
@@ -133,7 +133,7 @@ def _attack_context(attack: Attack, data: ImageData, seed: int = 0) -> AttackCon
     own = AttackContext(
         device=plain.device, generator=plain.generator, recipe=plain.recipe, fresh_net=plain.fresh_net, clean=clean
     )
-    return with_assets(attack, data.train, own)
+    return with_assets(attack, data.train, own) if like is None else dataclasses.replace(own, assets=like.assets)
 
 
 def _check_component(method: Component) -> list[str]:
@@ -152,7 +152,9 @@ def _check_attack(attack: Attack, data: ImageData) -> list[str]:
     if reason:
         return [f"not run: the attack objects to 16x16 images ({reason})"]
     before = copy.deepcopy(vars(attack))
-    state, same, other = (attack.prepare(data.train, _attack_context(attack, data, seed)) for seed in (0, 0, 1))
+    context = _attack_context(attack, data)
+    state = attack.prepare(data.train, context)
+    same, other = (attack.prepare(data.train, _attack_context(attack, data, seed)) for seed in (0, 1))
     _demand(all(isinstance(v, Tensor) for v in state.values()), "prepare() returns tensors by name", passed)
     _demand(_again(state, same) and state.keys() == other.keys(), "the trigger is deterministic under a seed", passed)
     x = data.test.pixels()
@@ -166,11 +168,11 @@ def _check_attack(attack: Attack, data: ImageData) -> list[str]:
     if attack.has_trigger:
         _demand(not torch.equal(out, x), "the trigger changes the image", passed)
     _demand(vars(attack) == before, "nothing is stored on the attack object", passed)
-    hook = attack.training_hook(state, len(data.classes), _attack_context(attack, data))
+    hook = attack.training_hook(state, len(data.classes), _attack_context(attack, data, like=context))
     if hook is not None:
         passed += _check_hook(attack, hook, state, data)
     elif attack.has_trigger:
-        passed += _check_poison(attack, state, data)
+        passed += _check_poison(attack, state, data, context)
     return passed
 
 
@@ -198,12 +200,13 @@ def _check_hook(attack: Attack, hook: contracts.TrainingHook, state: contracts.S
     return passed
 
 
-def _check_poison(attack: Attack, state: contracts.State, data: ImageData) -> list[str]:
+def _check_poison(attack: Attack, state: contracts.State, data: ImageData, context: AttackContext) -> list[str]:
     passed: list[str] = []
     pool, count = poison_candidates(attack, data.train.y)
     index, cover = pool[:count], pool[count : count + 5] if attack.cover_ratio() else pool[:0]
     poisoned, again = (
-        poison(attack, data.train, index, cover, state, len(data.classes), _attack_context(attack, data)) for _ in range(2)
+        poison(attack, data.train, index, cover, state, len(data.classes), _attack_context(attack, data, like=context))
+        for _ in range(2)
     )
     _demand(_again({"x": poisoned.x}, {"x": again.x}), "poisoned images are the same under the same seed", passed)
     rest = torch.ones_like(data.train.y, dtype=torch.bool)

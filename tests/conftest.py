@@ -21,7 +21,7 @@ BRIEF: dict[str, dict[str, Any]] = {
     "nft": {"iterations": 10},
     "npd": {"epochs": 2, "warm_epochs": 1},
     "bnp": {},
-    "nc": {"inversion_epochs": 10, "epochs": 2, "outlier": 0.5},
+    "nc": {"inversion_epochs": 2, "epochs": 2, "outlier": 0.5},
     "awm": {"outer": 1, "inner": 1, "batch_size": 20},
     "tsbd": {"unlearning_epochs": 2, "shares": (0.1, 0.3), "epochs": 2, "batch_size": 20},
     "ulrl": {"unlearning_epochs": 3, "epochs": 2, "batch_size": 20},

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,8 +95,23 @@ def test_the_table_of_the_readme_is_the_committed_one(hooks: ModuleType) -> None
     assert hooks.with_demo(README) == README
 
 
+FEW: dict[str, dict[str, Any]] = {
+    "purify": {"expose": False, "rounds": 1, "steps": 2, "probes": 1, "restore_steps": 2},
+    "detect": {"expose": False, "draws": 1, "nulls": 1, "steps": 2, "searches": 1, "mask_steps": 2, "restore_steps": 2},
+}
+"""Settings beside those of the documents, so that their code takes a second."""
+
+
+@pytest.mark.parametrize("settings", [FEW, pytest.param({}, marks=pytest.mark.slow)], ids=["few steps", "as printed"])
 @pytest.mark.parametrize("file", ["README.md", "docs/guide/repair.md"])
-def test_the_code_about_ones_own_model_runs(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_about_ones_own_model_runs(
+    file: str, settings: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_settings(call: Callable[..., Any], more: dict[str, Any]) -> Callable[..., Any]:
+        return lambda *args, settings=None, **options: call(*args, settings={**more, **(settings or {})}, **options)
+
+    for name, more in settings.items():
+        monkeypatch.setattr(mnp_plugin, name, with_settings(getattr(mnp_plugin, name), more))
     monkeypatch.chdir(tmp_path)
     data = Digits(size=8).load(tmp_path)
     few = data.test[data.test.y < 2][:16]

@@ -17,7 +17,7 @@ from mnp_plugin.core.registry import Registry
 from mnp_plugin.testing import ContractError, check
 
 QUICK: dict[str, dict[str, Any]] = {
-    "ssba": {"steps": 20, "image_weight": 0.0},
+    "ssba": {"steps": 4, "batch_size": 4, "image_weight": 0.0},
     "input_aware": {"mask_epochs": 1},
     "lc": {"steps": 3},
     "trojannn": {"steps": 50},
@@ -36,6 +36,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "restore_steps": 3,
         "mask_steps": 2,
         "draws": 1,
+        "probes": 1,
         "searches": 1,
         "nulls": 1,
         "images": 8,

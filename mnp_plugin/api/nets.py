@@ -6,7 +6,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mnp_plugin.core.errors import UserError, did_you_mean
 from mnp_plugin.core.net import Net
 from mnp_plugin.core.registries import nets
 from mnp_plugin.io.weights import without_prefix
+from mnp_plugin.nets.torchvision_nets import made
 
 AUTO = "auto"
 
@@ -119,15 +120,20 @@ def _candidates(weights: Mapping[str, Tensor], num_classes: int, shape: Shape) -
 
 @functools.cache
 def _torchvision_outline(arch: str, num_classes: int, shape: Shape) -> nn.Module | None:
-    """Kept, since all of them together take ten seconds and a caller may ask about many checkpoints."""
-    return _outline(nets.get("torchvision")(arch=arch), num_classes, shape)  # type: ignore[call-arg]
+    """Not tried on an image, which would take as long again: that is done once a net fits. Kept, since all of them together
+    take seconds and a caller may ask about many checkpoints."""
+    return _meta(lambda: made(arch, num_classes, shape))
 
 
 def _outline(net: Net, num_classes: int, shape: Shape) -> nn.Module | None:
     """The net with names and shapes but no storage; None if it takes no such images or needs numbers to be built."""
+    return _meta(lambda: net.build(num_classes, shape))
+
+
+def _meta(make: Callable[[], nn.Module]) -> nn.Module | None:
     try:
         with torch.device("meta"):
-            return net.build(num_classes, shape)
+            return make()
     except Exception:  # a stranger's code or torchvision's; whatever it raises, this net is not the one
         return None
 

@@ -12,25 +12,30 @@ from mnp_plugin.contracts import Net, nets, param
 from mnp_plugin.core.errors import UserError, did_you_mean
 
 
-def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def made(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+    """The net as torchvision makes it, whether or not it takes images of this shape."""
     from torchvision import models  # here: importing torchvision takes seconds
 
+    options: dict[str, int] = {"aux_logits": False, "init_weights": True} if arch in ("inception_v3", "googlenet") else {}
+    if arch.startswith("vit"):
+        options = {"image_size": shape[1]}
+    return cast(nn.Module, models.get_model(arch, weights=None, num_classes=num_classes, **options))
+
+
+def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     if shape[0] != 3:
         raise UserError(
             f"torchvision's {arch} takes RGB images, not {shape[0]} channel(s); set channels: 3 or choose another net"
         )
-    options: dict[str, int] = {"aux_logits": False, "init_weights": True} if arch in ("inception_v3", "googlenet") else {}
-    if arch.startswith("vit"):
-        options = {"image_size": shape[1]}
     try:
-        model = models.get_model(arch, weights=None, num_classes=num_classes, **options)
+        model = made(arch, num_classes, shape)
         with torch.no_grad():
             logits = model.eval()(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise UserError(f"torchvision's {arch} does not take images of {shape[1]}x{shape[2]} pixels: {error}") from None
     if tuple(logits.shape) != (1, num_classes):
         raise UserError(f"torchvision's {arch} is no classifier of {num_classes} classes")
-    return cast(nn.Module, model.train())
+    return model.train()
 
 
 @nets.register("vgg19-bn")

@@ -17,7 +17,9 @@ from mnp_plugin.contracts import Images, Recipe
 from mnp_plugin.evaluation.predict import accuracy
 
 QUICK: dict[str, Any] = {"epochs": 1, "batch_size": 20}
-BRIEF: dict[str, Any] = {"draws": 1, "nulls": 1, "images": 8, "steps": 2, "mask_steps": 2, "restore_steps": 2}
+BRIEF: dict[str, Any] = {
+    "draws": 1, "nulls": 1, "expose": False, "searches": 1, "images": 8, "steps": 2, "mask_steps": 2, "restore_steps": 2,
+}  # fmt: skip
 
 Act = Callable[[nn.Module, Images, Recipe], object]
 
@@ -331,7 +333,7 @@ def test_a_net_fed_wrongly_is_not_decided_on(model: nn.Module, clean: Images, re
     black = torch.zeros_like(clean.x)
     own = detect(model, black, clean.y, settings={**BRIEF, "threshold": -1000.0}, recipe=recipe)
     assert own.backdoored is True
-    verdict = detect(model, black, clean.y, recipe=recipe)
+    verdict = detect(model, black, clean.y, settings=BRIEF, recipe=recipe)
     assert verdict.backdoored is None
     assert verdict.report["undecided"] == own.report["undecided"]
     assert "the net is right on" in verdict.report["undecided"]

@@ -100,9 +100,9 @@ def test_auto_names_the_nearest_net_and_what_keeps_it_from_fitting() -> None:
 
 
 def test_a_name_that_the_weights_do_not_fit_is_put_right() -> None:
-    weights = models.resnet18(num_classes=10).state_dict()
+    weights = models.resnet18(num_classes=9).state_dict()
     with pytest.raises(UserError, match=r"not of the net 'resnet18'; they fit --net torchvision$"):
-        resolve_net("resnet18", [], weights, 10, SHAPE)
+        resolve_net("resnet18", [], weights, 9, SHAPE)
     with pytest.raises(UserError, match=r"they fit --net smallnet --net-settings width=5$"):
         resolve_net("smallnet", [], weights_of("smallnet", "width=5"), 10, SHAPE)
     with pytest.raises(UserError, match=r"no net is called 'smalnet'\. Did you mean 'smallnet'"):

@@ -30,7 +30,7 @@ MakeTools = Callable[..., AttackContext]
 SUITE = """
 dataset: digits
 net: {name: smallnet, width: 8}
-recipe: {epochs: 15, batch_size: 64, crop: 0, flip: false, precision: float32}
+recipe: {epochs: 6, batch_size: 64, crop: 0, flip: false, precision: float32}
 clean_budget: {images: 60}
 attacks: [ATTACK]
 defenses: [none]

@@ -29,7 +29,7 @@ clean_budget: {images: 12}
 gate: {asr: 0.0}
 attacks: [clean, {name: input_aware, width: 4, mask_epochs: 1}]
 defenses: [none, {name: ft, epochs: 1}]
-detectors: [{name: mnp, draws: 1, nulls: 1, images: 4, steps: 2, mask_steps: 2, restore_steps: 2}]
+detectors: [clp]
 trials: [recalibrated]
 """
 

@@ -37,9 +37,25 @@ defenses: [none, {name: ft, epochs: 2}]
 """
 MORE = (
     TEXT
-    + "detectors: [{name: mnp, label: w, draws: 1, nulls: 0, images: 8, steps: 2, mask_steps: 2, restore_steps: 2}]\n"
+    + "detectors: [{name: mnp, label: w, expose: false, draws: 1, nulls: 0, "
+    + "searches: 1, steps: 2, mask_steps: 2, restore_steps: 2}]\n"
     + "trials: [recalibrated, retuned50]\n"
 )
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the nets of :data:`TEXT`, trained and repaired."""
+    folder = tmp_path_factory.mktemp("nets")
+    Runner(parse_suite(TEXT, "x", "x"), Store(folder / "store", folder / "results"), torch.device("cpu")).run()
+    return folder / "store"
+
+
+@pytest.fixture
+def place(nets: Path, tmp_path: Path) -> Path:
+    """A folder with a copy of that store and no results."""
+    shutil.copytree(nets, tmp_path / "store")
+    return tmp_path
 
 
 def test_by_default_a_suite_has_neither_and_its_plan_is_what_it_was() -> None:
@@ -75,10 +91,10 @@ def test_bad_keys_are_refused_with_a_sentence(line: str, message: str) -> None:
         parse_suite(TEXT + line, "x.yaml", "x")
 
 
-def test_asked_for_later_they_add_records_and_columns_and_change_no_cell(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store", tmp_path / "results")
+def test_asked_for_later_they_add_records_and_columns_and_change_no_cell(place: Path) -> None:
+    store = Store(place / "store", place / "results")
     Runner(parse_suite(TEXT, "x", "x"), store, torch.device("cpu")).run()
-    folder = tmp_path / "results" / "small"
+    folder = place / "results" / "small"
     build_tables(folder)
     before = {file.name: file.read_bytes() for file in (folder / "records").iterdir()}
     head = (folder / "leaderboard.csv").read_text().splitlines()[0]
@@ -145,11 +161,11 @@ def test_floors_are_planned_where_there_is_a_clean_net_of_the_seed() -> None:
     assert (job.subject.recipe.epochs, job.clean.recipe.epochs) == (9, 8)
 
 
-def test_the_floor_is_what_the_clean_net_does_on_the_triggered_images(tmp_path: Path) -> None:
+def test_the_floor_is_what_the_clean_net_does_on_the_triggered_images(place: Path) -> None:
     suite = parse_suite(TEXT, "x", "x")
-    runner = Runner(suite, Store(tmp_path / "store", tmp_path / "results"), torch.device("cpu"))
+    runner = Runner(suite, Store(place / "store", place / "results"), torch.device("cpu"))
     runner.run()
-    (file,) = (tmp_path / "results" / "small" / "floors").iterdir()
+    (file,) = (place / "results" / "small" / "floors").iterdir()
     floor = json.loads(file.read_text())
     clean, badnets = suite.victims
     assert isinstance(clean, VictimSpec)
@@ -161,16 +177,16 @@ def test_the_floor_is_what_the_clean_net_does_on_the_triggered_images(tmp_path: 
     assert floor["floor"]["ra"] == pytest.approx((predicted == triggered.y_true).float().mean().item())
     assert (floor["attack"], floor["seed"], floor["same_recipe"]) == ("badnets", 0, True)
     assert floor["floor"]["asr"] < 0.5 < floor["floor"]["ra"]
-    built = build_tables(tmp_path / "results" / "small")
+    built = build_tables(place / "results" / "small")
     row = built.csv.read_text().splitlines()[-1].split(",")
     assert row[-3] == f"{100 * floor['floor']['asr']:.2f}"
 
 
 def test_a_floor_is_measured_later_where_its_nets_are_kept_and_never_trained_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite, store = parse_suite(TEXT, "x", "x"), Store(tmp_path / "store", tmp_path / "results")
-    folder = tmp_path / "results" / "small"
+    suite, store = parse_suite(TEXT, "x", "x"), Store(place / "store", place / "results")
+    folder = place / "results" / "small"
     assert Runner(suite, store, torch.device("cpu")).run().ran == 4
     before = {file: file.stat().st_mtime_ns for file in (folder / "records").iterdir()}
     (file,) = (folder / "floors").iterdir()
@@ -189,8 +205,8 @@ def test_a_floor_is_measured_later_where_its_nets_are_kept_and_never_trained_for
     assert ",,,\n" in build_tables(folder).csv.read_text()
 
 
-def test_progress_counts_all_that_is_measured(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store", tmp_path / "results")
+def test_progress_counts_all_that_is_measured(place: Path) -> None:
+    store = Store(place / "store", place / "results")
     Runner(parse_suite(TEXT, "x", "x"), store, torch.device("cpu")).run()
     count = Count()
     Runner(parse_suite(MORE, "x", "x"), store, torch.device("cpu"), count).run()
@@ -220,16 +236,16 @@ def test_an_attack_may_have_seeds_of_its_own_and_that_changes_no_victim() -> Non
 
 
 def test_detectors_are_run_by_label_kept_planned_and_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = MORE.replace("trials: [recalibrated, retuned50]", "").replace(
         "detectors: [", "detectors: [{name: clp, label: other}, "
     )
-    (tmp_path / "zoo.yaml").write_text(text)
-    places = ["--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
-    command = [str(tmp_path / "zoo.yaml"), *places]
+    (place / "zoo.yaml").write_text(text)
+    places = ["--results", str(place / "results"), "--store", str(place / "store")]
+    command = [str(place / "zoo.yaml"), *places]
     assert main(["run", *command, "--defenses", "none", "--detectors", "w", "--quiet"]) == 0
-    folder = tmp_path / "results" / "small" / "verdicts"
+    folder = place / "results" / "small" / "verdicts"
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     assert {json.loads(file.read_text())["detector"] for file in folder.iterdir()} == {"w"}
     capsys.readouterr()
@@ -265,12 +281,12 @@ SCREENED = TEXT + "sample_detectors: [{name: strip, overlays: 4}, {name: spectra
 
 
 def test_single_images_are_judged_where_there_is_a_trigger_or_a_training_set(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "small.yaml").write_text(SCREENED)
-    command = [str(tmp_path / "small.yaml"), "--results", str(tmp_path / "results"), "--store", str(tmp_path / "store")]
+    (place / "small.yaml").write_text(SCREENED)
+    command = [str(place / "small.yaml"), "--results", str(place / "results"), "--store", str(place / "store")]
     assert main(["run", *command, "--defenses", "none", "--detectors", "ss", "--quiet"]) == 0
-    folder = tmp_path / "results" / "small"
+    folder = place / "results" / "small"
     assert len(list((folder / "samples").iterdir())) == 2
     capsys.readouterr()
     assert main(["plan", *command]) == 0
@@ -283,7 +299,7 @@ def test_single_images_are_judged_where_there_is_a_trigger_or_a_training_set(
     strip, poisoned, healthy = rows["badnets", "strip"], rows["badnets", "ss"], rows["clean", "ss"]
     assert strip["questions"] == "inputs"
     assert strip["positives"] == strip["negatives"] > 300
-    data = Runner(parse_suite(SCREENED, "x", "x"), Store(tmp_path / "store", tmp_path / "results"), torch.device("cpu"))
+    data = Runner(parse_suite(SCREENED, "x", "x"), Store(place / "store", place / "results"), torch.device("cpu"))
     victim = next(v for v in data.suite.victims if v.attack.label == "badnets")
     split = data.bench.split(victim)
     assert poisoned["positives"] == round(0.1 * len(split.train))
@@ -313,9 +329,9 @@ def test_single_images_are_judged_where_there_is_a_trigger_or_a_training_set(
 
 
 def test_a_screening_that_fails_is_a_record_with_the_reason_and_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suite, store = parse_suite(SCREENED, "x", "x"), Store(tmp_path / "store", tmp_path / "results")
+    suite, store = parse_suite(SCREENED, "x", "x"), Store(place / "store", place / "results")
 
     def broken(self: object, *args: object) -> None:
         raise RuntimeError("out of ideas")
@@ -323,7 +339,7 @@ def test_a_screening_that_fails_is_a_record_with_the_reason_and_is_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(Strip, "scores", broken)
         Runner(suite, store, torch.device("cpu"), defenses=["none"], detectors=["strip"]).run()
-    folder = tmp_path / "results" / "small"
+    folder = place / "results" / "small"
     (file,) = (folder / "samples").iterdir()
     assert "out of ideas" in json.loads(file.read_text())["reason"]
     build_tables(folder)

@@ -6,7 +6,7 @@ Its weights are in a file: trained anew it would be another net on every process
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,15 @@ class Patient:
     def measure(self, model: nn.Module) -> Scores:
         return measure(model, self.split.test, self.triggered)
 
-    def __call__(self, name: str, *, on: nn.Module | None = None, **settings: Any) -> Outcome:
+    def __call__(self, name: str, *, on: nn.Module | None = None, passes: int | None = None, **settings: Any) -> Outcome:
+        """Treat the victim, or ``on``; ``passes``: of a net that is trained anew, in place of the suite's."""
         method, view = defenses.get(name)(**settings), self.view(on)
         if isinstance(method, TrainingSetDefense):
             view = TrainingView(**vars(view), train=self.training_set())
-        result = method.run(view, self.tools())
+        tools = self.tools()
+        if passes is not None:
+            tools = replace(tools, recipe=replace(tools.recipe, epochs=passes))
+        result = method.run(view, tools)
         return Outcome(self.before, self.measure(result.model), result)
 
 

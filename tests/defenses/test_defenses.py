@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.benchmark import stages
-from mnp_plugin.benchmark.suite import Cell, Entry, VictimSpec
-from mnp_plugin.benchmark.suite_file import parse_suite
+from mnp_plugin.benchmark.suite import Cell, Entry
 from mnp_plugin.contracts import (
-    AttackContext,
     DefenderView,
     DefenseContext,
-    ImageData,
     Images,
     MethodError,
     Net,
@@ -28,13 +25,10 @@ from mnp_plugin.contracts import (
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.data.digits import Digits
-from mnp_plugin.data.split import Split
 from mnp_plugin.defenses.anp import ANP
 from mnp_plugin.defenses.fp import FinePruning
 from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.defenses.nad import NAD, tap_names
-from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.evaluation.oracle import oracle_choice
 from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.nets import build_net, with_normalisation
@@ -44,61 +38,26 @@ from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.nets.vit import SmallViT
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.stopping import within
-from mnp_plugin.report.records import Scores
 from mnp_plugin.training.loop import fit
 
 CPU = torch.device("cpu")
-SUITE = """
-dataset: digits
-net: {name: smallnet, width: 16}
-recipe: {epochs: 40, batch_size: 64, crop: 1, flip: false}
-clean_budget: {images: 100}
-seeds: [103]
-attacks: [trojan]
-defenses: [none]
-"""
-
-
-class Scene:
-    """A Trojan-patch victim on digits, with everything needed to defend and to measure it."""
-
-    def __init__(self, cache: Path) -> None:
-        self.spec: VictimSpec = parse_suite(SUITE, "test", "test").victims[0]
-        self.data: ImageData = Digits().load(cache)
-        self.split: Split = stages.split_of(self.spec, self.data)
-        self.victim = stages.train_victim(self.spec, self.data, self.split, self.tools())
-        self.triggered = stages.triggered_test(self.spec, self.victim.state, self.split, 10)
-        self.before = self.measure(self.victim.model)
-
-    def measure(self, model: nn.Module) -> Scores:
-        return measure(model, self.split.test, self.triggered)
-
-    def view(self) -> DefenderView:
-        return DefenderView(model=self.victim.model, clean=self.split.clean, validation=self.split.validation, num_classes=10)
-
-    def tools(self) -> AttackContext:
-        return stages.attack_context("test", self.spec, self.data, CPU)
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene(tmp_path_factory.mktemp("cache"))
+def scene(patient: Any) -> Any:
+    """The BadNets victim, with everything needed to defend and to measure it."""
+    return patient
 
 
-def test_the_victim_is_really_backdoored(scene: Scene) -> None:
-    assert scene.before.acc > 0.93
-    assert scene.before.asr is not None
-    assert scene.before.asr > 0.9
-
-
-def test_anp_lowers_asr_and_its_oracle_is_no_worse(scene: Scene) -> None:
-    result = ANP(iterations=120).run(scene.view(), scene.tools())
+def test_anp_lowers_asr_and_its_oracle_is_no_worse(scene: Any) -> None:
+    result = ANP(iterations=60, steps=1, batch_size=48).run(scene.view(), scene.tools())
     after = scene.measure(result.model)
     choice = oracle_choice(result, scene.before, scene.split.test, scene.triggered)
     assert choice is not None
     best, setting = choice
     assert best.asr is not None
     assert after.asr is not None
+    assert after.asr < 0.5 < scene.before.asr
     assert best.acc > 0.9 * scene.before.acc
     if after.acc > 0.9 * scene.before.acc:
         assert best.asr <= after.asr
@@ -106,14 +65,14 @@ def test_anp_lowers_asr_and_its_oracle_is_no_worse(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "ft", "fp", "nad", "anp"])
-def test_no_defense_loses_the_clean_task(scene: Scene, name: str) -> None:
-    quick = {"anp": {"iterations": 30}}.get(name, {})
+def test_no_defense_loses_the_clean_task(scene: Any, name: str) -> None:
+    quick = {"anp": {"iterations": 10}}.get(name, {})
     result = defenses.get(name)(**quick).run(scene.view(), scene.tools())
     assert scene.measure(result.model).acc > 0.75
 
 
 @pytest.mark.parametrize("name", ["ft", "fp", "nad"])
-def test_how_a_suite_trains_its_nets_changes_no_treatment(scene: Scene, name: str) -> None:
+def test_how_a_suite_trains_its_nets_changes_no_treatment(scene: Any, name: str) -> None:
     tools, other = scene.tools(), scene.tools()
     shaped = replace(other.recipe, epochs=100, small_epochs=99, schedule="linear", warmup=0.5, label_smoothing=0.1)
     method = defenses.get(name)()
@@ -122,13 +81,13 @@ def test_how_a_suite_trains_its_nets_changes_no_treatment(scene: Scene, name: st
     assert all(torch.equal(value, beside[key]) for key, value in plain.items())
 
 
-def test_fine_pruning_keeps_pruned_columns_at_zero(scene: Scene) -> None:
+def test_fine_pruning_keeps_pruned_columns_at_zero(scene: Any) -> None:
     result = FinePruning(epochs=2).run(scene.view(), scene.tools())
     head = [m for m in result.model.modules() if isinstance(m, nn.Linear)][-1]
     assert int((head.weight == 0).all(dim=0).sum()) == result.report["pruned"]
 
 
-def test_fine_pruning_stops_within_its_tolerance(scene: Scene) -> None:
+def test_fine_pruning_stops_within_its_tolerance(scene: Any) -> None:
     result = FinePruning(epochs=1, lr=1e-9, drop=3.0).run(scene.view(), scene.tools())
     # The learning rate moves nothing, so the stop itself is what is seen (batch statistics aside, eval mode is restored).
     view = scene.view()
@@ -147,7 +106,7 @@ def test_nad_attention_by_hand() -> None:
     assert torch.allclose(NAD().attention(feature), summed / summed.norm())
 
 
-def test_the_stopping_rule_looks_at_both_parts(scene: Scene) -> None:
+def test_the_stopping_rule_looks_at_both_parts(scene: Any) -> None:
     view = scene.view()
     fine = within(view, 3.0)
     assert fine(copy.deepcopy(view.model))
@@ -161,7 +120,7 @@ def test_the_stopping_rule_looks_at_both_parts(scene: Scene) -> None:
     assert within(shifted, 3.0)(view.model)  # the floor is the victim's own accuracy on that part
 
 
-def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
+def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Any) -> None:
     seen: list[DefenseContext] = []
 
     @dataclass(frozen=True, kw_only=True)
@@ -178,7 +137,7 @@ def test_a_defense_is_led_to_nothing_but_model_and_budget(scene: Scene) -> None:
     assert {f.name for f in fields(DefenseContext)} == {"device", "generator", "recipe", "fresh_net", "busy"}
 
 
-def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
+def test_masks_refuse_a_net_without_batch_norm(scene: Any) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     for name in ("anp", "bnp", "clp", "nft", "rnp"):
         with pytest.raises(UserError, match=f"defense '{name}' cannot treat this net: it has no BatchNorm2d"):
@@ -191,7 +150,7 @@ def test_masks_refuse_a_net_without_batch_norm(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "net", [SmallConvNeXt(width=8, depth=1), SmallViT(width=16, depth=1), SmallNet(width=2)], ids=lambda net: net.name
 )
-def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Scene, net: Net) -> None:
+def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Any, net: Net) -> None:
     torch.manual_seed(0)
     model = build_net(net, scene.data)
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
@@ -202,10 +161,10 @@ def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Scene, n
     assert result.report["of"] == head.in_features
 
 
-def test_mnp_treats_a_net_without_batch_normalisation(scene: Scene) -> None:
+def test_mnp_treats_a_net_without_batch_normalisation(scene: Any) -> None:
     torch.manual_seed(0)
     model = build_net(SmallConvNeXt(width=8, depth=1), scene.data)
-    fit(model, scene.split.train, Recipe(epochs=5, batch_size=64, crop=1, flip=False), torch.Generator().manual_seed(0))
+    fit(model, scene.split.train[:600], Recipe(epochs=5, batch_size=64, crop=1, flip=False), torch.Generator().manual_seed(0))
     view = replace(scene.view(), model=model)
     result = MNP(suppression_steps=3, recover_steps=3, steps=20, restore_steps=40, agreement=0.6).run(view, scene.tools())
     assert result.report["agreement"]["repaired"] > 0.6
@@ -310,7 +269,7 @@ def test_anp_equals_an_independent_writing_of_it() -> None:
     assert torch.allclose(found, expected, atol=1e-4)
 
 
-def test_anp_prunes_the_scale_and_keeps_the_bias(scene: Scene) -> None:
+def test_anp_prunes_the_scale_and_keeps_the_bias(scene: Any) -> None:
     anp = ANP(iterations=1)
     neurons = Neurons(scene.victim.model, scene.split.clean[:1].pixels())
     masks = torch.ones(neurons.count)
@@ -327,7 +286,7 @@ def test_defenses_are_reproducible_from_their_settings() -> None:
     assert spec.fingerprint(spec.to_plain(MNP())) != spec.fingerprint(spec.to_plain(MNP(agreement=0.7)))
 
 
-def test_a_net_that_normalises_inside_is_repaired_in_pixels(scene: Scene) -> None:
+def test_a_net_that_normalises_inside_is_repaired_in_pixels(scene: Any) -> None:
     net = with_normalisation(nn.Sequential(nn.Flatten(), nn.Linear(768, 10)), (0.5,) * 3, (0.5,) * 3)
     x = scene.split.test.pixels()[:4]
     plain = nn.Sequential(*list(net))

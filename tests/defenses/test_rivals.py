@@ -24,12 +24,12 @@ from mnp_plugin.training.source_models import head_of
 Brief = dict[str, dict[str, Any]]
 
 IMS_BRIEF = {
-    "first_rounds": 60,
-    "rounds": 60,
-    "perturbation_steps": 3,
+    "first_rounds": 20,
+    "rounds": 20,
+    "perturbation_steps": 2,
     "l1": 0.1,
     "perturbation_lr": 0.02,
-    "lr": 0.04,
+    "lr": 0.1,
     "batch_size": 24,
 }
 
@@ -143,7 +143,7 @@ def test_rnp_offers_a_point_without_backdoor(patient: Any) -> None:
 
 
 def test_neural_cleanse_names_the_target_and_unlearns_it(patient: Callable[..., Any]) -> None:
-    outcome = patient("nc", inversion_epochs=60, epochs=20, batch_size=48)
+    outcome = patient("nc", inversion_epochs=25, cost=0.01, epochs=15, batch_size=48)
     report = outcome.result.report
     assert report["flagged"] == [0]
     assert min(report["mask_norms"]) == report["mask_norms"][0]

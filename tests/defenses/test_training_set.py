@@ -24,7 +24,7 @@ Brief = dict[str, dict[str, Any]]
 
 
 def test_activation_clustering_drops_the_poisoned_images_and_no_backdoor_is_learned(patient: Any) -> None:
-    outcome = patient("ac")
+    outcome = patient("ac", passes=10)
     assert outcome.before.asr > 0.99
     assert outcome.after.asr < 0.1
     assert outcome.after.acc > 0.9
@@ -33,7 +33,7 @@ def test_activation_clustering_drops_the_poisoned_images_and_no_backdoor_is_lear
 
 def test_spectral_drops_its_share_of_every_class(patient: Any) -> None:
     counts = patient.training_set().y.bincount()
-    report = patient("spectral", share=0.25).result.report
+    report = patient("spectral", passes=1, share=0.25).result.report
     assert report == {"dropped": sum(int(0.25 * int(n)) for n in counts), "of": int(counts.sum())}
 
 
