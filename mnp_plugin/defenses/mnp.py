@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, concat, defenses, param
 from mnp_plugin.data.augment import mix, random_crop_flip
 from mnp_plugin.neurons import channels as channel
-from mnp_plugin.neurons.agreement import agreement
+from mnp_plugin.neurons.agreement import agreement, predictions
 from mnp_plugin.neurons.channels import Neurons, prune
 from mnp_plugin.neurons.probe import Probe, divergence, find_probe
 from mnp_plugin.neurons.reach import nudged
@@ -55,7 +55,7 @@ class MNP(Defense):
     nothing for it.
 
     Where no single perturbation finds it, a single step may: images are moved by half of the perturbations' reach towards each
-    class, each by its own gradient, and a class that nearly all of them reach in the victim, at least twice as many as any
+    class, each by its own gradient, and a class that half of them reach in the victim, at least twice as many as any
     other, is suspected, too (LIRA; Adaptive-Blend and LF on digits). If, after restoring, such a step of full reach still moves
     more images to the suspected class than to others, restoring is done again and *hardens*: the net learns to answer images
     moved in this way, too, as it answers the images themselves. The steps it is hardened against are an eighth of a standard
@@ -93,6 +93,7 @@ class MNP(Defense):
     probes: int = param(4, "perturbations that look for a backdoor", low=1)
     probe_reach: float = param(0.5, "largest change of a pixel by them, in standard deviations of the clean pixels", above=0)
     suspicion: float = param(0.8, "share of the images that all but one must send to the same class", low=0, high=1)
+    step_suspicion: float = param(0.5, "share that one step must move to a class, twice as many as to any other", low=0, high=1)
     most: float = param(0.5, "largest step to harden against, in standard deviations of the clean pixels; 0: never", low=0)
     batch_size: int = param(128, "images per step", low=2)
 
@@ -261,10 +262,12 @@ class MNP(Defense):
         while sum(map(len, parts)) < 500:  # few images alone say little
             parts.append(random_crop_flip(budget.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator))
         x = torch.cat(parts)
+        expected = predictions(victim, x, tools)
         count, best, misses = 3, 0, 0
         path: list[list[float]] = []
         while count < len(order) and misses < 3:
-            share = agreement(victim, pruned_copy(net, neurons, order[:count]), x, tools)
+            said = predictions(pruned_copy(net, neurons, order[:count]), x, tools)
+            share = float((said == expected).float().mean())
             path.append([count, round(share, 4)])
             best, misses = (count, 0) if share >= least else (best, misses + 1)
             tools.busy("MNP: depth of pruning", len(path), 0)
@@ -350,13 +353,13 @@ class MNP(Defense):
 
     def suspect(self, probes: list[Probe], reached: dict[int, float]) -> int | None:
         """The class to which all perturbations but one send nearly every image, if there is one and none to another; else the
-        class that nearly every image reaches, and at least twice as many as reach any other.
+        class that half of the images reach, and at least twice as many as reach any other.
         """
         found = [probe.target for probe in probes if probe.rate >= self.suspicion]
         if len(set(found)) == 1 and len(found) >= max(1, len(probes) - 1):
             return found[0]
         first, second, *_ = sorted(reached, key=reached.__getitem__, reverse=True)
-        return first if reached[first] >= max(self.suspicion, 2 * reached[second]) else None
+        return first if reached[first] >= max(self.step_suspicion, 2 * reached[second]) else None
 
     def verdict(
         self,
