@@ -50,17 +50,17 @@ BRIEF: dict[str, dict[str, Any]] = {
 
 
 LONG = (
-    "benchmark/test_engines.py",
-    "defenses/test_rivals.py",
-    "api/test_checkpoint.py",
     "defenses/test_mnp.py",
-    "benchmark/test_content.py",
+    "benchmark/test_engines.py",
+    "api/test_checkpoint.py",
+    "benchmark/test_interrupted.py",
+    "defenses/test_rivals.py",
     "test_testing.py",
-    "api/test_nets.py",
     "cli/test_startup.py",
+    "attacks/test_learned_attacks.py",
     "test_plugin.py",
-    "test_docs.py",
     "defenses/test_defenses.py",
+    "api/test_caller.py",
 )
 """The files that take longest, longest first."""
 

@@ -59,7 +59,7 @@ defenses: [none]
 """
 FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
 BRIEF = ["expose=false", "searches=1", "images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
-QUICK = ["--settings", "suppression_steps=3", "recover_steps=3", "steps=30", "restore_steps=20", "agreement=0.6"]
+QUICK = ["--settings", "suppression_steps=3", "recover_steps=3", "steps=30", "restore_steps=60", "agreement=0.6"]
 
 
 def write_tree(folder: Path, images: Images) -> Path:
