@@ -339,7 +339,8 @@ class MNP(Defense):
     def reached(net: nn.Module, budget: Images, eps: float, tools: DefenseContext) -> dict[int, float]:
         """Share of the images of other classes that one step of ``eps``, each by its own gradient, moves to each class."""
         rates = {}
-        for label in sorted(set(budget.y.tolist())):
+        labels = sorted(set(budget.y.tolist()))
+        for label in labels if len(labels) > 1 else []:
             moved = nudged(net, budget[(budget.y != label).nonzero().flatten()[:128]].pixels(), label, eps, tools)
             with torch.no_grad():
                 rates[label] = float((forward(net, moved, tools).argmax(1) == label).float().mean())
@@ -349,7 +350,7 @@ class MNP(Defense):
         """Whether one step of ``eps`` moves more images to ``target`` than, on average, to another class."""
         rates = self.reached(net, budget, eps, tools)
         others = [rate for label, rate in rates.items() if label != target]
-        return rates[target] > sum(others) / len(others)
+        return bool(others) and rates.get(target, 0.0) > sum(others) / len(others)
 
     def suspect(self, probes: list[Probe], reached: dict[int, float]) -> int | None:
         """The class to which all perturbations but one send nearly every image, if there is one and none to another; else the
@@ -358,6 +359,8 @@ class MNP(Defense):
         found = [probe.target for probe in probes if probe.rate >= self.suspicion]
         if len(set(found)) == 1 and len(found) >= max(1, len(probes) - 1):
             return found[0]
+        if len(reached) < 2:
+            return None  # clean images of one class
         first, second, *_ = sorted(reached, key=reached.__getitem__, reverse=True)
         return first if reached[first] >= max(self.step_suspicion, 2 * reached[second]) else None
 

@@ -175,6 +175,7 @@ NOWHERE = {0: 0.1, 1: 0.2, 2: 0.15}
         ([(2, 0.5), (1, 0.5), (0, 0.5)], {0: 0.1, 1: 0.9, 2: 0.4}, 1),
         ([(2, 0.5), (1, 0.5), (0, 0.5)], {0: 0.1, 1: 0.9, 2: 0.6}, None),  # two classes are easily reached
         ([(2, 0.5), (1, 0.5), (0, 0.5)], {0: 0.1, 1: 0.45, 2: 0.0}, None),
+        ([(2, 0.5), (1, 0.5), (0, 0.5)], {}, None),  # clean images of one class
     ],
 )
 def test_what_is_suspected(ends: list[tuple[int, float]], reached: dict[int, float], suspected: int | None) -> None:
