@@ -17,7 +17,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from mnp_plugin.api.settings import parse_settings
 from mnp_plugin.benchmark.find import find_config
 from mnp_plugin.benchmark.store import default_cache
 from mnp_plugin.benchmark.suite_file import load_suite
@@ -32,27 +34,20 @@ class Averaging(TrainingHook):
     """Keeps a moving average of the weights and of what batch normalisation has seen."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
-        self.mean = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.model = model
+        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
         return x, y
 
     def stepped(self) -> None:
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.mean[name].lerp_(value, 1 - self.decay)
-            else:
-                self.mean[name].copy_(value)
+        self.averaged.update_parameters(self.model)
 
 
 def main() -> None:
     torch.set_num_threads(1)
     name, *settings = sys.argv[1:]
-    given = {
-        key: json.loads(value) if value[0] not in "abcdefghijklmnopqrstuvwxyz" else value
-        for key, value in (s.split("=") for s in settings)
-    }
+    given = parse_settings(settings, "recipes.py")
     decay = given.pop("average", None)
     spec = next(v for v in load_suite(find_config("cifar10_cpu")).victims if v.attack.label == "clean")
     recipe = dataclasses.replace(spec.recipe, **given)
@@ -75,9 +70,7 @@ def main() -> None:
     seconds = time.process_time() - start
     found = {"last": net}
     if hook is not None:
-        averaged = spec.net.component.build(len(data.classes), data.shape)
-        averaged.load_state_dict(hook.mean)
-        found["averaged"] = averaged.eval()
+        found["averaged"] = hook.averaged.eval()
     acc = {k: round(100 * float((logits(model, rest.x).argmax(1) == rest.y).float().mean()), 2) for k, model in found.items()}
     row = {"name": name, **given, "average": decay, "acc": acc, "seconds": round(seconds)}
     print(row)

@@ -15,22 +15,24 @@ GRID = 100
 """False positive rates, evenly spaced, at which curves are averaged."""
 
 
-def curve(negatives: Sequence[float], positives: Sequence[float]) -> tuple[list[float], list[float]]:
-    """(false positive rates, true positive rates) of every threshold, in [0, 1], from (0, 0) to (1, 1)."""
-    limits = np.unique(np.asarray([*negatives, *positives], dtype=float))[::-1]
-    rates = [
-        (len(values) - np.searchsorted(np.sort(np.asarray(values, dtype=float)), limits)) / len(values)
-        for values in (negatives, positives)
-    ]
-    return [0.0, *rates[0].tolist()], [0.0, *rates[1].tolist()]
+def curve(negatives: Sequence[float], positives: Sequence[float], *, corners: bool = False) -> tuple[list[float], list[float]]:
+    """(false positive rates, true positive rates) of every threshold, in [0, 1], from (0, 0) to (1, 1).
+
+    Args:
+        negatives: scores of what is healthy, at least one.
+        positives: scores of what is not, at least one.
+        corners: leave out what lies on a line between others.
+    """
+    from sklearn.metrics import roc_curve  # here: importing scikit-learn takes a second
+
+    truth = np.repeat([0, 1], [len(negatives), len(positives)])
+    fpr, tpr, _ = roc_curve(truth, [*negatives, *positives], drop_intermediate=corners)
+    return fpr.tolist(), tpr.tolist()
 
 
 def kept(negatives: Sequence[float], positives: Sequence[float]) -> Curve:
     """The curve by its corners, at most :data:`MOST` of them, four digits; both hold at least one score."""
-    points = np.stack(curve(negatives, positives), 1)
-    steps = np.diff(points, axis=0)
-    turns = steps[:-1, 0] * steps[1:, 1] != steps[:-1, 1] * steps[1:, 0]
-    points = points[np.concatenate([[True], turns, [True]])]
+    points = np.stack(curve(negatives, positives, corners=True), 1)
     if len(points) > MOST:
         points = points[np.linspace(0, len(points) - 1, MOST).round().astype(int)]
     found: Curve = points.round(4).tolist()
@@ -40,18 +42,7 @@ def kept(negatives: Sequence[float], positives: Sequence[float]) -> Curve:
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """Mean true positive rate of ``curves`` at each of :data:`GRID` + 1 false positive rates; at least one curve."""
     rates = np.linspace(0, 1, GRID + 1)
-    mean = np.mean([_at(np.asarray(one, dtype=float), rates) for one in curves], axis=0)
+    mean = np.mean([np.interp(rates, *np.asarray(one, dtype=float).T) for one in curves], axis=0)
     points = np.vstack([[0.0, 0.0], np.stack([rates, mean], 1)]).round(4)
     found: Curve = points.tolist()
-    return found
-
-
-def _at(points: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """The largest true positive rate at each false positive rate, linear between points."""
-    fpr, tpr = points.T
-    left = np.searchsorted(fpr, rates, side="right") - 1
-    right = np.minimum(left + 1, len(fpr) - 1)
-    gap = fpr[right] - fpr[left]
-    share = np.divide(rates - fpr[left], gap, out=np.zeros_like(rates), where=gap > 0)
-    found: np.ndarray = tpr[left] + share * (tpr[right] - tpr[left])
     return found
