@@ -265,11 +265,12 @@ def _check_defense(defense: Defense, data: ImageData) -> list[str]:
         # Not bit for bit: the memory layout of the weights decides the order of sums.
         same = torch.allclose(fresh.eval()(data.test.pixels()), first.model(data.test.pixels()), rtol=1e-3, atol=1e-3)
     _demand(same, "a plain net with the returned weights computes the same", passed)
-    if first.candidates is not None:
-        for setting, candidate in first.candidates():
-            _demand(all(isinstance(v, int | float) for v in setting.values()), "candidates carry numeric settings", passed)
-            _demand(candidate.state_dict().keys() == weights.keys(), "candidates keep the state_dict keys", passed)
-        _demand(_again(second.model.state_dict(), first.model.state_dict()), "listing candidates changes no result", passed)
+    for what, listed in (("candidates", first.candidates), ("nets of the path", first.path)):
+        if listed is not None:
+            for setting, candidate in listed():
+                _demand(all(isinstance(v, int | float) for v in setting.values()), f"{what} carry numeric settings", passed)
+                _demand(candidate.state_dict().keys() == weights.keys(), f"{what} keep the state_dict keys", passed)
+            _demand(_again(second.model.state_dict(), first.model.state_dict()), f"listing {what} changes no result", passed)
     return passed
 
 

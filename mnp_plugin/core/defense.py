@@ -26,6 +26,8 @@ class Purified:
         report: JSON-ready facts: what was pruned, where it stopped and why.
         candidates: lazily, every (setting, net) the defense chose among, from which the framework derives the separately
             named oracle row; None where there is no such choice.
+        path: lazily, (setting, net) on the way to ``model``, for people to look at and for nothing else; None where
+            ``candidates`` are the way, or where there is none worth a picture.
         details: what the defense knows of each neuron, by name: vectors [neurons] in one order.
         perturbation: float32 [1, C, H, W]: what it found the victim to follow, to be added to images in [0, 1] and clipped; for
             people to look at. None where it searches no such thing.
@@ -34,6 +36,7 @@ class Purified:
     model: nn.Module
     report: Mapping[str, Any] = field(default_factory=dict)
     candidates: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
+    path: Callable[[], Iterator[tuple[Mapping[str, float], nn.Module]]] | None = None
     details: Mapping[str, Tensor] | None = None
     perturbation: Tensor | None = None
 

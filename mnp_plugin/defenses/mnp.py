@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -107,12 +109,14 @@ class MNP(Defense):
         net, gone = victim, torch.zeros(0, dtype=torch.int64, device=tools.device)
         found: list[dict[str, Any]] = []
         rounds: list[dict[str, Any]] = []
+        way: list[tuple[nn.Module, Tensor, nn.Module]] = []
         probes: list[Probe] = []
         target, step = None, 0.0
         spread = float(budget.pixels().std())
         for number in range(self.rounds):
             least = self.later_agreement if number else self.agreement
             found.append(self.search(victim, net, neurons, gone, least, budget, tools))
+            before, start = len(gone), net
             gone = torch.cat([gone, found[-1]["order"][: found[-1]["depth"]]])
             net = pruned_copy(net, neurons, gone)
             share = {"pruned": round(agreement(victim, net, budget.pixels(), tools), 4)}
@@ -126,6 +130,7 @@ class MNP(Defense):
                     step = min(max(2 * step, self.most / 4), self.most)
                     net = self.restored(victim, pruned, net, neurons, gone, wary, step * spread, budget, tools)
             share["repaired"] = round(agreement(victim, net, budget.pixels(), tools), 4)
+            way.append((start, gone[before:], net))
             rounds.append({"pruned": len(gone), "path of pruned, agreement": found[-1]["path"], "agreement": share})
         empty_filters(net, neurons, gone)
         report = {
@@ -143,7 +148,8 @@ class MNP(Defense):
         details["rank"] = torch.cat([gone, order[~torch.isin(order, gone)]]).argsort()  # 0 is pruned first
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
         shown = max(probes, key=lambda probe: probe.rate - probe.pruned_rate)
-        return Purified(model=net, report=report, details=details, perturbation=shown.delta)
+        path = partial(along, way, neurons)
+        return Purified(model=net, report=report, path=path, details=details, perturbation=shown.delta)
 
     def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: DefenseContext) -> Tensor:
         """Masks in [0, 1], [neurons]: below 0.5 the neurons that the blind choice prunes, in the order of pruning."""
@@ -191,7 +197,7 @@ class MNP(Defense):
         mask = self.masks(net, neurons, omega, budget, tools) if self.protect else torch.ones_like(omega)
         order = (mask - 1e-3 * omega / omega.max().clamp(min=1e-12)).argsort()
         order = order[~torch.isin(order, gone)]
-        depth, path = self.depth(victim, net, neurons, order, least, budget, tools)
+        depth, path = self.depth(victim, net, neurons, gone, order, least, budget, tools)
         return {
             "magnitude": magnitude,
             "saliency": saliency,
@@ -252,12 +258,13 @@ class MNP(Defense):
         victim: nn.Module,
         net: nn.Module,
         neurons: Neurons,
+        gone: Tensor,
         order: Tensor,
         least: float,
         budget: Images,
         tools: DefenseContext,
     ) -> tuple[int, list[list[float]]]:
-        """(the most of ``order`` that may go, [(pruned, agreement)]): steps of 15 %, ended by three misses in a row."""
+        """(the most of ``order`` that may go, [(pruned by then, agreement)]): steps of 15 %, ended by three misses in a row."""
         parts = [budget.pixels()]
         while sum(map(len, parts)) < 500:  # few images alone say little
             parts.append(random_crop_flip(budget.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator))
@@ -268,7 +275,7 @@ class MNP(Defense):
         while count < len(order) and misses < 3:
             said = predictions(pruned_copy(net, neurons, order[:count]), x, tools)
             share = float((said == expected).float().mean())
-            path.append([count, round(share, 4)])
+            path.append([len(gone) + count, round(share, 4)])
             best, misses = (count, 0) if share >= least else (best, misses + 1)
             tools.busy("MNP: depth of pruning", len(path), 0)
             count = max(count + 1, round(count * 1.15))
@@ -439,6 +446,21 @@ def pruned_copy(net: nn.Module, neurons: Neurons, gone: Tensor) -> nn.Module:
     pruned = copy.deepcopy(net)
     prune(pruned, neurons, gone, bias=True)
     return pruned.eval()
+
+
+def along(way: list[tuple[nn.Module, Tensor, nn.Module]], neurons: Neurons) -> Iterator[tuple[Mapping[str, float], nn.Module]]:
+    """Nets on the way of a repair: of each round some at which pruning passed, and what restoring made of the last.
+
+    Args:
+        way: of each round the net it began with, the neurons it pruned, in their order, and the net it ended with.
+        neurons: of these nets.
+    """
+    before = 0
+    for start, gone, end in way:
+        for count in sorted({round(len(gone) * part / 6) for part in range(7)}):
+            yield {"pruned": before + count}, pruned_copy(start, neurons, gone[:count])
+        before += len(gone)
+        yield {"pruned": before}, end
 
 
 def freeze_early(net: nn.Module, neurons: Neurons) -> None:

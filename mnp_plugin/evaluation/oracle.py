@@ -46,7 +46,9 @@ def oracle_choice(
 
 
 class CandidateScores:
-    """ACC and ASR of every candidate, on a part of the test images, for a picture: a ``watch`` of :func:`oracle_choice`.
+    """ACC and ASR of nets on the way of a defense, on a part of the test images, for a picture.
+
+    A ``watch`` of :func:`oracle_choice`; a defense's ``path`` is shown to it likewise.
 
     Args:
         test: clean test images; every n-th is taken, since those of a folder are in the order of their classes.

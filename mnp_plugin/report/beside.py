@@ -49,7 +49,7 @@ class Details:
     """What the defense found the victim to follow: ``picture``, name of the PNG that shows it on clean images, and what share of
     ``images`` clean images of other classes it sends to ``class``, ``before`` and ``after`` the defense."""
     path: list[dict[str, float]] = field(default_factory=list)
-    """Of each setting that the defense chose among: the setting, ``acc`` and ``asr``; empty where it chose among none."""
+    """Of each setting that the defense chose among, or passed: the setting, ``acc`` and ``asr``; empty where there were none."""
     path_images: int = 0
     """On how many test images ``path`` was measured."""
     layers: list[list[Any]] = field(default_factory=list)

@@ -28,6 +28,7 @@ defenses:
   - {name: ft, epochs: 1}
   - {name: i-bau, rounds: 2, batch_size: 20}
   - {name: awm, outer: 1, inner: 1, batch_size: 20}
+  - {name: mnp-prune, steps: 5, suppression_steps: 2, recover_steps: 2, probes: 1, agreement: 0.5, batch_size: 20}
 detectors:
   - {name: mnp, draws: 1, nulls: 0, mask_steps: 3, restore_steps: 3, starts: 1, steps: 2, searches: 1}
   - clp
@@ -111,17 +112,29 @@ def test_the_path_of_a_defense_that_chose_among_settings(results: Results, detai
     assert details["badnets-ft"].path == []
 
 
+def test_the_path_of_a_defense_that_passed_nets_on_its_way(results: Results, details: dict[str, Details]) -> None:
+    record = next(r for r in results.records if (r.attack, r.defense) == ("badnets", "mnp-prune"))
+    path = details["badnets-mnp-prune"].path
+    assert path[0]["pruned"] == 0
+    assert path[0]["asr"] == pytest.approx(record.before.asr, abs=1e-3)
+    assert path[-1]["pruned"] == record.prune["pruned"]
+    assert record.after is not None
+    assert path[-1]["acc"] == pytest.approx(record.after.acc, abs=1e-3)
+    assert path[-1]["asr"] == pytest.approx(record.after.asr, abs=1e-3)
+    assert all("asr" not in point for point in details["clean-mnp-prune"].path)
+
+
 def test_what_a_defense_found_the_victim_to_follow(results: Results, details: dict[str, Details]) -> None:
     found_by = {name: found.perturbation for name, found in details.items()}
     assert {name for name, found in found_by.items() if found} == {
-        f"{a}-{d}" for a in ("clean", "badnets") for d in ("i-bau", "awm")
+        f"{a}-{d}" for a in ("clean", "badnets") for d in ("i-bau", "awm", "mnp-prune")
     }
     for name in ("badnets-i-bau", "clean-awm"):
         found = found_by[name]
         assert found["images"] <= 40
         assert 0 <= found["after"] <= 1
         assert (results.folder / PICTURES / found["picture"]).read_bytes().startswith(b"\x89PNG")
-    assert len({found["picture"] for found in found_by.values() if found}) == 4, "each cell its own"
+    assert len({found["picture"] for found in found_by.values() if found}) == 6, "each cell its own"
 
 
 def test_the_page_shows_beside_a_cell_what_a_detector_found_its_victim_to_follow(results: Results) -> None:

@@ -59,14 +59,29 @@ def test_the_report_is_json_and_says_what_was_done(repaired: Any) -> None:
     assert report["pruned"] == sum(report["layers"].values())
     counts = [one["pruned"] for one in report["rounds"]]
     assert 0 < counts[0] <= counts[1] == report["pruned"]
-    path = dict(report["rounds"][0]["path of pruned, agreement"])
-    assert path[counts[0]] >= 0.82
-    assert all(share < 0.82 for count, share in path.items() if count > counts[0])
+    for one, least in zip(report["rounds"], (0.82, 0.92), strict=True):
+        path = dict(one["path of pruned, agreement"])
+        assert path[one["pruned"]] >= least
+        assert all(share < least for count, share in path.items() if count > one["pruned"])
     assert report["agreement"]["repaired"] >= report["agreement"]["pruned"]
     assert len(report["probes"]) == 2
     assert report["verdict"].startswith(
         ("no backdoor was found", "what led to class 0 is gone", "perhaps not repaired", "not repaired")
     )
+
+
+def test_its_way_leads_from_the_victim_through_each_round_to_the_repaired_net(repaired: Any, patient: Any) -> None:
+    way = [(setting["pruned"], patient.measure(net)) for setting, net in repaired.result.path()]
+    counts = [pruned for pruned, _ in way]
+    first, last = (one["pruned"] for one in repaired.result.report["rounds"])
+    assert counts == sorted(counts)
+    assert counts[0] == 0
+    assert {first, last} <= set(counts)
+    assert way[0][1] == repaired.before
+    assert way[-1][1] == repaired.after
+    pruned, restored = [scores.acc for count, scores in way if count == first][:2]
+    assert restored > pruned
+    assert way[-1][1].asr < 0.1 < 0.9 < way[0][1].asr
 
 
 def test_details_tell_of_every_neuron(repaired: Any) -> None:

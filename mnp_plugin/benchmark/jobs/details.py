@@ -45,7 +45,7 @@ def cell_details(
         before: predictions of the victim.
         after: predictions of ``model``.
         picture: name of the PNG of the trigger; empty without one.
-        path: ``points``, scores of the settings that the defense chose among, and ``images``, on how many they were measured.
+        path: ``points``, scores on the way of the defense, and ``images``, on how many they were measured.
         perturbation: as details hold it; empty where the defense found none.
     """
     classes, triggered = list(data.classes), victim.triggered

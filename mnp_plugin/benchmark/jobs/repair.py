@@ -84,6 +84,8 @@ class RepairJob(Job):
         outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title), train)
         along = CandidateScores(split.test, measured.triggered)
         oracle = oracle_choice(outcome.purified, measured.before, split.test, measured.triggered, along)
+        for setting, model in outcome.purified.path() if outcome.purified.path else ():
+            along(setting, model)
         facts = {
             "oracle": vars(oracle[0]) if oracle else None,
             "oracle_setting": oracle[1] if oracle else None,
