@@ -123,7 +123,7 @@ function pathParts(report, details, missing) {
     const x = ["pruned", "threshold"].find((key) => along.every((point) => isNumber(point[key]))) || Object.keys(along[0]).find((key) => key !== "acc" && key !== "asr");
     const series = [["ACC", "acc", "var(--c0)", false], ["ASR", "asr", "var(--c1)", true]].map(([name, key, colour, dashed]) =>
       ({ name, colour, dashed, points: along.filter((p) => isNumber(p[key]) && isNumber(p[x])).map((p) => [p[x], 100 * p[key]]) })).filter((one) => one.points.length);
-    parts.push(part("ACC and ASR along its way", lineLegend(series), lines(`ACC and ASR by ${x}`, series, { y: [0, 100], chosen: report[x], axes: { xLabel: x, yLabel: "%" } }),
+    parts.push(part("Along the settings it chose among", lineLegend(series), lines(`ACC and ASR by ${x}`, series, { y: [0, 100], chosen: report[x], axes: { xLabel: x, yLabel: "%" } }),
       el("p", { class: "quiet" }, `Measured on ${details["path images"]} test images; the defense saw none of this.`)));
   }
   const own = paths(report).filter((one) => one.points.length > 1);
