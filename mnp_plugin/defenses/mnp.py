@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +19,7 @@ from mnp_plugin.neurons.agreement import agreement, predictions
 from mnp_plugin.neurons.channels import Neurons, prune
 from mnp_plugin.neurons.probe import Probe, divergence, find_probe
 from mnp_plugin.neurons.reach import nudged
+from mnp_plugin.neurons.thresholds import Candidates
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import cosine, descend, forward
 
@@ -109,28 +109,28 @@ class MNP(Defense):
         net, gone = victim, torch.zeros(0, dtype=torch.int64, device=tools.device)
         found: list[dict[str, Any]] = []
         rounds: list[dict[str, Any]] = []
-        way: list[tuple[nn.Module, Tensor, nn.Module]] = []
+        way: list[tuple[Tensor, nn.Module, nn.Module]] = []
         probes: list[Probe] = []
         target, step = None, 0.0
         spread = float(budget.pixels().std())
         for number in range(self.rounds):
             least = self.later_agreement if number else self.agreement
             found.append(self.search(victim, net, neurons, gone, least, budget, tools))
-            before, start = len(gone), net
-            gone = torch.cat([gone, found[-1]["order"][: found[-1]["depth"]]])
-            net = pruned_copy(net, neurons, gone)
+            more = found[-1]["order"][: found[-1]["depth"]]
+            gone = torch.cat([gone, more])
+            net = pruned = pruned_copy(net, neurons, gone)
             share = {"pruned": round(agreement(victim, net, budget.pixels(), tools), 4)}
             if not probes:
                 probes = self.look(victim, net, budget, self.probe_reach * spread, tools)
                 target = self.suspect(probes, self.reached(victim, budget, self.probe_reach / 2 * spread, tools))
             if self.restore:
-                pruned, wary = net, target if self.wary else None
+                wary = target if self.wary else None
                 net = self.restored(victim, pruned, pruned, neurons, gone, wary, step * spread, budget, tools)
                 while wary is not None and step < self.most and self.near(net, wary, budget, self.probe_reach * spread, tools):
                     step = min(max(2 * step, self.most / 4), self.most)
                     net = self.restored(victim, pruned, net, neurons, gone, wary, step * spread, budget, tools)
             share["repaired"] = round(agreement(victim, net, budget.pixels(), tools), 4)
-            way.append((start, gone[before:], net))
+            way.append((more, pruned, net))
             rounds.append({"pruned": len(gone), "path of pruned, agreement": found[-1]["path"], "agreement": share})
         empty_filters(net, neurons, gone)
         report = {
@@ -148,7 +148,7 @@ class MNP(Defense):
         details["rank"] = torch.cat([gone, order[~torch.isin(order, gone)]]).argsort()  # 0 is pruned first
         details["pruned"] = torch.zeros(neurons.count, dtype=torch.int64, device=tools.device).index_fill(0, gone, 1)
         shown = max(probes, key=lambda probe: probe.rate - probe.pruned_rate)
-        path = partial(along, way, neurons)
+        path = partial(along, victim, way, neurons)
         return Purified(model=net, report=report, path=path, details=details, perturbation=shown.delta)
 
     def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: DefenseContext) -> Tensor:
@@ -448,19 +448,24 @@ def pruned_copy(net: nn.Module, neurons: Neurons, gone: Tensor) -> nn.Module:
     return pruned.eval()
 
 
-def along(way: list[tuple[nn.Module, Tensor, nn.Module]], neurons: Neurons) -> Iterator[tuple[Mapping[str, float], nn.Module]]:
-    """Nets on the way of a repair: of each round some at which pruning passed, and what restoring made of the last.
+def along(victim: nn.Module, way: list[tuple[Tensor, nn.Module, nn.Module]], neurons: Neurons) -> Candidates:
+    """Nets on the way of a repair: the victim, and of each round some at which pruning passed, the last and what was restored.
 
     Args:
-        way: of each round the net it began with, the neurons it pruned, in their order, and the net it ended with.
+        victim: where it began.
+        way: of each round the neurons it pruned, in their order, the net without them, and the net it ended with.
         neurons: of these nets.
     """
-    before = 0
-    for start, gone, end in way:
-        for count in sorted({round(len(gone) * part / 6) for part in range(7)}):
-            yield {"pruned": before + count}, pruned_copy(start, neurons, gone[:count])
+    yield {"pruned": 0}, victim
+    net, before = victim, 0
+    for gone, pruned, restored in way:
+        for count in sorted({len(gone) * part // 6 for part in range(1, 6)} - {0}):
+            yield {"pruned": before + count}, pruned_copy(net, neurons, gone[:count])
         before += len(gone)
-        yield {"pruned": before}, end
+        yield {"pruned": before}, pruned
+        if restored is not pruned:
+            yield {"pruned": before}, restored
+        net = restored
 
 
 def freeze_early(net: nn.Module, neurons: Neurons) -> None:
