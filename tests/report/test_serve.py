@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -106,11 +107,16 @@ def test_a_port_that_is_taken_is_named(running: ThreadingHTTPServer, tmp_path: P
 def test_the_command_prints_its_address_and_ends_by_ctrl_c(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
     write_suite(tmp_path / "made", make_records(1))
     command = [sys.executable, "-m", "mnp_plugin", "serve", "made", "--results", str(tmp_path), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of nohup's would inherit that it is ignored
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ours)
+    with process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("made: http://127.0.0.1:")
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
