@@ -7,16 +7,14 @@ import sys
 
 from lab import bench, note
 
-from mnp_plugin.contracts import concat
-from mnp_plugin.defenses.mnp import MNP
+from mnp_plugin.defenses.mnp import MNP, Case
 
 suite, *labels = sys.argv[1:]
 for label in labels:
     b = bench(label, suite=suite)
     view, context = b.draw(0)
-    budget = concat([view.clean, view.validation])
-    spread = float(budget.pixels().std())
+    case = Case.of(view, context)
     for share in (0.125, 0.25, 0.5):
-        rates = MNP.reached(view.model, budget, share * spread, context)
+        rates = MNP.reached(case, case.victim, share)
         row = {"suite": suite, "attack": label, "step in standard deviations": share}
         note(__file__, row | {"percent by class": [round(100 * rate) for rate in rates.values()]})

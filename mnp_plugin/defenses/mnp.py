@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,50 @@ from mnp_plugin.neurons.reach import nudged
 from mnp_plugin.neurons.thresholds import Candidates
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import cosine, descend, forward
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What one repair works with.
+
+    Args:
+        victim: in eval mode, its parameters without gradients.
+        neurons: of the victim.
+        budget: all clean images.
+        tools: random stream, device, recipe, progress.
+    """
+
+    victim: nn.Module
+    neurons: Neurons
+    budget: Images
+    tools: DefenseContext
+
+    @classmethod
+    def of(cls, view: DefenderView, tools: DefenseContext) -> Case:
+        """The case of what a defender is given."""
+        victim = view.model.requires_grad_(False).eval()
+        return cls(victim, Neurons(victim, view.clean[:1].pixels()), concat([view.clean, view.validation]), tools)
+
+    @cached_property
+    def spread(self) -> float:
+        """Standard deviation of the clean pixels, by which the sizes of perturbations and steps are measured."""
+        return float(self.budget.pixels().std())
+
+    def draw(self, size: int, *, augment: bool = True) -> tuple[Tensor, Tensor]:
+        """A random batch of the clean images: (x in [0, 1], y)."""
+        recipe, generator = self.tools.recipe, self.tools.generator
+        order = torch.randperm(len(self.budget), generator=generator, device=self.tools.device)
+        part = self.budget[order[:size]]
+        x = part.pixels()
+        return random_crop_flip(x, recipe.crop, recipe.flip, generator) if augment else x, part.y
+
+    def nobody(self) -> Tensor:
+        """No neuron: int64 [0]."""
+        return torch.zeros(0, dtype=torch.int64, device=self.tools.device)
+
+    def agreement(self, net: nn.Module) -> float:
+        """Share of the clean images that ``net`` and the victim put into the same class."""
+        return round(agreement(self.victim, net, self.budget.pixels(), self.tools), 4)
 
 
 @defenses.register("mnp")
@@ -103,33 +147,30 @@ class MNP(Defense):
         return channel.objection(model)
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
-        victim = view.model.requires_grad_(False).eval()
-        neurons = Neurons(victim, view.clean[:1].pixels())
-        budget = concat([view.clean, view.validation])
-        net, gone = victim, torch.zeros(0, dtype=torch.int64, device=tools.device)
+        case = Case.of(view, tools)
+        victim, neurons = case.victim, case.neurons
+        net, gone = victim, case.nobody()
         found: list[dict[str, Any]] = []
         rounds: list[dict[str, Any]] = []
         way: list[tuple[Tensor, nn.Module, nn.Module]] = []
         probes: list[Probe] = []
         target, step = None, 0.0
-        spread = float(budget.pixels().std())
         for number in range(self.rounds):
-            least = self.later_agreement if number else self.agreement
-            found.append(self.search(victim, net, neurons, gone, least, budget, tools))
+            found.append(self.search(case, net, gone, self.later_agreement if number else self.agreement))
             more = found[-1]["order"][: found[-1]["depth"]]
             gone = torch.cat([gone, more])
             net = pruned = pruned_copy(net, neurons, gone)
-            share = {"pruned": round(agreement(victim, net, budget.pixels(), tools), 4)}
+            share = {"pruned": case.agreement(net)}
             if not probes:
-                probes = self.look(victim, net, budget, self.probe_reach * spread, tools)
-                target = self.suspect(probes, self.reached(victim, budget, self.probe_reach / 2 * spread, tools))
+                probes = self.look(case, net)
+                target = self.suspect(probes, self.reached(case, victim, self.probe_reach / 2))
             if self.restore:
                 wary = target if self.wary else None
-                net = self.restored(victim, pruned, pruned, neurons, gone, wary, step * spread, budget, tools)
-                while wary is not None and step < self.most and self.near(net, wary, budget, self.probe_reach * spread, tools):
+                net = self.restored(case, pruned, pruned, gone, wary, step)
+                while wary is not None and step < self.most and self.near(case, net, wary):
                     step = min(max(2 * step, self.most / 4), self.most)
-                    net = self.restored(victim, pruned, net, neurons, gone, wary, step * spread, budget, tools)
-            share["repaired"] = round(agreement(victim, net, budget.pixels(), tools), 4)
+                    net = self.restored(case, pruned, net, gone, wary, step)
+            share["repaired"] = case.agreement(net)
             way.append((more, pruned, net))
             rounds.append({"pruned": len(gone), "path of pruned, agreement": found[-1]["path"], "agreement": share})
         empty_filters(net, neurons, gone)
@@ -141,7 +182,7 @@ class MNP(Defense):
             "rounds": rounds,
             "suspected target": target,
             "hardened by": step,
-            **self.verdict(probes, target, victim, net, budget, tools),
+            **self.verdict(case, probes, target, net),
         }
         details = {name: found[0][name] for name in ("magnitude", "saliency", "deviation", "growth", "recovered", "mask")}
         order = found[0]["order"]
@@ -153,9 +194,8 @@ class MNP(Defense):
 
     def optimise_masks(self, view: DefenderView, neurons: Neurons, tools: DefenseContext) -> Tensor:
         """Masks in [0, 1], [neurons]: below 0.5 the neurons that the blind choice prunes, in the order of pruning."""
-        victim = view.model.requires_grad_(False).eval()
-        none = torch.zeros(0, dtype=torch.int64, device=tools.device)
-        found = self.search(victim, victim, neurons, none, self.agreement, concat([view.clean, view.validation]), tools)
+        case = Case(view.model.requires_grad_(False).eval(), neurons, concat([view.clean, view.validation]), tools)
+        found = self.search(case, case.victim, case.nobody(), self.agreement)
         out: Tensor = 0.5 + found["mask"] / 2
         first = found["order"][: found["depth"]]
         out[first] = torch.linspace(0, 0.49, len(first), device=tools.device)
@@ -163,16 +203,7 @@ class MNP(Defense):
 
     # -- pruning
 
-    def search(
-        self,
-        victim: nn.Module,
-        net: nn.Module,
-        neurons: Neurons,
-        gone: Tensor,
-        least: float,
-        budget: Images,
-        tools: DefenseContext,
-    ) -> dict[str, Any]:
+    def search(self, case: Case, net: nn.Module, gone: Tensor, least: float) -> dict[str, Any]:
         """What to prune next in ``net``, the victim or what earlier rounds made of it; ``gone``, int64, is pruned already.
 
         Pruning leaves a share ``least`` of the victim's predictions.
@@ -181,23 +212,24 @@ class MNP(Defense):
             Masks and what they come from, float32 [neurons]; ``order`` of pruning, int64, of what is not gone; ``depth``, how
             many of it may go, and the path to it.
         """
-        magnitude, saliency = neurons.magnitude(net), neurons.saliency(net, budget)
+        neurons, tools = case.neurons, case.tools
+        magnitude, saliency = neurons.magnitude(net), neurons.saliency(net, case.budget)
         logs = [value.clamp(min=1e-12).log() for value in (magnitude, saliency)]
         deviation = neurons.standardise(logs[0]) - neurons.standardise(logs[1])
         recovered = growth = torch.ones_like(deviation)
         if self.expose:
-            exposed = self.suppress(net, budget, tools)
+            exposed = self.suppress(case, net)
             growth = neurons.weights(exposed, "weight") / neurons.weights(net, "weight").clamp(min=1e-12)
-            recovered = self.recover(exposed, neurons, budget, tools)
+            recovered = self.recover(case, exposed)
         omega = deviation.clamp(0, 5).square() / 15 + (1 - recovered)
         if self.penalty == "uniform":
             omega = omega.mean().expand(neurons.count).clone()
         elif self.penalty == "shuffled":
             omega = omega[torch.randperm(neurons.count, generator=tools.generator, device=tools.device)]
-        mask = self.masks(net, neurons, omega, budget, tools) if self.protect else torch.ones_like(omega)
+        mask = self.masks(case, net, omega) if self.protect else torch.ones_like(omega)
         order = (mask - 1e-3 * omega / omega.max().clamp(min=1e-12)).argsort()
         order = order[~torch.isin(order, gone)]
-        depth, path = self.depth(victim, net, neurons, gone, order, least, budget, tools)
+        depth, path = self.depth(case, net, gone, order, least)
         return {
             "magnitude": magnitude,
             "saliency": saliency,
@@ -210,70 +242,61 @@ class MNP(Defense):
             "path": path,
         }
 
-    def suppress(self, net: nn.Module, budget: Images, tools: DefenseContext) -> nn.Module:
+    def suppress(self, case: Case, net: nn.Module) -> nn.Module:
         """Clean suppression: a copy of the net driven up its clean loss until it has forgotten the clean task."""
         exposed = copy.deepcopy(net).requires_grad_(True).train()
         optimiser = torch.optim.SGD(exposed.parameters(), self.suppression_lr, momentum=0.9, weight_decay=2 * self.mu)
-        recent: deque[float] = deque(maxlen=max(1, len(budget) // self.batch_size))
+        recent: deque[float] = deque(maxlen=max(1, len(case.budget) // self.batch_size))
         for step in range(self.suppression_steps):
-            x, y = self._draw(budget, tools)
-            out = forward(exposed, x, tools)
+            x, y = case.draw(self.batch_size)
+            out = forward(exposed, x, case.tools)
             optimiser.zero_grad(set_to_none=True)
             (-F.cross_entropy(out, y)).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(exposed.parameters(), 20.0)
             optimiser.step()
-            tools.busy("MNP: clean suppression", step + 1, self.suppression_steps)
+            case.tools.busy("MNP: clean suppression", step + 1, self.suppression_steps)
             recent.append(float((out.argmax(1) == y).float().mean()))
             if sum(recent) <= self.suppression_floor * len(recent):
                 break
         return exposed.requires_grad_(False)
 
-    def recover(self, exposed: nn.Module, neurons: Neurons, budget: Images, tools: DefenseContext) -> Tensor:
+    def recover(self, case: Case, exposed: nn.Module) -> Tensor:
         """Masks on the suppressed net's scales that bring the clean task back, [neurons], batch statistics."""
-        masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
+        masks = torch.ones(case.neurons.count, device=case.tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=0.9)
         exposed.train()
         for step in range(self.recover_steps):
-            x, y = self._draw(budget, tools, augment=False)
-            out = self._masked(exposed, neurons, masks, None, x, tools)
+            x, y = case.draw(self.batch_size, augment=False)
+            out = self._masked(case, exposed, masks, None, x)
             self._project(masks, optimiser, 0.2 * F.cross_entropy(out, y))
-            tools.busy("MNP: recovering masks", step + 1, self.recover_steps)
+            case.tools.busy("MNP: recovering masks", step + 1, self.recover_steps)
         return masks.detach()
 
-    def masks(self, net: nn.Module, neurons: Neurons, omega: Tensor, budget: Images, tools: DefenseContext) -> Tensor:
+    def masks(self, case: Case, net: nn.Module, omega: Tensor) -> Tensor:
         """Weight penalty against clean preserving on the weights of ``net``, eval mode: masks in [0, 1], [neurons]."""
-        masks = torch.ones(neurons.count, device=tools.device, requires_grad=True)
+        masks = torch.ones(case.neurons.count, device=case.tools.device, requires_grad=True)
         optimiser = torch.optim.SGD([masks], self.lr, momentum=0.9)
         for step in range(self.steps):
-            x, y = self._draw(budget, tools)
+            x, y = case.draw(self.batch_size)
             with torch.no_grad():
-                aim = forward(net, x, tools)
-            loss = self._distance(aim, self._masked(net, neurons, masks, masks, x, tools), y)
+                aim = forward(net, x, case.tools)
+            loss = self._distance(aim, self._masked(case, net, masks, masks, x), y)
             self._project(masks, optimiser, loss + self.strength * (omega * masks).sum())
-            tools.busy("MNP: weight penalty", step + 1, self.steps)
+            case.tools.busy("MNP: weight penalty", step + 1, self.steps)
         return masks.detach()
 
-    def depth(
-        self,
-        victim: nn.Module,
-        net: nn.Module,
-        neurons: Neurons,
-        gone: Tensor,
-        order: Tensor,
-        least: float,
-        budget: Images,
-        tools: DefenseContext,
-    ) -> tuple[int, list[list[float]]]:
+    def depth(self, case: Case, net: nn.Module, gone: Tensor, order: Tensor, least: float) -> tuple[int, list[list[float]]]:
         """(the most of ``order`` that may go, [(pruned by then, agreement)]): steps of 15 %, ended by three misses in a row."""
-        parts = [budget.pixels()]
+        tools = case.tools
+        parts = [case.budget.pixels()]
         while sum(map(len, parts)) < 500:  # few images alone say little
-            parts.append(random_crop_flip(budget.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator))
+            parts.append(random_crop_flip(parts[0], tools.recipe.crop, tools.recipe.flip, tools.generator))
         x = torch.cat(parts)
-        expected = predictions(victim, x, tools)
+        expected = predictions(case.victim, x, tools)
         count, best, misses = 3, 0, 0
         path: list[list[float]] = []
         while count < len(order) and misses < 3:
-            said = predictions(pruned_copy(net, neurons, order[:count]), x, tools)
+            said = predictions(pruned_copy(net, case.neurons, order[:count]), x, tools)
             share = float((said == expected).float().mean())
             path.append([len(gone) + count, round(share, 4)])
             best, misses = (count, 0) if share >= least else (best, misses + 1)
@@ -284,78 +307,73 @@ class MNP(Defense):
     # -- restoring
 
     def restored(
-        self,
-        victim: nn.Module,
-        pruned: nn.Module,
-        start: nn.Module,
-        neurons: Neurons,
-        gone: Tensor,
-        target: int | None,
-        eps: float,
-        budget: Images,
-        tools: DefenseContext,
+        self, case: Case, pruned: nn.Module, start: nn.Module, gone: Tensor, target: int | None, step: float
     ) -> nn.Module:
         """``start``, the pruned net or what was restored of it, its other weights trained to give the victim's outputs.
 
-        Warily, where a ``target`` is suspected, and hardened against steps of ``eps`` towards it, if that is not 0.
+        Warily, where a ``target`` is suspected, and hardened against a ``step`` towards it, if that is not 0.
         """
-        spread = float(budget.pixels().std())
+        tools = case.tools
         net = copy.deepcopy(start).requires_grad_(True).eval()
-        steps = self.restore_steps if start is pruned else max(1, self.restore_steps // 2)
+        updates = self.restore_steps if start is pruned else max(1, self.restore_steps // 2)
         if target is not None:
-            freeze_early(net, neurons)
+            freeze_early(net, case.neurons)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
         optimiser = torch.optim.SGD(trained, self.restore_lr, momentum=0.9, nesterov=True, weight_decay=self.weight_decay)
-        for step in range(steps):
-            optimiser.param_groups[0]["lr"] = self.restore_lr * cosine(step, steps)
-            x, y = self._draw(budget, tools)
+        for update in range(updates):
+            optimiser.param_groups[0]["lr"] = self.restore_lr * cosine(update, updates)
+            x, y = case.draw(self.batch_size)
             if self.teacher == "victim":
                 x = mix(x, tools.generator)
             with torch.no_grad():
-                aim = forward(victim, x, tools).log_softmax(1)
+                aim = forward(case.victim, x, tools).log_softmax(1)
                 if target is not None:
                     aim[:, target] = torch.minimum(aim, forward(pruned, x, tools).log_softmax(1))[:, target]
             loss = self._distance(aim, forward(net, x, tools), y)
             if target is not None:
                 part = slice(max(1, len(x) // 2))
-                shaded = (x[part] + shading(x[part], self.probe_reach * spread, tools.generator)).clamp(0, 1)
+                shaded = (x[part] + shading(x[part], self.probe_reach * case.spread, tools.generator)).clamp(0, 1)
                 loss = loss + 0.5 * self._distance(aim[part], forward(net, shaded, tools), y[part])
-                if eps:
-                    moved = nudged(net, x[part], target, eps, tools)
+                if step:
+                    moved = nudged(net, x[part], target, step * case.spread, tools)
                     loss = loss + self._distance(aim[part], forward(net, moved, tools), y[part])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 2.0)
             optimiser.step()
-            prune(net, neurons, gone, bias=True)
-            tools.busy("MNP: restoring", step + 1, steps)
+            prune(net, case.neurons, gone, bias=True)
+            tools.busy("MNP: restoring", update + 1, updates)
         return net.requires_grad_(False)
 
     # -- what is left
 
-    def look(self, victim: nn.Module, pruned: nn.Module, budget: Images, eps: float, tools: DefenseContext) -> list[Probe]:
+    def look(self, case: Case, pruned: nn.Module) -> list[Probe]:
         """Perturbations on which victim and pruned net disagree most, each from images and a start of its own."""
-        found = []
+        found, eps = [], self.probe_reach * case.spread
         for number in range(self.probes):
-            x, _ = self._draw(budget, tools, augment=False)
-            found.append(find_probe(victim, pruned, x[:64], tools, eps=eps, through=True))
-            tools.busy("MNP: probing", number + 1, self.probes)
+            x, _ = case.draw(self.batch_size, augment=False)
+            found.append(find_probe(case.victim, pruned, x[:64], case.tools, eps=eps, through=True))
+            case.tools.busy("MNP: probing", number + 1, self.probes)
         return found
 
     @staticmethod
-    def reached(net: nn.Module, budget: Images, eps: float, tools: DefenseContext) -> dict[int, float]:
-        """Share of the images of other classes that one step of ``eps``, each by its own gradient, moves to each class."""
-        rates = {}
+    def reached(case: Case, net: nn.Module, step: float) -> dict[int, float]:
+        """Share of the images of other classes that one ``step``, each by its own gradient, moves to each class.
+
+        Steps are measured in standard deviations of the clean pixels.
+        """
+        rates, budget = {}, case.budget
         labels = sorted(set(budget.y.tolist()))
         for label in labels if len(labels) > 1 else []:
-            moved = nudged(net, budget[(budget.y != label).nonzero().flatten()[:128]].pixels(), label, eps, tools)
+            x = budget[(budget.y != label).nonzero().flatten()[:128]].pixels()
+            moved = nudged(net, x, label, step * case.spread, case.tools)
             with torch.no_grad():
-                rates[label] = float((forward(net, moved, tools).argmax(1) == label).float().mean())
+                rates[label] = float((forward(net, moved, case.tools).argmax(1) == label).float().mean())
         return rates
 
-    def near(self, net: nn.Module, target: int, budget: Images, eps: float, tools: DefenseContext) -> bool:
-        """Whether one step of ``eps`` moves more images to ``target`` than, on average, to another class."""
-        rates = self.reached(net, budget, eps, tools)
+    def near(self, case: Case, net: nn.Module, target: int) -> bool:
+        """Whether one step, as far as perturbations reach, moves more images to ``target`` than, on average, to another class."""
+        rates = self.reached(case, net, self.probe_reach)
         others = [rate for label, rate in rates.items() if label != target]
         return bool(others) and rates.get(target, 0.0) > sum(others) / len(others)
 
@@ -371,23 +389,16 @@ class MNP(Defense):
         first, second, *_ = sorted(reached, key=reached.__getitem__, reverse=True)
         return first if reached[first] >= max(self.step_suspicion, 2 * reached[second]) else None
 
-    def verdict(
-        self,
-        probes: list[Probe],
-        target: int | None,
-        victim: nn.Module,
-        repaired: nn.Module,
-        budget: Images,
-        tools: DefenseContext,
-    ) -> dict[str, Any]:
+    def verdict(self, case: Case, probes: list[Probe], target: int | None, repaired: nn.Module) -> dict[str, Any]:
         """What the perturbations still do to the repaired net, in figures and in one honest sentence."""
-        x = budget.pixels()[:256]
+        x = case.budget.pixels()[:256]
         rows = []
         for found in probes:
             moved = found.on(x)
             with torch.no_grad():
                 before, after = (
-                    float((forward(net, moved, tools).argmax(1) == found.target).float().mean()) for net in (victim, repaired)
+                    float((forward(net, moved, case.tools).argmax(1) == found.target).float().mean())
+                    for net in (case.victim, repaired)
                 )
             rows.append({"class": found.target, "victim": round(before, 4), "repaired": round(after, 4)})
         worst = max(rows, key=lambda row: row["repaired"])
@@ -396,7 +407,7 @@ class MNP(Defense):
             word = f"not repaired: one perturbation still sends {share}"
         elif target is None:
             word = "no backdoor was found before the repair, and none after it; that is no proof"
-        elif self.near(repaired, target, budget, self.probe_reach * float(budget.pixels().std()), tools):
+        elif self.near(case, repaired, target):
             word = f"perhaps not repaired: small changes lead to class {target} more easily than to others"
         else:
             word = f"what led to class {target} is gone as far as we can find; that is no proof"
@@ -404,25 +415,14 @@ class MNP(Defense):
 
     # -- parts of a step
 
-    def _draw(self, budget: Images, tools: DefenseContext, *, augment: bool = True) -> tuple[Tensor, Tensor]:
-        """A random batch of the clean budget: (x in [0, 1], y)."""
-        order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
-        part = budget[order[: self.batch_size]]
-        x = part.pixels()
-        if augment:
-            x = random_crop_flip(x, tools.recipe.crop, tools.recipe.flip, tools.generator)
-        return x, part.y
-
     def _distance(self, aim: Tensor, out: Tensor, y: Tensor) -> Tensor:
         """Clean preserving: divergence of ``out`` from the teacher's outputs ``aim``, or cross entropy of the labels."""
         return F.cross_entropy(out, y) if self.teacher == "labels" else divergence(aim, out)
 
     @staticmethod
-    def _masked(
-        net: nn.Module, neurons: Neurons, scale: Tensor, shift: Tensor | None, x: Tensor, tools: DefenseContext
-    ) -> Tensor:
-        with autocast(tools.recipe.precision, tools.device):
-            return neurons.forward(net, in_layout_of(net, x), scale, shift).float()
+    def _masked(case: Case, net: nn.Module, scale: Tensor, shift: Tensor | None, x: Tensor) -> Tensor:
+        with autocast(case.tools.recipe.precision, case.tools.device):
+            return case.neurons.forward(net, in_layout_of(net, x), scale, shift).float()
 
     @staticmethod
     def _project(masks: Tensor, optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

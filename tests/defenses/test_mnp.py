@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenseContext, Images, Recipe, concat, defenses
-from mnp_plugin.defenses.mnp import MNP
+from mnp_plugin.contracts import DefenseContext, Images, Recipe, defenses
+from mnp_plugin.defenses.mnp import MNP, Case
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.neurons.probe import Probe, find_probe
@@ -211,14 +211,11 @@ def test_a_step_goes_towards_the_class_and_no_further_than_allowed(patient: Any)
 
 def test_hardening_moves_the_suspected_class_away(patient: Any) -> None:
     """Against the same restoring without it, from the same net."""
-    view, tools = patient.view(), patient.tools()
-    victim = view.model.requires_grad_(False).eval()
-    budget, gone = concat([view.clean, view.validation]), torch.zeros(0, dtype=torch.int64)
-    neurons, method = Neurons(victim, budget[:1].pixels()), MNP(restore_steps=40)
+    case, method = Case.of(patient.view(), patient.tools()), MNP(restore_steps=40)
     rates = []
-    for eps in (0.0, 0.1):
-        net = method.restored(victim, victim, victim, neurons, gone, 0, eps, budget, tools)
-        rates.append(method.reached(net, budget, 0.1, tools))
+    for step in (0.0, 0.3):
+        net = method.restored(case, case.victim, case.victim, case.nobody(), 0, step)
+        rates.append(method.reached(case, net, 0.3))
     assert rates[1][0] < 0.5 * rates[0][0]
 
 
