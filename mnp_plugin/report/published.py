@@ -20,11 +20,19 @@ ATTACKS = {
     "BadNet": "badnets", "Blended": "blended", "LC": "lc", "SIG": "sig", "LF": "lf", "SSBA": "ssba", "WaNet": "wanet",
     "InputAware": "input_aware", "BPP": "bpp", "TrojanNN": "trojannn",
 }  # fmt: skip
-DEFENSES = {"No Defense": "none", "FT": "ft", "FP": "fp", "NAD": "nad", "ANP": "anp", "CLP": "clp", "i-BAU": "i-bau", "NC": "nc"}
+DEFENSES = {
+    "No Defense": "none", "FT": "ft", "FP": "fp", "NAD": "nad", "ANP": "anp", "CLP": "clp", "i-BAU": "i-bau", "NC": "nc",
+    "ABL": "abl", "AC": "ac", "SS": "spectral", "D-BR": "d-br", "DDE": "ep", "MBNS": "bnp",
+}  # fmt: skip
 MODELS = {
     "PreActResNet-18": "preactresnet18", "VGG19_BN": "vgg19-bn", "ViT_b_16": "vit_b_16", "ConvNext_tiny": "convnext_tiny",
 }  # fmt: skip
+DATASETS = {"tiny": "tinyimagenet"}
 """Their names -> ours; what is not listed keeps its name."""
+
+CLASSES = {"cifar10": 10, "cifar100": 100, "tinyimagenet": 200}
+"""Of data sets with as many images in each class. Their ratio of a clean-label attack is a share of all images, ours one of the
+target class."""
 
 
 def read_published(path: Path) -> pd.DataFrame:
@@ -67,6 +75,7 @@ def matched(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     set beside our oracle row where there is one.
     """
     theirs = published.assign(
+        dataset=published["dataset"].replace(DATASETS),
         model=published["model"].replace(MODELS),
         attack=published["attack"].replace(ATTACKS),
         defense=published["defense"].replace(DEFENSES),
@@ -76,7 +85,8 @@ def matched(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
         for r in theirs[theirs["acc"].notna()].to_dict("records")
     }
     keys = [
-        (row["dataset"], _net(row), _attack(str(row["attack"])), _ratio(row), row["defense"]) for row in ours.to_dict("records")
+        (_dataset(row), _net(row), _attack(str(row["attack"])), _their_ratio(row), row["defense"])
+        for row in ours.to_dict("records")
     ]
     part = ours[[key in found for key in keys]]
     rows = [found[key] for key in keys if key in found]
@@ -103,12 +113,24 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
     return [*lines, ""]
 
 
+def _dataset(row: dict[Any, Any]) -> str:
+    return DATASETS.get(str(row["dataset"]), str(row["dataset"]))
+
+
 def _net(row: dict[Any, Any]) -> str:
     return str(row["net"]).replace("vgg19_bn", "vgg19-bn")
 
 
 def _ratio(row: dict[Any, Any]) -> str:
     return "" if pd.isna(row["poison_ratio"]) else f"{row['poison_ratio']:g}"
+
+
+def _their_ratio(row: dict[Any, Any]) -> str:
+    """The poison ratio as they count it; a record of theirs, such as ``sig_0_05``, has it already."""
+    if row["attack"] not in ("lc", "sig") or pd.isna(row["poison_ratio"]):
+        return _ratio(row)
+    classes = CLASSES.get(_dataset(row))
+    return f"{row['poison_ratio'] / classes:g}" if classes else ""
 
 
 def _attack(label: str) -> str:

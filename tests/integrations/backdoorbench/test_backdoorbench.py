@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite_file import load_suite, parse_suite
 from mnp_plugin.cli import main
-from mnp_plugin.contracts import nets
+from mnp_plugin.contracts import attacks, defenses, nets
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.integrations.backdoorbench.export import export_victim
 from mnp_plugin.integrations.backdoorbench.install import install, uninstall
@@ -34,7 +35,7 @@ from mnp_plugin.integrations.backdoorbench.names import TORCHVISION, their_net_n
 from mnp_plugin.integrations.backdoorbench.options import read_options
 from mnp_plugin.integrations.backdoorbench.record import read_record
 from mnp_plugin.integrations.backdoorbench.shim import main as script_main
-from mnp_plugin.report.published import read_published
+from mnp_plugin.report.published import ATTACKS, DEFENSES, matched, read_published
 from mnp_plugin.report.texts import sealed
 
 write_checkout = runpy.run_path(str(Path(__file__).with_name("their_modules.py")))["write_checkout"]
@@ -560,6 +561,35 @@ def test_published_figures_stand_beside_ours(tmp_path: Path, capsys: pytest.Capt
     assert "| mnp | " not in text.split("## Published")[1]
     assert main(words) == 0
     assert "Published" not in (tmp_path / "results/s/leaderboard.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (("cifar10", "preactresnet18", "wanet", 0.1, "ep"), "cifar10,0.1,PreActResNet-18,WaNet,DDE"),
+        (("cifar10", "preactresnet18", "wanet", 0.1, "bnp"), "cifar10,0.1,PreActResNet-18,WaNet,MBNS"),
+        (("cifar10", "vgg19-bn", "bpp", 0.01, "spectral"), "cifar10,0.01,VGG19_BN,BPP,SS"),
+        (("gtsrb", "vgg19_bn", "bpp_0_01", 0.01, "d-br"), "gtsrb,0.01,VGG19_BN,BPP,D-BR"),
+        (("tinyimagenet", "preactresnet18", "lf", 0.1, "abl"), "tiny,0.1,PreActResNet-18,LF,ABL"),
+        (("tiny", "preactresnet18", "lf_0_1", 0.1, "ac"), "tiny,0.1,PreActResNet-18,LF,AC"),
+        # ours is a share of the target class, theirs one of all images
+        (("cifar10", "preactresnet18", "sig", 0.5, "i-bau"), "cifar10,0.05,PreActResNet-18,SIG,i-BAU"),
+        (("cifar10", "preactresnet18", "sig_0_05", 0.05, "nc"), "cifar10,0.05,PreActResNet-18,SIG,NC"),
+    ],
+)
+def test_a_published_cell_is_found_by_our_names(tmp_path: Path, ours: tuple[Any, ...], theirs: str) -> None:
+    source = tmp_path / "theirs.csv"
+    source.write_text(f"{PUBLISHED.splitlines()[0]}\n{theirs},90,2,88\n")
+    columns = ["dataset", "net", "attack", "poison_ratio", "defense"]
+    other = (*ours[:3], ours[3] / 2, ours[4])
+    (row,) = matched(pd.DataFrame([ours, other], columns=columns), read_published(source)).to_dict("records")
+    assert tuple(row[column] for column in columns) == ours
+    assert (row["acc_published"], row["asr_published"], row["ra_published"]) == (90, 2, 88)
+
+
+def test_names_that_published_cells_are_matched_by_are_registered() -> None:
+    assert set(ATTACKS.values()) <= set(attacks.names())
+    assert set(DEFENSES.values()) <= set(defenses.names())
 
 
 @pytest.mark.parametrize(
