@@ -16,12 +16,14 @@ from mnp_plugin.evaluation.predict import accuracy, logits
 @dataclass(frozen=True, kw_only=True)
 class IBDPSC(InputDetector):
     """Copies of the net whose last k batch normalisations have scale and shift times ``factor``. k starts with the first that is
-    wrong on a share ``error`` of the clean budget, and ``copies`` of them follow, each with one layer more. The score is the mean
-    probability that they give the class which the net itself predicts.
+    wrong on a share ``error`` of the clean budget, and ``copies`` of them follow, each with one layer more. The authors' score is
+    the mean probability p that they give the class which the net itself predicts; here it is -log(1 - p), which orders images
+    alike, but does not end at 1: many clean images reach that in float32, and no triggered one could stand above them.
 
-    The authors flag what scores above 0.9; here it is a quantile, see ``fpr``. Where no k is wrong that often, the last
-    ones count.
+    The authors flag p above 0.9; here it is a quantile, see ``fpr``. Where no k is wrong that often, the last ones count.
     """
+
+    version = 2
 
     paper = (
         "Hou et al., IBD-PSC: Input-level Backdoor Detection via Parameter-oriented Scaling Consistency, ICML 2024, "
@@ -39,11 +41,11 @@ class IBDPSC(InputDetector):
         said = logits(view.model, x).argmax(1)
         count = len(norms(view.model))
         first = self.first(view)
-        found = [
-            logits(scaled(view.model, k, self.factor), x).softmax(1).gather(1, said[:, None])[:, 0]
-            for k in range(first, min(first + self.copies, count + 1))
-        ]
-        return torch.stack(found).mean(0).clone()
+        others = []
+        for k in range(first, min(first + self.copies, count + 1)):
+            shares = logits(scaled(view.model, k, self.factor), x).double().log_softmax(1)
+            others.append(shares.scatter(1, said[:, None], -torch.inf).logsumexp(1).exp())
+        return -torch.stack(others).mean(0).clamp(min=1e-300).log()
 
     def first(self, view: DefenderView) -> int:
         """How many layers the first copy scales."""

@@ -50,7 +50,9 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def sample_lines(table: pd.DataFrame) -> list[str]:
-    """A table in Markdown for each kind of images: means of each detector over victims whose attack succeeded."""
+    """Tables in Markdown for each kind of images: means of each detector over victims whose attack succeeded, and its AUROC by
+    attack.
+    """
     lines: list[str] = []
     for questions, title in (("inputs", "Triggered inputs"), ("training set", "Poisoned training images")):
         part = table[(table["questions"] == questions) & (table["flag"] == "")]
@@ -64,7 +66,7 @@ def sample_lines(table: pd.DataFrame) -> list[str]:
             values = [(attacked["auroc"], 2), (attacked["tpr_at_5_fpr"], 1), (attacked["tpr"], 1), (attacked["fpr"], 1)]
             shown = [_mean(column, digits) for column, digits in [*values, (healthy["fpr"], 1), (group["seconds"], 1)]]
             rows.append((shown[0], f"| {key[0]}, {key[1]} | {key[2]} | {len(attacked)} | {' | '.join(shown)} |"))
-        lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + [""]
+        lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + ["", *_by_attack(part)]
     if lines:
         lines += [
             "Means over victims whose attack succeeded. TPR and FPR are what the detector flags by its own rule. Triggered",
@@ -73,6 +75,21 @@ def sample_lines(table: pd.DataFrame) -> list[str]:
             "",
         ]
     return lines
+
+
+def _by_attack(part: pd.DataFrame) -> list[str]:
+    """Mean AUROC of each detector on each attack; nothing for a single attack."""
+    known = part[part["auroc"].notna()].astype({"auroc": float})
+    victims = known.groupby("attack", sort=False)["net_id"].nunique()
+    if len(victims) < 2:
+        return []
+    heads = [f"{attack} ({count})" for attack, count in victims.items()]
+    lines = ["AUROC by attack (victims):", "", f"| data, net | detector | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
+    for key, group in known.groupby(["dataset", "net", "detector"], sort=True):
+        areas = group.groupby("attack")["auroc"].mean()
+        cells = [f"{areas[attack]:.2f}" if attack in areas else "—" for attack in victims.index]
+        lines.append(f"| {key[0]}, {key[1]} | {key[2]} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _mean(column: pd.Series, digits: int) -> str:

@@ -152,9 +152,21 @@ def test_ibd_psc_scales_the_last_normalisations_of_a_copy() -> None:
     assert not torch.equal(scaled(net, 2, 1.5)[1].weight, net[1].weight)
     found = IBDPSC(copies=1, error=0.0, factor=1.0001).run(view(net), quarters(8), tools())
     probabilities = net(quarters(8).pixels()).softmax(1).max(1).values
-    assert torch.allclose(found.scores, probabilities, atol=1e-3)  # nearly the same net
+    assert torch.allclose(1 - (-found.scores).exp(), probabilities.double(), atol=1e-3)  # nearly the same net
     with pytest.raises(UserError, match="no batch normalisation to scale"):
         IBDPSC().run(view(Bright()), quarters(8), tools())
+
+
+def test_ibd_psc_tells_images_apart_whose_probability_is_one_in_float32() -> None:
+    net = normed()
+    with torch.no_grad():
+        net[7].weight.mul_(2000)
+    x = quarters(8)
+    found = IBDPSC(copies=1, error=0.0, factor=1.0001).run(view(net), x, tools()).scores
+    out = net(x.pixels())
+    assert (out.softmax(1).max(1).values == 1).sum() > 4
+    first, second = out.topk(2).values.T
+    assert found.argsort().tolist() == (first - second).argsort().tolist()
 
 
 def test_ibd_psc_starts_with_the_first_copy_that_forgets() -> None:
