@@ -58,7 +58,7 @@ def sample_lines(table: pd.DataFrame) -> list[str]:
         part = table[(table["questions"] == questions) & (table["flag"] == "")]
         if part.empty:
             continue
-        names = ["data, net", "detector", "victims", "AUROC", "TPR at 5 % FPR", "TPR", "FPR", "FPR on clean sets", "seconds"]
+        names = [title.lower(), "detector", "victims", "AUROC", "TPR at 5 % FPR", "TPR", "FPR", "FPR on clean sets", "seconds"]
         lines += [f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
         rows = []
         for key, group in part.groupby(["dataset", "net", "detector"], sort=True):
@@ -66,25 +66,25 @@ def sample_lines(table: pd.DataFrame) -> list[str]:
             values = [(attacked["auroc"], 2), (attacked["tpr_at_5_fpr"], 1), (attacked["tpr"], 1), (attacked["fpr"], 1)]
             shown = [_mean(column, digits) for column, digits in [*values, (healthy["fpr"], 1), (group["seconds"], 1)]]
             rows.append((shown[0], f"| {key[0]}, {key[1]} | {key[2]} | {len(attacked)} | {' | '.join(shown)} |"))
-        lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + ["", *_by_attack(part)]
+        lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + ["", *_by_attack(part, title.lower())]
     if lines:
         lines += [
             "Means over victims whose attack succeeded. TPR and FPR are what the detector flags by its own rule. Triggered",
             "inputs: test images, and as many clean ones. Poisoned training images: of all that the victim was trained on; a",
-            "clean set holds none.",
+            "clean set holds none. By attack: AUROC, and how many victims.",
             "",
         ]
     return lines
 
 
-def _by_attack(part: pd.DataFrame) -> list[str]:
+def _by_attack(part: pd.DataFrame, what: str) -> list[str]:
     """Mean AUROC of each detector on each attack; nothing for a single attack."""
     known = part[part["auroc"].notna()].astype({"auroc": float})
     victims = known.groupby("attack", sort=False)["net_id"].nunique()
     if len(victims) < 2:
         return []
     heads = [f"{attack} ({count})" for attack, count in victims.items()]
-    lines = ["AUROC by attack (victims):", "", f"| data, net | detector | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
+    lines = [f"| AUROC, {what} | detector | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
     for key, group in known.groupby(["dataset", "net", "detector"], sort=True):
         areas = group.groupby("attack")["auroc"].mean()
         cells = [f"{areas[attack]:.2f}" if attack in areas else "—" for attack in victims.index]
