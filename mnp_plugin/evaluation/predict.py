@@ -6,17 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.core.images import Images
-from mnp_plugin.training.device import layout_of
+from mnp_plugin.training.device import at_once, layout_of
 
 
-def logits(model: nn.Module, x: Tensor, *, batch: int = 500) -> Tensor:
-    """Logits in eval mode, float32 [N, K]; ``x`` is uint8 or float in [0, 1], [N, C, H, W]."""
+def logits(model: nn.Module, x: Tensor, *, batch: int | None = None) -> Tensor:
+    """Logits in eval mode, float32 [N, K]; ``x`` is uint8 or float in [0, 1], [N, C, H, W]; ``batch`` images at once."""
     model.eval()
     layout = layout_of(model)
     parts = []
     with torch.inference_mode():
-        for start in range(0, len(x), batch):
-            part = x[start : start + batch]
+        for part in x.split(batch or at_once(x)):  # type: ignore[no-untyped-call]
             part = part.float() / 255 if part.dtype == torch.uint8 else part
             parts.append(model(part.contiguous(memory_format=layout)).float())
         return torch.cat(parts)

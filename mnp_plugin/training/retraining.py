@@ -6,18 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Images, TrainingView
-from mnp_plugin.training.device import in_layout_of
+from mnp_plugin.training.device import at_once, in_layout_of
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.source_models import features
 
 
-def features_of(model: nn.Module, images: Images, *, batch: int = 500) -> Tensor:
+def features_of(model: nn.Module, images: Images) -> Tensor:
     """What enters the head, float32 [N, D], in eval mode, without augmentation or gradients."""
     model.eval()
+    size = at_once(images.x)
     with torch.no_grad():
-        parts = [
-            features(model, in_layout_of(model, images[i : i + batch].pixels())).float() for i in range(0, len(images), batch)
-        ]
+        parts = [features(model, in_layout_of(model, images[i : i + size].pixels())).float() for i in range(0, len(images), size)]
     return torch.cat(parts)
 
 

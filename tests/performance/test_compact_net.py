@@ -1,6 +1,6 @@
-"""Inference with pruned channels set to zero, and with them really removed (``--compact``), side by side in one run.
+"""Inference with pruned channels set to zero, and with them really removed (``--compact``).
 
-Read the ratio of the two rows, not their times: `make bench`. Every second inner channel of each block is pruned.
+Every second inner channel of each block is pruned.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.training.device import in_layout_of, layout_of, place
+from mnp_plugin.evaluation.predict import logits
+from mnp_plugin.nets.resnet import ResNet18
+from mnp_plugin.training.device import at_once, in_layout_of, layout_of, place
 
 CPU = torch.device("cpu")
 
@@ -64,3 +66,17 @@ def test_layout_follows_what_the_net_can_take() -> None:
     assert layout_of(views) is torch.contiguous_format
     assert views.training
     assert views(in_layout_of(views, x)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 500), (16, 500), (32, 128), (96, 16), (224, 16)])
+def test_larger_images_are_taken_fewer_at_once(side: int, count: int) -> None:
+    assert at_once(torch.empty(1, 3, side, side)) == count
+    assert at_once(torch.empty(1, 3, side, side, device="meta")) == 500
+
+
+def test_outputs_do_not_depend_on_how_many_are_taken_at_once() -> None:
+    torch.manual_seed(0)
+    net, x = place(ResNet18(width=8).build(3, (3, 16, 16)), CPU), torch.rand(70, 3, 16, 16)
+    whole = logits(net, x, batch=70)
+    for size in (16, 33, 64):
+        torch.testing.assert_close(logits(net, x, batch=size), whole, rtol=0, atol=1e-5)
