@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from mnp_plugin.benchmark.find import installed_suites
 from mnp_plugin.core.registries import all_registries
@@ -20,42 +17,32 @@ READ_FROM_FILES = {"backdoorbench"}
 """A source of victims: what may stand in their files is a table of torch's own types."""
 
 PROBE = """
-import json, sys
+import sys
 from mnp_plugin.cli import main
-try:
-    status = main({arguments!r})
-except SystemExit as end:
-    status = end.code
-print(json.dumps([status or 0, [name for name in {heavy!r} if name in sys.modules]]), file=sys.stderr)
+for arguments in {calls!r}:
+    try:
+        status = main(arguments) or 0
+    except SystemExit as end:
+        status = end.code or 0
+    found = [name for name in {heavy!r} if name in sys.modules]
+    if status or found:
+        sys.exit(f"{{arguments}}: status {{status}}, imports {{found}}")
 """
 
 
-def imported(cwd: Path, *arguments: str) -> list[str]:
-    code = PROBE.format(arguments=list(arguments), heavy=HEAVY)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=True)
-    status, names = json.loads(done.stderr.splitlines()[-1])
-    assert status == 0, done.stderr
-    return [str(name) for name in names]
+def wrong(cwd: Path, *calls: list[str], heavy: tuple[str, ...] = HEAVY) -> str:
+    """What the first of ``calls`` that fails or imports something ``heavy`` says; nothing if none does."""
+    code = PROBE.format(calls=list(calls), heavy=heavy)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=cwd, check=False)
+    assert (done.returncode == 0) == (done.stderr == ""), done.stderr
+    return done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--help"],
-        ["--version"],
-        ["--print-completion", "bash"],
-        *(
-            [verb, "--help"]
-            for verb in ("run", "plan", "report", "list", "describe", "check", "bridge", "purify", "detect", "anp", "figure")
-        ),
-        ["list"],
-        ["list", "--json"],
-        ["list", "nets"],
-    ],
-    ids=" ".join,
-)
-def test_names_and_help_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    assert imported(tmp_path, *arguments) == []
+def test_names_and_help_import_nothing_heavy(tmp_path: Path) -> None:
+    verbs = ("run", "plan", "report", "list", "describe", "check", "bridge", "purify", "detect", "anp", "figure")
+    asked = [["--help"], ["--version"], ["--print-completion", "bash"], *([verb, "--help"] for verb in verbs)]
+    assert wrong(tmp_path, *asked, ["list"], ["list", "--json"], ["list", "nets"]) == ""
+    assert "imports ['json']" in wrong(tmp_path, ["--help"], ["list", "--json"], heavy=("json",))
 
 
 def test_a_report_needs_pandas_and_no_torch(tmp_path: Path) -> None:
@@ -66,7 +53,7 @@ def test_a_report_needs_pandas_and_no_torch(tmp_path: Path) -> None:
     folder = tmp_path / "results" / "s" / "records"
     folder.mkdir(parents=True)
     (folder / "one.json").write_text(to_json(record))
-    assert "torch" not in imported(tmp_path, "report", "s")
+    assert "'torch'" not in wrong(tmp_path, ["report", "s"])
 
 
 def test_a_plan_needs_no_torch(tmp_path: Path) -> None:
@@ -98,16 +85,19 @@ for name in {sorted(names)!r}:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["plan", "digits"], ["describe", "mnp"], ["describe", "backdoorbench"]], ids=" ".join)
-def test_with_torch_there_the_answer_is_the_same(arguments: list[str], tmp_path: Path) -> None:
-    code = "import sys; {first}from mnp_plugin.cli import main; sys.exit(main({arguments!r}))"
+def test_with_torch_there_the_answers_are_the_same(tmp_path: Path) -> None:
+    code = """
+{first}
+from mnp_plugin.cli import main
+for arguments in (["plan", "digits"], ["describe", "mnp"], ["describe", "backdoorbench"]):
+    assert main(arguments) == 0
+"""
     texts = [
         subprocess.run(
-            [sys.executable, "-c", code.format(first=first, arguments=arguments)],
-            capture_output=True, text=True, cwd=tmp_path, check=True,
+            [sys.executable, "-c", code.format(first=first)], capture_output=True, text=True, cwd=tmp_path, check=True
         ).stdout
-        for first in ("", "import torch; ")
-    ]  # fmt: skip
+        for first in ("", "import torch")
+    ]
     assert texts[0] == texts[1] != ""
 
 
