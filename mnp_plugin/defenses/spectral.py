@@ -19,8 +19,9 @@ class Spectral(TrainingSetDefense):
     """Of each label: the features that enter the victim's head, centred; an image's score is its squared projection on the first
     right singular vector. The ``share`` of highest scores is left out of every class, and a fresh net is trained on the rest.
 
-    The paper leaves out 1.5 times an upper bound of the poison ratio; BackdoorBench f02e353, like this, the top 15 %. Deviation
-    from that code: it projects features that are not centred, which the paper centres, and here they are.
+    The paper leaves out 1.5 times an upper bound of the poison ratio; BackdoorBench f02e353, like this, the top 15 %. Deviations
+    from that code: it projects features that are not centred, which the paper centres, and here they are; it takes the map
+    before pooling, of augmented images, where here features are pooled and of the images themselves.
     """
 
     paper = "Tran, Li, Madry, Spectral Signatures in Backdoor Attacks, NeurIPS 2018, arXiv 1811.00636"

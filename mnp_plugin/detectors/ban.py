@@ -23,14 +23,16 @@ from mnp_plugin.training.source_models import features, head_of, no_head
 class BAN(Detector):
     """(1) A mask m in [0, 1] on the features that enter the head minimises CE(m f) - CE((1 - m) f) + ``weight`` * mean |m|:
     what is left over, (1 - m) f, holds what the clean task does not need. (2) Noise n, |n| <= ``eps``, scales every neuron's
-    weight and bias by 1 + n and is found by sign steps up the clean loss. (3) The score is the share of held-out clean
-    images that (1 - m) f under this noise sends to its most frequent class, the suspected target.
+    weight and bias by 1 + n and is found by sign steps up the clean loss of the whole net. (3) The score is the share of
+    held-out clean images that (1 - m) f under this noise sends to its most frequent class, the suspected target.
 
     Constants of xiaoyunxxy/ban 8a0f918 (mask: Adam 0.01, 400 steps). Its defects are mended as a third party's
     re-implementation does: the noise is projected, one noise holds for the whole budget instead of the last batch's, and the
-    running statistics stay (the noisy net uses those of the batch, which matters). Deviation: the mask has one entry per
-    pooled feature instead of one per position of the map before pooling.
+    running statistics stay (the noisy net uses those of the batch, which matters). Deviations: the mask has one entry per
+    pooled feature instead of one per position of the map before pooling, and is learnt in eval mode.
     """
+
+    version = 2
 
     paper = "Xu et al., BAN: Detecting Backdoors Activated by Adversarial Neuron Noise, NeurIPS 2024, arXiv 2405.19928"
 
@@ -49,11 +51,11 @@ class BAN(Detector):
         model = view.model.requires_grad_(False)
         mask = self.mask(model, view.clean, tools)
         neurons = Neurons(model, view.clean[:1].pixels())
-        with statistics_held(model), only_with(model, 1 - mask):
+        with statistics_held(model):
             model.train()
             noise = self.noise(model, neurons, view.clean, tools)
-            with torch.no_grad():
-                held = view.validation if len(view.validation) > 1 else view.clean
+            held = view.validation if len(view.validation) > 1 else view.clean
+            with only_with(model, 1 - mask), torch.no_grad():
                 said = torch.cat([_noisy(model, neurons, noise, part, tools) for part in _parts(held, self.batch_size)])
         shares = said.argmax(1).bincount(minlength=view.num_classes) / len(said)
         return Verdict(

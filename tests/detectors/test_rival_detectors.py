@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -175,6 +176,20 @@ def test_ban_keeps_noise_in_bounds_and_statistics_in_place(backdoored: nn.Module
     ban, data = BAN(eps=0.1, noise_steps=7), images()
     noise = ban.noise(backdoored, Neurons(backdoored, data[:1].pixels()), data, tools())
     assert 0 < float(noise.abs().max()) <= 0.1 + 1e-6
+
+
+def test_ban_seeks_its_noise_in_the_whole_net(backdoored: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mask is for judging alone."""
+    masked: list[bool] = []
+    noise = BAN.noise
+
+    def watched(self: BAN, model: nn.Module, *more: Any) -> Tensor:
+        masked.append(bool(head_of(model)._forward_pre_hooks))
+        return noise(self, model, *more)
+
+    monkeypatch.setattr(BAN, "noise", watched)
+    judge("ban", backdoored, mask_steps=5, noise_steps=2)
+    assert masked == [False]
 
 
 def test_the_head_sees_its_features_times_the_mask(backdoored: nn.Module) -> None:
