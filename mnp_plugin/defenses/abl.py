@@ -21,7 +21,8 @@ class ABL(TrainingSetDefense):
     isolated. SGD with Nesterov momentum 0.9 and weight decay 1e-4. Blind: the last epoch counts.
 
     Facts from SCLBD/BackdoorBench f02e353, learning rate of (1) and (3) as its code has it (0.01; the authors' own is 0.1); its
-    configured unlearning rate of 5e-4 is never used there, 1e-4 is. Deviation: augmentation of (3) and (4) as the suite's recipe.
+    configured unlearning rate of 5e-4 is never used there, 1e-4 is. Deviations: augmentation of (3) and (4) and the batch size
+    (there 256) as the suite's recipe; (4) begins with fresh momentum.
     """
 
     paper = "Li et al., Anti-Backdoor Learning: Training Clean Models on Poisoned Data, NeurIPS 2021, arXiv 2110.11571"

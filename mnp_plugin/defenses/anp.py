@@ -26,8 +26,8 @@ class ANP(Defense):
 
     Exactly as the authors' released code does it: masks and noise on the scale of every BatchNorm2d, noise on its bias
     too; noise starts uniform in [-eps, eps] and takes sign steps of eps / steps without projection, so it may reach 2 eps;
-    the net is in train mode (batch statistics); batches are drawn with replacement and augmented; pruning sets the scale
-    to 0 and keeps the bias.
+    the net is in train mode (batch statistics); batches are drawn with replacement and augmented (crops reflect at the border
+    here, as everywhere in this package); pruning sets the scale to 0 and keeps the bias.
 
     The stopping point is chosen blind: of the thresholds 0, step, ..., max the largest at which accuracy on the clean
     budget is within ``drop`` points. Published tables pick the threshold by test ASR; the framework reports that as the

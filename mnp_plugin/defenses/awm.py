@@ -27,10 +27,11 @@ class AWM(Defense):
     (jinghuichen/AWM a4a5f16).
 
     Deviations: its optional first stage, which shrinks masks before, is off there (0 steps) and left out; it draws with
-    replacement, here passes are shuffled; its one-shot mode (crops of a single image per class) is left out. Its
-    augmentation (random resized crop, flip) is the suite's crop and flip here.
+    replacement, here passes are shuffled; its one-shot mode (crops of a single image per class) is left out, the only one that
+    augments.
     """
 
+    version = 2
     paper = "Chai, Chen, One-shot Neural Backdoor Erasing via Adversarial Weight Masking, NeurIPS 2022, arXiv 2207.04497"
 
     outer: int = param(20, "perturbations found", low=1)
@@ -65,7 +66,7 @@ class AWM(Defense):
             norms.append(float(delta.abs().sum()))
             first = delta if first is None else first
             for _ in range(self.inner):
-                for x, y in one_pass(model, view.clean, self.batch_size, tools):
+                for x, y in one_pass(model, view.clean, self.batch_size, tools, augment=False):
                     loss = self.alpha * F.cross_entropy(net(x), y)
                     loss = loss + (1 - self.alpha) * F.cross_entropy(net((x + delta).clamp(0, 1)), y)
                     loss = loss + self.gamma * torch.stack([mask.sum() for mask in masks.values()]).sum()
@@ -87,7 +88,7 @@ class AWM(Defense):
         """One image, [1, C, H, W], that turns most clean images to other classes."""
         delta = torch.zeros_like(view.clean[:1].pixels())
         for _ in range(self.inner):
-            for x, _y in one_pass(model, view.clean, self.batch_size, tools):
+            for x, _y in one_pass(model, view.clean, self.batch_size, tools, augment=False):
                 with torch.no_grad():
                     own = net(x).argmax(1)
                 delta.requires_grad_(True)

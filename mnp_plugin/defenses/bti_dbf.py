@@ -28,6 +28,8 @@ class BTIDBF(Defense):
     training set.
     """
 
+    version = 2
+
     paper = (
         "Xu et al., Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features, ICLR 2024, "
         "OpenReview Tw9wemV6cb"

@@ -27,7 +27,7 @@ class DBR(TrainingSetDefense):
     D_c, train mode, SGD of momentum 0.9 and weight decay 5e-4. Blind: the last epoch counts.
 
     Facts from SCLBD/BackdoorBench f02e353, where (1) has 2 passes and (2) 10. Deviations: rotation and shift are one bilinear
-    warp, there two; the learning rate of (1) and (2) falls along half a cosine over each.
+    warp, there two; the learning rate of (1) and (2) falls along half a cosine over each, and their momentum is Nesterov's.
     """
 
     paper = "Chen, Wu, Wang, Effective Backdoor Defense by Exploiting Sensitivity of Poisoned Samples, NeurIPS 2022"

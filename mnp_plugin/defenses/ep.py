@@ -25,7 +25,8 @@ class EP(TrainingSetDefense):
 
     u is fixed as published; the values 0, 0.5, ..., 10 are the candidates of the separate oracle row. Facts from
     RJ-T/NIPS2022_EP_BNP af5150d (BackdoorBench has bins of 0.1 and zeroes the bias, too). Deviations: bins reach to both ends
-    of a layer's values, where the released code leaves out values on borders and in the last, narrower bin.
+    of a layer's values, where the released code leaves out values on borders and in the last, narrower bin; images are not
+    augmented, there they are cropped and mirrored.
     """
 
     paper = "Zheng et al., Pre-activation Distributions Expose Backdoor Neurons, NeurIPS 2022, OpenReview wwW-1k1ljIg"

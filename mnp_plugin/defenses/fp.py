@@ -26,7 +26,8 @@ class FinePruning(Defense):
     accuracy on the clean budget stays within ``drop`` points; then all weights are fine-tuned, pruned columns held at 0.
 
     Deviations: BackdoorBench stops on *test* accuracy and fine-tunes the net that broke the limit; here the stop is blind
-    and the last net within it is kept. The paper prunes channels of the last convolution, which the pooled features are.
+    and the last net within it is kept. It allows 10 % of the accuracy, steps of 1 % and 100 epochs there, 4 points, 2 % and
+    20 epochs here. The paper prunes channels of the last convolution, which the pooled features are.
     """
 
     paper = "Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185"

@@ -16,13 +16,15 @@ from mnp_plugin.training.source_models import head_of, no_head
 @defenses.register("fst")
 @dataclass(frozen=True, kw_only=True)
 class FST(Defense):
-    """Feature shift tuning: the weight W of the last linear layer starts anew from U(-1/sqrt(d), 1/sqrt(d)); all weights minimise
-    CE + alpha <W, W0>, W0 the victim's, and W is rescaled to the norm of W0 after each step. SGD, cosine decay to 0.
+    """Feature shift tuning: weight W and bias of the last linear layer start anew from U(-1/sqrt(d), 1/sqrt(d)); all weights
+    minimise CE + alpha <W, W0>, W0 the victim's, and W is rescaled to the norm of W0 after each step. SGD without weight
+    decay, cosine decay to 0.
 
     alpha is 0.1 in the authors' README for CIFAR-10 (0.2 in their code); for a hundred classes and more they advise about 0
     and 5 % of clean data. Blind: the last epoch counts. Deviation: Nesterov momentum, as in all fine-tuning here.
     """
 
+    version = 2
     paper = "Min et al., Towards Stable Backdoor Purification through Feature Shift Tuning, NeurIPS 2023, arXiv 2310.01875"
 
     alpha: float = param(0.1, "weight of the inner product with the old head", low=0)
@@ -34,12 +36,15 @@ class FST(Defense):
         return no_head(model, "to start anew")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
-        weight = head_of(view.model).weight
+        head = head_of(view.model)
+        weight = head.weight
         original = weight.detach().clone()
         bound = original.shape[1] ** -0.5
         drawn = torch.rand(original.shape, generator=tools.generator, device=tools.device)
         with torch.no_grad():
             weight.copy_((2 * drawn - 1) * bound)
+            if head.bias is not None:
+                head.bias.copy_((2 * torch.rand(head.bias.shape, generator=tools.generator, device=tools.device) - 1) * bound)
 
         @torch.no_grad()
         def rescale() -> None:
@@ -55,7 +60,7 @@ class FST(Defense):
             return F.cross_entropy(model(x), y) + self.alpha * (weight * original).sum()
 
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(view.model, view.clean, replace(recipe, warmup=0.0), tools.generator, loss=loss)
+        fit(view.model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, loss=loss)
         rescale()
         likeness = F.cosine_similarity(weight.detach().flatten(), original.flatten(), dim=0)
         return Purified(model=view.model, report={"epochs": self.epochs, "head_cosine": float(likeness)})

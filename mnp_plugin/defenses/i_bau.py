@@ -25,8 +25,9 @@ class IBAU(Defense):
     d -> d - 0.1 grad_d(0.001 ||d||^2 - CE(f(x + d), y)) on the first batch. Eval mode: running statistics stay. float32,
     since the map is differentiated twice. No augmentation. Blind: the last round counts.
 
-    Deviation: 1 % of a batch below 100 images is none in the released code, which then unlearns nothing; here at least one
-    image carries d. Constants of the authors; BackdoorBench has a learning rate of 1e-4 and batches of 256.
+    Deviations: 1 % of a batch below 100 images is none in the released code, which then unlearns nothing; here it is rounded up.
+    Batches are drawn anew in each round. Constants of the authors, whose 5 000 images make ten times as many steps of both
+    kinds as 500 do; BackdoorBench has a learning rate of 1e-4 and batches of 256.
     """
 
     paper = "Zeng et al., Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022, arXiv 2110.03735"

@@ -26,9 +26,10 @@ class MCR(Defense):
     t is fixed as BackdoorBench does (0.1); the paper shows results for t in [0.1, 0.9], so 0.1, 0.2, ..., 0.9 are the
     candidates of the separate oracle row.
 
-    Deviations: running statistics are re-estimated on the clean budget for every t, as the authors' code does and
-    BackdoorBench does not (it mixes parameters alone). The learning rate of the curve is the authors' (0.01, cosine), not
-    BackdoorBench's 3e-5, which hardly moves w_mid. Momentum and weight decay are those of the suite's recipe.
+    Running statistics are re-estimated on the clean budget for every t, from nothing, as the authors' code does; BackdoorBench
+    moves those it has by one pass. Deviations: the learning rate of the curve is 0.01 along a cosine (the authors': 0.01 for
+    half of the passes, then falling in a line), not BackdoorBench's 3e-5, which hardly moves w_mid. Momentum and weight decay
+    are those of the suite's recipe.
     """
 
     paper = "Zhao et al., Bridging Mode Connectivity in Loss Landscapes and Adversarial Robustness, ICLR 2020, arXiv 2005.00060"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, concat, defenses, param
 from mnp_plugin.data.augment import mix, random_crop_flip
+from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.agreement import agreement, predictions
 from mnp_plugin.neurons.channels import Neurons, prune
@@ -91,7 +92,7 @@ class MNP(Defense):
     give the victim's outputs on MixUp and CutMix of the clean images, batch-normalisation statistics frozen, pruned neurons
     held at zero. All of this happens in ``rounds``: the restored net is scored anew, and backdoor neurons that hid behind
     others the first time stand out, so that two moderate rounds remove more, and cost less, than one deep one. At the end
-    the filters of pruned neurons are emptied, so that nothing can revive them.
+    the filters of pruned neurons that nothing else reads are emptied, so that nothing can revive them.
 
     Distilling from the victim can bring its backdoor back (LF: from 5 to 44 %). So the pruned net is compared with the victim
     first: perturbations on which they disagree most are sought, and where all of them but one send nearly every image to one
@@ -173,7 +174,7 @@ class MNP(Defense):
             share["repaired"] = case.agreement(net)
             way.append((more, pruned, net))
             rounds.append({"pruned": len(gone), "path of pruned, agreement": found[-1]["path"], "agreement": share})
-        empty_filters(net, neurons, gone)
+        empty_filters(net, neurons, gone, case.budget[:2].pixels())
         report = {
             "pruned": len(gone),
             "of": neurons.count,
@@ -482,12 +483,21 @@ def shading(x: Tensor, most: float, generator: torch.Generator | None) -> Tensor
     return F.interpolate(coarse, size=x.shape[2:], mode="bicubic", align_corners=False)
 
 
-def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor) -> None:
-    """Set the filters of pruned neurons to 0, in place; their output is 0 already, and now their gradient is, too."""
+def empty_filters(net: nn.Module, neurons: Neurons, gone: Tensor, x: Tensor) -> None:
+    """Set the filters of pruned neurons to 0, in place; what a neuron makes of them is 0 already, and now its gradient is, too.
+
+    In a pre-activation net a skip reads some of them, too: a layer whose filters change what the net says of the images ``x``
+    keeps them.
+    """
+    said = logits(net, x)
     dead = torch.zeros(neurons.count, dtype=torch.bool, device=neurons.device).index_fill(0, gone, True)
     for layer in neurons.layers:
         if layer.conv is not None:
             weight = net.get_submodule(layer.conv).weight
             assert isinstance(weight, Tensor)
+            own = dead[layer.start : layer.stop]
             with torch.no_grad():
-                weight[dead[layer.start : layer.stop]] = 0
+                before = weight[own].clone()
+                weight[own] = 0
+                if not torch.equal(logits(net, x), said):
+                    weight[own] = before

@@ -21,7 +21,8 @@ class NAD(Defense):
 
     The teacher is the victim fine-tuned on the clean budget. Maps are taken at the last module of each of the last three
     spatial resolutions (layer2, layer3, layer4 of a ResNet). Deviation: BackdoorBench's third tap on PreActResNet-18 is
-    1x1, so that its term has no gradient; 1x1 maps are left out here.
+    1x1, so that its term has no gradient; 1x1 maps are left out here. The learning rate warms up to 0.01 and falls along a
+    cosine, where the authors have 0.1 for two epochs and then 0.01; their Cutout is left out; weight decay is the recipe's.
     """
 
     paper = "Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930"

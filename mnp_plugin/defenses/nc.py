@@ -22,10 +22,10 @@ class NeuralCleanse(Defense):
     on the clean budget, a share of each batch stamped with a flagged class's patch and labelled truly; if none, the net
     stays as it is. Blind: the last epoch counts.
 
-    Constants of BackdoorBench f02e353 (its success threshold is 0.98, the original 0.99), but batches of 32 in the search,
-    as in the original: of a budget of 1 % its 256 leave one step per pass, too few. Deviations: which images are stamped is
-    drawn anew for each batch, before augmentation there, after it here; several flagged classes take turns at random.
-    Schedule and optimiser of fine-tuning are those of ``ft``, without its warm-up.
+    Constants of BackdoorBench f02e353 (where the original differs: see the detector ``neural_cleanse``), but batches of 32 in
+    the search, as in the original: of a budget of 1 % its 256 leave one step per pass, too few. Deviations: which images are
+    stamped is drawn anew for each batch, before augmentation there, after it here; several flagged classes take turns at
+    random. Schedule and optimiser of fine-tuning are those of ``ft``, without its warm-up.
     """
 
     paper = "Wang et al., Neural Cleanse, IEEE S&P 2019, doi 10.1109/SP.2019.00031"

@@ -14,7 +14,7 @@ from mnp_plugin.data.augment import random_crop_flip
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, scale
 from mnp_plugin.training.device import autocast, in_layout_of
-from mnp_plugin.training.passes import descend, finite
+from mnp_plugin.training.passes import cosine, descend, finite
 
 
 @defenses.register("nft")
@@ -25,16 +25,20 @@ class NFT(Defense):
     layer's number from 0: early layers hardly move. MixUp: x' = r x + (1 - r) x_perm, r ~ U(0, 1) = Beta(1, 1), one per batch.
 
     Weights are frozen; train mode, so running statistics follow the mixed images and are kept. Batches are drawn with
-    replacement. Blind: the last iteration counts, masks stay soft.
+    replacement. The learning rate falls to 0.4 of itself along half a cosine, every 200 updates. Blind: the last iteration
+    counts, masks stay soft.
 
-    Deviation: the released code (nazmul-karim170/NFT 9e40cac) uses two counters before they are assigned and cannot run as it
-    is; they matter for its log alone.
+    Deviations: the released code (nazmul-karim170/NFT 9e40cac) uses two counters before they are assigned and cannot run as it
+    is; they matter for its log alone. It leaves the stem of its ResNet unmasked and counts the others from 1; here every layer
+    has masks, counted from 0, so that floors are alike there.
     """
+
+    version = 2
 
     paper = "Karim et al., Augmented Neural Fine-Tuning for Efficient Backdoor Purification, ECCV 2024, arXiv 2407.10052"
 
     iterations: int = param(1000, "mask updates", low=1)
-    lr: float = param(0.05, "learning rate of the masks", low=0)
+    lr: float = param(0.05, "first learning rate of the masks", low=0)
     momentum: float = param(0.95, "momentum of the masks", low=0, high=0.999)
     penalty: float = param(0.001, "c, weight of the distance from 1", low=0)
     floor: float = param(0.8, "lowest mask of the first layer", low=0, high=1)
@@ -56,6 +60,8 @@ class NFT(Defense):
         size = min(self.batch_size, len(clean))
         loss = torch.zeros((), device=device)
         for iteration in range(self.iterations):
+            fallen = cosine(iteration // 200, max(1, self.iterations // 200))
+            optimiser.param_groups[0]["lr"] = self.lr * (0.4 + 0.6 * fallen)
             part = clean[torch.randint(len(clean), (size,), generator=tools.generator, device=device)]
             x = random_crop_flip(part.pixels(), tools.recipe.crop, tools.recipe.flip, tools.generator)
             share = torch.rand((), generator=tools.generator, device=device)

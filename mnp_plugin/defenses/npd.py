@@ -21,14 +21,16 @@ class NPD(Defense):
     """Neural polarizer P, 1x1 and linear, from the identity, before a convolution of the frozen net; minimise
     CE(x, y) + l2 CE(x + d, v) + l3 H(x + d, w) + l4 H(x + d, t), H(., c) = -log(1.0001 - p_c), v the predicted class of x, w the
     likeliest class of x + d other than y, t the target of d. Probe: for each image the likeliest class but y is t; up to
-    ``steps`` sign steps of 0.1 within ||d||_2 <= norm, until 60 % of the batch reach t. SGD, momentum 0.9, weight decay
-    5e-4, after ``warm_epochs`` of cross entropy at 1e-4. Blind: the last epoch counts.
+    ``steps`` sign steps of 0.1 within ||d||_2 <= norm, until 60 % of the batch reach t; x + d is clipped to [0, 1]. SGD,
+    momentum 0.9, weight decay 5e-4, after ``warm_epochs`` of cross entropy at 1e-4. No augmentation. Blind: the last epoch
+    counts.
 
     Deviations: in BackdoorBench f02e353 a normalisation follows the 1x1 convolution; its shift cannot be folded through the
     zero padding of the next convolution, so P is the convolution alone, their variant "onlyconv". It is baked into the
     weights: W' = W P. The layer is layer4.1.conv1 on their PreActResNet-18, here the last convolution but one.
     """
 
+    version = 2
     paper = "Zhu et al., Neural Polarizer, NeurIPS 2023, arXiv 2306.16697"
 
     layer: str | None = param(None, "path of the convolution behind the polarizer; null: the last but one")
@@ -64,12 +66,12 @@ class NPD(Defense):
 
         warm = torch.optim.SGD([polarizer], 1e-4)
         for _ in range(self.warm_epochs):
-            for x, y in one_pass(model, view.clean, self.batch_size, tools):
+            for x, y in one_pass(model, view.clean, self.batch_size, tools, augment=False):
                 descend(F.cross_entropy(net(x), y), warm)
         optimiser = torch.optim.SGD([polarizer], self.lr, momentum=0.9, weight_decay=5e-4)
         value = 0.0
         for epoch in range(self.epochs):
-            for x, y in one_pass(model, view.clean, self.batch_size, tools):
+            for x, y in one_pass(model, view.clean, self.batch_size, tools, augment=False):
                 loss = self.loss(net, x, y)
                 descend(loss, optimiser)
             value = finite(loss, "the polarizer")
@@ -84,7 +86,7 @@ class NPD(Defense):
         with torch.no_grad():
             first = net(x)
         target = first.scatter(1, y.unsqueeze(1), -torch.inf).argmax(1)
-        bad = net(x + self.probe(net, x, target))
+        bad = net((x + self.probe(net, x, target)).clamp(0, 1))
         p = bad.softmax(1)
         wrong = p.detach().scatter(1, y.unsqueeze(1), -1.0).argmax(1)
         value = F.cross_entropy(net(x), y) + self.l2 * F.cross_entropy(bad, first.argmax(1))
@@ -95,7 +97,7 @@ class NPD(Defense):
         delta = torch.zeros_like(x)
         for _ in range(self.steps):
             delta.requires_grad_(True)
-            out = net(x + delta)
+            out = net((x + delta).clamp(0, 1))
             if float((out.argmax(1) == target).float().mean()) > 0.6:
                 break
             delta = delta.detach() - 0.1 * torch.autograd.grad(F.cross_entropy(out, target), delta)[0].sign()

@@ -29,10 +29,10 @@ class RNP(Defense):
     rate after 10 and again after 20 epochs, train mode, until training accuracy of an epoch is at most ``unlearned``;
     masks on the scale of every BatchNorm2d, train mode, weights frozen.
 
-    Deviations: the released code clips gradients before they exist, which does nothing, so there is none here; it writes no
-    result if the accuracy never falls that low, while here the last epoch counts. The threshold is chosen blind, the
-    largest of 0, step, ..., max within ``drop`` points on the clean budget; the paper looks at the test ASR, BackdoorBench
-    fixes 0.70: both are among the candidates of the separate oracle row.
+    Deviations: it makes one pass more than it says; the released code clips gradients before they exist, which does nothing,
+    so there is none here; it writes no result if the accuracy never falls that low, while here the last epoch counts. The
+    threshold is chosen blind, the largest of 0, step, ..., max within ``drop`` points on the clean budget; the paper looks at
+    the test ASR, BackdoorBench fixes 0.70: both are among the candidates of the separate oracle row.
     """
 
     paper = "Li et al., Reconstructive Neuron Pruning for Backdoor Defense, ICML 2023, arXiv 2305.14876"

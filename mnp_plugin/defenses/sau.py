@@ -20,14 +20,16 @@ class SAU(Defense):
 
     Inner: from d = +norm, ``steps`` sign steps of ``step`` within ||d||_inf <= norm, minimising
     -beta_adv (mean of both nets' CE over images that do not fool them yet) + beta_shared JS(p, p_victim) over images
-    that do not fool both to one class. Outer, Adam: images that fool the victim to a class c get
+    that do not fool both to one class. Outer, Adam (AMSGrad): images that fool the victim to a class c get
     -log(1 - p_c), the mean of two ways to write it that are clamped at 0.001 on opposite ends, over the whole batch.
     Eval mode throughout: running statistics stay. No augmentation. Blind: the last round counts.
 
     As BackdoorBench f02e353 (the authors' own code) does it: x + d is not clipped to [0, 1]; adversarial training
-    (their lambda 2) is off by default and left out.
+    (their lambda 2) is off by default and left out. Deviation: a rest of the images smaller than a batch is left out of each
+    pass.
     """
 
+    version = 2
     paper = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
 
     rounds: int = param(100, "passes over the clean budget", low=1)
@@ -43,7 +45,7 @@ class SAU(Defense):
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.eval()
         victim = copy.deepcopy(model).requires_grad_(False)
-        optimiser = torch.optim.Adam(model.parameters(), self.lr)
+        optimiser = torch.optim.Adam(model.parameters(), self.lr, amsgrad=True)
         fooled: list[float] = []
         for number in range(self.rounds):
             for x, y in one_pass(model, view.clean, self.batch_size, tools, augment=False):

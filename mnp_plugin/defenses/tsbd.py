@@ -21,7 +21,7 @@ from mnp_plugin.training.passes import forward, one_pass, statistics_held
 @dataclass(frozen=True, kw_only=True)
 class TSBD(Defense):
     """(1) Slow ascent of CE on clean images until their accuracy is at most ``unlearned``. (2) Each filter of a convolution
-    (shortcuts of 1x1 left out) has the change sum |dW|; of the filters in the top share n, the share m of single
+    (those of 1x1 left out) has the change sum |dW|; of the filters in the top share n, the share m of single
     weights that changed most is set to 0. (3) Fine-tuning along (1 - a) g(w) + a g(w + r g / ||g||), layer by layer
     normalised, which keeps the gradient small.
 
@@ -29,7 +29,8 @@ class TSBD(Defense):
     Deviations: it lists its results for eleven n on test data; here the largest n that leaves the fine-tuned net within
     ``drop`` points on the clean budget is chosen blind, and all n are the candidates of the separate oracle row. Running
     statistics follow the first of the two passes of each step; there a copy makes both, and a third one after the step
-    moves them. It fine-tunes 21 epochs where it says 20.
+    moves them. It fine-tunes 21 epochs where it says 20, takes the accuracy of (1) on augmented images, and leaves out the 1x1
+    convolutions of shortcuts alone. A rest of the images smaller than a batch is left out of each pass.
     """
 
     paper = "Lin et al., Unveiling and Mitigating Backdoor Vulnerabilities, NeurIPS 2024, arXiv 2405.20291"

@@ -18,10 +18,10 @@ from mnp_plugin.training.source_models import head_of, no_head
 @defenses.register("ulrl")
 @dataclass(frozen=True, kw_only=True)
 class ULRL(Defense):
-    """(1) Ascend CE by SGD until training accuracy of an epoch is at most ``unlearned``. (2) For each row c of the last linear
-    layer u_c = sum |dW_c|; rows with (u_c - median) / (1.4826 MAD) > ``outlier``, the first two at most, are suspicious.
-    (3) In the victim these rows start anew, U(-sqrt(2 / d), sqrt(2 / d)), bias 0; all weights minimise CE + alpha *
-    sum of cos(w_c, w_c of the victim) over them, SGD without weight decay, cosine decay to 0.
+    """(1) Ascend CE by SGD, gradients cut at a norm of 20, until training accuracy of an epoch is at most ``unlearned``. (2)
+    For each row c of the last linear layer u_c = sum |dW_c|; rows with (u_c - median) / (1.4826 MAD) > ``outlier``, the first
+    two at most, are suspicious. (3) In the victim these rows start anew, U(-sqrt(2 / d), sqrt(2 / d)), bias 0; all weights
+    minimise CE + alpha * sum of cos(w_c, w_c of the victim) over them, SGD without weight decay, cosine decay to 0.
 
     Where no row is suspicious the victim is fine-tuned all the same, as the released code does (NayMyatMin/ULRL 094debf).
     Blind: the last epoch counts. For 43 and more classes the authors have a relearning rate of 0.001 and alpha 0.001.
@@ -30,6 +30,7 @@ class ULRL(Defense):
     above the limit of two are left out from the least suspicious up, there by class number.
     """
 
+    version = 2
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
 
     unlearning_lr: float = param(0.01, "first learning rate of the ascent", low=0)

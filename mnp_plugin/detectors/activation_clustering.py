@@ -20,8 +20,8 @@ class ActivationClustering(TrainingSetDetector):
     smaller cluster is flagged where it holds at most ``threshold`` of the class (a rule of the paper's released code).
 
     An image of the smaller cluster scores the share of its class that lies in the other, so more the smaller the cluster;
-    one of the larger scores 0. This makes AUROC possible, and is ours. Principal components, as in BackdoorBench f02e353,
-    where the paper has independent ones.
+    one of the larger scores 0. This makes AUROC possible, and is ours. Principal components, as in the defense of
+    BackdoorBench f02e353, where its detector and the paper have independent ones.
     """
 
     paper = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,9 +21,10 @@ class MMBD(Detector):
     largest margin reached. A null is fitted to all r but the largest, p = 1 - F(r_max)^K, and the score is -log10 p.
     Data-free; says nothing about all-to-all attacks.
 
-    Constants of wanghangpsu/MM-BD 903338d: plain gradient steps (its SGD is made anew each step, so its momentum never
-    acts), images clipped, an end at a relative change of 1e-5. Deviation: its gamma has a free location, whose likelihood
-    has no maximum on nine numbers; here the location is 0 and margins below 1e-3 count as that.
+    Constants of wanghangpsu/MM-BD 903338d: plain gradient steps (its SGD is made anew each step, so its momentum never acts),
+    an end at a relative change of 1e-5, for which everything is float32. Deviations: images are clipped after each step, where
+    there they are as the net sees them, and a pixel that has left [0, 1] stays out; its gamma has a free location, whose
+    likelihood has no maximum on nine numbers; here the location is 0 and margins below 1e-3 count as that.
     """
 
     paper = "Wang et al., MM-BD: Post-Training Detection of Backdoor Attacks, IEEE S&P 2024, arXiv 2205.06900"
@@ -36,6 +37,7 @@ class MMBD(Detector):
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         model = view.model.requires_grad_(False)
+        tools = replace(tools, recipe=replace(tools.recipe, precision="float32"))
         budget = concat([view.clean, view.validation])
         largest = []
         for target in range(view.num_classes):

@@ -18,7 +18,9 @@ class Trodo(Detector):
     (CutPaste). PGD raises the net's largest probability on each; the score is the mean gain. It names no class.
 
     Constants of rohban-lab/TRODO 91e468e (its notebook: eps 2/255, ten steps of a quarter of it). A threshold must come from
-    clean nets of the same kind: there is none by default. Deviation: the authors have further distortions beside these two.
+    clean nets of the same kind: there is none by default. Deviations: both distortions on each image, where
+    the authors draw one of several; at most ``images`` of them, where they take 1 % of the training set; PGD starts at the image,
+    there at a random place near it.
     """
 
     paper = "Mirzaei et al., Scanning Trojaned Models Using Out-of-Distribution Samples, NeurIPS 2024, arXiv 2501.17151"

@@ -18,7 +18,7 @@ from mnp_plugin.training.source_models import head_of, no_head
 class TrojanSignature(Detector):
     """The mean of each row of the last linear layer; where the largest is an outlier by Dixon's Q, (largest - second) / range,
     the net is called backdoored and that class suspected. The score is -log10 of the p-value, from ``samples`` normal
-    samples of as many classes, so that any number of them can be tested.
+    samples of as many classes, so that any number of them can be tested; it ends at log10(samples + 1).
 
     With ``profile`` the part that healthy nets have, too, is taken out first: data have classes that others are mistaken for
     (cat in CIFAR-10), whose rows are large without any attack. The row means are regressed on the mean logit that clean images

@@ -22,6 +22,7 @@ class ULRL(Detector):
     detector it is our reading of that step. All images of the clean budget are used.
     """
 
+    version = 2
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
 
     lr: float = param(0.01, "first learning rate of the ascent", low=0)

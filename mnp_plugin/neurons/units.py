@@ -189,8 +189,11 @@ def _value_rows(model: nn.Module, name: str | None, width: int, size: int) -> En
 
 
 def _feeding_convolutions(model: nn.Module, example: Tensor) -> dict[str, str]:
-    """BN path -> path of the convolution whose output tensor is that BN's input."""
-    made_by: dict[int, str] = {}
+    """BN path -> path of the convolution whose output, as it was, is that BN's input.
+
+    Not where something was added to it in place, as residual blocks do.
+    """
+    made_by: dict[tuple[int, int], str] = {}
     kept: list[Tensor] = []  # keeps ids unique while the pass runs
     feeds: dict[str, str] = {}
     handles = []
@@ -198,15 +201,16 @@ def _feeding_convolutions(model: nn.Module, example: Tensor) -> dict[str, str]:
         if isinstance(module, nn.Conv2d):
 
             def after(_m: nn.Module, _i: tuple[Tensor, ...], out: Tensor, name: str = name) -> None:
-                made_by[id(out)] = name
+                made_by[id(out), out._version] = name
                 kept.append(out)
 
             handles.append(module.register_forward_hook(after))
         elif isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)):
 
             def before(_m: nn.Module, args: tuple[Tensor, ...], name: str = name) -> None:
-                if id(args[0]) in made_by:
-                    feeds[name] = made_by[id(args[0])]
+                key = id(args[0]), args[0]._version
+                if key in made_by:
+                    feeds[name] = made_by[key]
 
             handles.append(module.register_forward_pre_hook(before))
     try:

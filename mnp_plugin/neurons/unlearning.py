@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Images
 from mnp_plugin.evaluation.predict import accuracy
-from mnp_plugin.training.passes import cosine, descend, finite, forward, one_pass
+from mnp_plugin.training.passes import finite, forward, one_pass
 from mnp_plugin.training.source_models import head_of
 
 
@@ -27,6 +27,7 @@ def ascend(
     batch_size: int,
     until: float,
     evaluate: bool = False,
+    clip: float | None = None,
 ) -> list[float]:
     """Ascend cross entropy in place by SGD of momentum 0.9, train mode.
 
@@ -41,6 +42,7 @@ def ascend(
         batch_size: images per step.
         until: accuracy of an epoch at or below which the ascent ends.
         evaluate: take the accuracy after the epoch, in eval mode, instead of the one seen while training.
+        clip: largest norm of a gradient.
 
     Returns:
         The accuracy of each epoch.
@@ -58,7 +60,11 @@ def ascend(
         for x, y in one_pass(model, images, batch_size, tools):
             out = forward(model, x, tools)
             loss = -F.cross_entropy(out, y)
-            descend(loss, optimiser)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimiser.step()
             finite(loss, "unlearning")
             right, seen = right + int((out.argmax(1) == y).sum()), seen + len(y)
         trace.append(accuracy(model, images) if evaluate else right / seen)
@@ -71,7 +77,9 @@ def ascend(
 def head_change(
     model: nn.Module, images: Images, tools: DefenseContext, *, lr: float, epochs: int, batch_size: int, until: float
 ) -> tuple[Tensor, list[float]]:
-    """By how much a cosine ascent of a copy moves each row of the head, by L1 norm: ([classes], accuracy of each epoch).
+    """By how much an ascent of a copy moves each row of the head, by L1 norm: ([classes], accuracy of each epoch).
+
+    Gradients are cut at a norm of 20; after ten and after twenty epochs the learning rate falls to a tenth.
 
     Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781. Arguments as of
     :func:`ascend`.
@@ -82,10 +90,11 @@ def head_change(
         images,
         tools,
         lr=lr,
-        factor=lambda epoch: cosine(epoch, epochs),
+        factor=lambda epoch: 0.1 ** min(epoch // 10, 2),
         weight_decay=5e-4,
         epochs=epochs,
         batch_size=batch_size,
         until=until,
+        clip=20.0,
     )
     return (head_of(unlearnt).weight - head_of(model).weight).detach().abs().sum(1), trace

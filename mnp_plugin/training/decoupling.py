@@ -1,9 +1,10 @@
 """BTI-DBF's trigger inversion: a generator that moves what the benign features leave over.
 
 Xu et al., Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features, ICLR 2024; constants of the
-released code (xuxiong0214/BTIDBF e680dda). Two deviations: features are what enters the head (there: the map before pooling),
+released code (xuxiong0214/BTIDBF e680dda). Deviations: features are what enters the head (there: the map before pooling),
 so that any net has them; the net stays in eval mode while its features are decoupled (there its copy is in train mode and its
-statistics drift). Images are in [0, 1] here, so distances are divided by the variance of the published normalisation.
+statistics drift); the U-Net grows by interpolation, there by transposed convolutions. Images are in [0, 1] here, so distances are
+divided by the variance of the published normalisation.
 """
 
 from __future__ import annotations
@@ -53,8 +54,11 @@ class Inverter:
         self.images, self.how, self.tools = images, how, tools
         channels, height, width = images.x.shape[1:]
         self.net = UNet(channels, how.width, min(height, width)).to(tools.device)
-        self.optimiser = torch.optim.Adam(self.net.parameters(), how.lr)
+        self.optimiser = self._fresh()
         self.target: int | None = None
+
+    def _fresh(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.net.parameters(), self.how.lr)
 
     def pretrain(self, model: nn.Module) -> None:
         """Teach the generator to give images back as ``model`` sees them."""
@@ -70,6 +74,7 @@ class Inverter:
                     far = F.mse_loss(made, x) / VARIANCE
                     descend(same + F.mse_loss(theirs, own) + (100 if float(far.detach()) > 0.1 else 0.01) * far, self.optimiser)
                 self.tools.busy("generator as identity", epoch + 1, self.how.pretrain)
+        self.optimiser = self._fresh()
 
     def invert(self, model: nn.Module) -> None:
         """One round: decouple the benign features of ``model``, then move the others; learns the target in the first round."""

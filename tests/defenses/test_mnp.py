@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Images, Recipe, defenses
-from mnp_plugin.defenses.mnp import MNP, Case
+from mnp_plugin.defenses.mnp import MNP, Case, empty_filters
 from mnp_plugin.evaluation.predict import logits
-from mnp_plugin.neurons.channels import Neurons
+from mnp_plugin.nets.resnet import PreActResNet18
+from mnp_plugin.neurons.channels import Neurons, prune
 from mnp_plugin.neurons.probe import Probe, find_probe
 from mnp_plugin.neurons.reach import nudged
 
@@ -217,6 +218,21 @@ def test_hardening_moves_the_suspected_class_away(patient: Any) -> None:
         net = method.restored(case, case.victim, case.victim, case.nobody(), 0, step)
         rates.append(method.reached(case, net, 0.3))
     assert rates[1][0] < 0.5 * rates[0][0]
+
+
+def test_a_filter_that_a_skip_reads_too_is_kept() -> None:
+    torch.manual_seed(0)
+    net = PreActResNet18(width=8).build(4, (3, 16, 16)).eval()
+    x = torch.rand(2, 3, 16, 16)
+    neurons = Neurons(net, x[:1])
+    starts = {layer.name: layer.start for layer in neurons.layers}
+    gone = torch.tensor([starts["layer1.0.bn1"], starts["layer1.0.bn2"] + 2])
+    prune(net, neurons, gone, bias=True)
+    before = logits(net, x)
+    empty_filters(net, neurons, gone, x)
+    assert torch.equal(logits(net, x), before)
+    assert net.get_parameter("conv1.weight")[0].any(), "the first block's skip reads the stem as it is"
+    assert not net.get_parameter("layer1.0.conv1.weight")[2].any()
 
 
 def test_masks_below_a_half_are_those_that_the_first_round_prunes(patient: Any, brief: Any) -> None:

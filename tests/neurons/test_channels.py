@@ -118,6 +118,26 @@ def test_preactivation_blocks_leave_the_filter_out_where_no_convolution_feeds() 
     assert torch.allclose(neurons.magnitude(model)[layer.start : layer.stop], expected)
 
 
+class AddsInPlace(nn.Module):
+    """The second normalisation takes a convolution's output to which something was added in place, as in BackdoorBench's nets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skipped = self.conv1(x)
+        out = self.conv2(self.bn1(skipped).relu())
+        out += skipped
+        return self.bn2(out).mean((2, 3))
+
+
+def test_a_sum_made_in_place_is_no_output_of_a_convolution() -> None:
+    neurons = Neurons(AddsInPlace(), torch.zeros(1, 3, 8, 8))
+    assert {layer.name: layer.conv for layer in neurons.layers} == {"bn1": "conv1", "bn2": None}
+
+
 def test_resnet_neurons_count_projections_and_know_their_convolutions() -> None:
     torch.manual_seed(0)
     model = ResNet18(width=2).build(4, (3, 8, 8))
