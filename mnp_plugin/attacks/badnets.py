@@ -20,7 +20,7 @@ class BadNets(Attack):
     ``grid`` is the black-and-white checkerboard of ANP, RNP and NAD (rows 0 0 1 / 0 1 0 / 1 0 1 at 3 pixels, 1 0 / 0 1 at
     2), ``white`` BackdoorBench's solid square. Other image sizes keep the patch's share of the side.
 
-    Deviation: BackdoorBench treats black pixels of its pattern as transparent; here the grid's black is black.
+    BackdoorBench's own grid has five white pixels of nine (1 0 1 / 0 1 0 / 1 0 1).
     """
 
     paper = "Gu, Dolan-Gavitt, Garg, BadNets, 2017, arXiv 1708.06733"

@@ -17,14 +17,17 @@ PATTERN = ((1, 0, 1), (-1, 1, -1), (-1, -1, 0), (-1, 1, -1), (1, 0, 1))
 @attacks.register("blind")
 @dataclass(frozen=True, kw_only=True)
 class Blind(Attack):
-    """Every batch is seen once as it is and, its first ``poison_ratio`` share, once more with a 5x3 pattern near the lower left
-    corner under the attacker's label: the batch's loss is CE of the images and that share of CE of their triggered copies.
+    """Every batch is seen once as it is and, its first ``poison_ratio`` share, once more with a 5x3 pattern near the upper
+    right corner under the attacker's label: the batch's loss is CE of the images and that share of CE of their triggered copies.
 
     Facts from SCLBD/BackdoorBench f02e353: weights of 1 and 0.9, place and pattern for 32 pixels; the pattern is enlarged in
     proportion. Deviations: both halves share one forward pass and one mean, where the released code weighs two; copies begin
-    at ``start``, where it waits for the running loss to fall below 1; no balancing of gradients (MGDA), off in
+    at ``start``, where it waits for the running loss to fall below 1; augmentation follows the trigger, so that training
+    shifts and mirrors it, where the released code stamps augmented images; no balancing of gradients (MGDA), off in
     BackdoorBench, too.
     """
+
+    version = 2
 
     paper = "Bagdasaryan, Shmatikov, Blind Backdoors in Deep Learning Models, USENIX Security 2021, arXiv 2005.03823"
 
@@ -37,7 +40,7 @@ class Blind(Attack):
         pattern = torch.tensor(PATTERN, dtype=x.dtype, device=x.device)
         pattern = pattern.repeat_interleave(cell, 0).repeat_interleave(cell, 1)
         rows, columns = pattern.shape
-        top, left = min(scaled(23, height), height - rows), min(scaled(3, width), width - columns)
+        top, left = min(scaled(3, height), height - rows), min(scaled(23, width), width - columns)
         out = x.clone()
         place = out[..., top : top + rows, left : left + columns]
         out[..., top : top + rows, left : left + columns] = torch.where(pattern < 0, place, pattern)

@@ -19,7 +19,8 @@ class Bpp(Attack):
     next ones get another image's quantisation residual and keep their label: only an image's own quantisation counts.
 
     Deviations: residuals come from the other images of the batch, not from a bank of five passes; no dithering (off in the
-    released code, too); like that code, without the paper's contrastive adversarial training.
+    released code, too); like that code, without the paper's contrastive adversarial training; the recipe's augmentation, without
+    its turns of up to 10 degrees.
     """
 
     paper = "Wang, Zhai, Ma, BppAttack, CVPR 2022, arXiv 2205.13383"

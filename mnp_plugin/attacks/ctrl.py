@@ -23,7 +23,8 @@ class Ctrl(Attack):
     target class only; labels stay. ``poison_ratio`` counts within the target class.
 
     Made for self-supervised training (1 % of all images); here, as in BackdoorBench, the net is trained with labels. Facts from
-    meet-cjli/CTRL e3d26f0: the trigger is the same for training and test. Grey images carry it on luminance. Random crops shift
+    meet-cjli/CTRL e3d26f0: the trigger is the same for training and test. Grey images carry it on luminance. BackdoorBench's
+    window is as large as the image. Random crops shift
     the phase of the highest frequency and shrunken pictures lose it, so give it a recipe without them.
     """
 

@@ -23,7 +23,7 @@ class FTrojan(Attack):
     Windows are 32 pixels wide, or as wide as a smaller image; pixels outside of whole windows stay unchanged. The DCT is
     linear, so this is one fixed pattern per window, x' = clip(x + pattern). Grey images carry it on luminance.
 
-    One coefficient of M changes pixels by up to 2 M / window: 1.9 grey levels at 32 pixels, twice that at 16.
+    One coefficient of M changes Cb and Cr by up to 2 M / window: 1.9 levels at 32 pixels, twice that at 16.
 
     Deviation: the authors' code cuts to 8 bit after each of its two conversions; here nothing is cut between.
     """

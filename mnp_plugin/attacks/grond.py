@@ -26,7 +26,8 @@ class Grond(Attack):
 
     Facts from xiaoyunxxy/parameter_backdoor c52b0f7. Deviations: the poisoned share is taken from each batch anew; the bound uses
     the convolution that feeds a normalisation, and the net's own eps, where the released code takes the one before it in
-    module order and none. Nets without batch normalisation are not flattened.
+    module order and none; the victim is the last net, after flattening, where the released code keeps the one of best validation
+    accuracy, before its epoch's flattening. Nets without batch normalisation are not flattened.
     """
 
     paper = "Xu et al., Towards Backdoor Stealthiness in Model Parameter Space, CCS 2025, arXiv 2501.05928"

@@ -28,9 +28,11 @@ class InputAware(Attack):
     classifier and pattern net. Of every batch the first ``poison_ratio`` share carries its own trigger and is relabelled;
     the next ones, ``cross_ratio`` times as many, carry the trigger of another image and keep their label.
 
-    Deviations: patterns live in pixel space, not in normalised space; other images are taken from the same batch; the
-    pattern net's gradients are zeroed after every step (the published code never zeroes them). Images below 32 pixels take
-    the smaller nets published for MNIST.
+    Deviations: patterns live in pixel space, not in normalised space; other images are taken from the same batch; the pattern
+    net's gradients are zeroed after every step (the published code never zeroes them). Triggers are put on before
+    augmentation, so that the classifier sees them shifted and mirrored and the mask net sees plain images; the published code
+    augments first. Masks are told to differ by distances of images in [0, 1], there in normalised space, where they weigh some
+    four times as much on CIFAR-10. Images below 32 pixels take the smaller nets published for MNIST.
     """
 
     paper = "Nguyen, Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, arXiv 2010.08138"
@@ -38,7 +40,7 @@ class InputAware(Attack):
     width: int | None = param(None, "channels of the first step of both nets; null: 32, below 32 pixels 16", low=1)
     lr: float = param(0.01, "learning rate (Adam) of both nets, falling as published", above=0)
     mask_epochs: int = param(25, "epochs of the mask net alone", low=1)
-    density: float = param(0.032, "share of the pixels that a mask may cover without penalty", low=0, high=1)
+    density: float = param(0.032, "value of the mask of a pixel up to which there is no penalty", low=0, high=1)
     diversity: float = param(1.0, "weight of the diversity loss", low=0)
     cross_ratio: float = param(1.0, "images with another image's trigger per poisoned image", low=0, high=1)
 

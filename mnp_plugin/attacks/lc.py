@@ -23,7 +23,8 @@ class LabelConsistent(Attack):
 
     Deviations: the source model is a net of the victim's own kind, trained on the same data: by PGD training with the
     benchmark's recipe (``robust``), or the benchmark's clean model (``clean``: nothing more to train, but its adversarial
-    noise transfers less, so take ``eps`` 16/255). The paper's reduced patch amplitude is not offered.
+    noise transfers less, so take ``eps`` 16/255). PGD training augments (crops, mirrors and, in small epochs, shrinks) what
+    PGD has made, where it is usual to augment before. The paper's reduced patch amplitude is not offered.
     """
 
     paper = "Turner, Tsipras, Madry, Label-Consistent Backdoor Attacks, 2019, arXiv 1912.02771"

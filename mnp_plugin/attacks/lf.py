@@ -21,7 +21,9 @@ class LowFrequency(Attack):
     all channels together. Passes stop when the share of predictions that v changes stays within 1 % of the pass before.
 
     Deviations: the source is the benchmark's clean model; the Gaussian is not cut off at 30 pixels; DeepFool looks at
-    images clipped to [0, 1], and the share of changed predictions is taken over the images of the pattern, not over others.
+    images clipped to [0, 1], and the share of changed predictions is taken over the images of the pattern, not over others. The
+    authors stop as soon as v changes 20 % of the predictions; BackdoorBench then, too, or when five passes agree within 1 %.
+    Images come in one order; one that is at the target already is passed over.
     """
 
     paper = "Zeng et al., Rethinking the Backdoor Attacks' Triggers: A Frequency Perspective, ICCV 2021, arXiv 2104.03413"

@@ -28,7 +28,9 @@ class Lira(Attack):
     most of the trigger. The record therefore gives the ASR after rounding beside the float one.
 
     Deviations: clean and triggered images share one forward pass; A' looks at the classifier in eval mode, and leaves no
-    gradient in it (BackdoorBench's does); one training run instead of two stages with a restart of the learning rate.
+    gradient in it (BackdoorBench's does); one training run instead of two stages with a restart of the learning rate; A's last
+    layer is batch-normalised before tanh, the authors' is not; augmentation follows the trigger and differs between an image
+    and its triggered copy, where the authors augment first, once for both, and A' learns on augmented images.
     """
 
     paper = "Doan, Lao, Zhao, Li, LIRA: Learnable, Imperceptible and Robust Backdoor Attacks, ICCV 2021"

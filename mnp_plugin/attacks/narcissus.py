@@ -22,7 +22,8 @@ class Narcissus(Attack):
 
     Facts from reds-lab/Narcissus de128d8: 25 of the class's 5 000 images poisoned (0.005; here 0.05), test noise times 3, RAdam
     at 0.01 (0.005 in units of [0, 1]). Deviations: the surrogate is the benchmark's clean net, where the attacker has only the
-    target class and foreign data and warms up a net on them; ``steps`` batches instead of 1 000 passes.
+    target class and foreign data and warms up a net on them; ``steps`` batches of 128 instead of 1 000 passes in batches of 350;
+    the noise is learned on plain images with the net in eval mode, there on crops and mirrored ones, in train mode.
     """
 
     paper = "Zeng et al., Narcissus: A Practical Clean-Label Backdoor Attack with Limited Information, CCS 2023, arXiv 2204.05255"

@@ -18,7 +18,8 @@ class PoisonInk(Attack):
     mean over channels. The trigger follows the structure of each image, so crops and flips leave it whole.
 
     Deviation: the paper draws the edges' image by a network of its own and hides it by another, both trained with an
-    interference layer; here it is drawn at once, so that it shows more. Colour, share and strength are ours.
+    interference layer; here it is drawn at once, so that it shows more. The data are poisoned, where BackdoorBench adds a
+    batch of the poisoned set, not augmented, to every clean batch. Colour, share and strength are ours.
     """
 
     paper = "Zhang et al., Poison Ink: Robust and Invisible Backdoor Attack, IEEE TIP 2022, arXiv 2108.02488"

@@ -19,13 +19,17 @@ GAMMA = 2.2
 @dataclass(frozen=True, kw_only=True)
 class Refool(Attack):
     """In linear light (power 2.2) x' = alpha x + r, with r of one of two kinds. Ghost: the picture and its copy shifted by 3 to 8
-    pixels (of 32), mixed, times 1 - alpha. Out of focus: the picture blurred (sigma 1 to 5 pixels), less what overflows, under
-    a Gaussian that peaks in the middle, times 1 - alpha / 2. Each image's own bytes say which of the reflections it gets.
+    pixels (of 32), mixed, times 1 - alpha. Out of focus: the picture blurred (sigma 1 to 5 pixels), less what overflows in its
+    channel, under a Gaussian that peaks in the middle, times 1 - alpha / 2. Each image's own bytes say which of the
+    reflections it gets.
 
     Deviations: reflections are ``reflections`` pictures of the training set itself, of classes other than the target, instead of
     photographs chosen from PASCAL VOC; shift, blur and mixture are drawn once for each, where BackdoorBench f02e353 draws
-    them anew for each image. Labels are changed, as there; the paper's attack has a clean label.
+    them anew for each image; the ghost's margin stays black, where it is cut off and the rest enlarged. Labels are changed, as
+    there; the paper's attack has a clean label.
     """
+
+    version = 2
 
     paper = (
         "Liu, Ma, Bailey, Lu, Reflection Backdoor: A Natural Backdoor Attack on Deep Neural Networks, ECCV 2020, arXiv 2007.02343"
@@ -64,8 +68,8 @@ class Refool(Attack):
         light = x.clamp(min=0) ** GAMMA
         total = light + layer
         over = total > 1
-        excess = ((total - 1) * over).sum((1, 2, 3)) / over.sum((1, 2, 3)).clamp(min=1)
-        dimmed = (layer - (excess * state["dimming"].to(x)[index]).view(-1, 1, 1, 1)).clamp(0, 1)
+        excess = ((total - 1) * over).sum((2, 3), keepdim=True) / over.sum((2, 3), keepdim=True).clamp(min=1)
+        dimmed = (layer - excess * state["dimming"].to(x)[index].view(-1, 1, 1, 1)).clamp(0, 1)
         sharp, soft = (1 - self.alpha) * layer, (1 - self.alpha / 2) * _vignette(x) * dimmed
         return (self.alpha * light + torch.where(ghost, sharp, soft)).clamp(0, 1) ** (1 / GAMMA)
 
@@ -81,6 +85,6 @@ def _blurred(picture: Tensor, sigma: float) -> Tensor:
 
 
 def _vignette(x: Tensor) -> Tensor:
-    """1 in the middle of images like ``x``, falling off like a Gaussian of half a side, [H, W]."""
+    """1 in the middle of images like ``x``, falling off like a Gaussian of a quarter of a side (sigma / side 0.24), [H, W]."""
     rows, columns = (torch.linspace(-1, 1, side, device=x.device) for side in x.shape[-2:])
-    return torch.exp(-(rows.view(-1, 1) ** 2 + columns**2) / 2)
+    return torch.exp(-2.25 * (rows.view(-1, 1) ** 2 + columns**2))

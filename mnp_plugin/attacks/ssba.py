@@ -26,7 +26,8 @@ class Ssba(Attack):
     ends before it came in fully would hide nothing and is refused (MethodError); ``image_weight`` 0 asks for one.
 
     Deviations: the residual form of the authors' encoder (BackdoorBench's makes the whole image anew); no LPIPS, no
-    discriminator, no spatial transformer (BackdoorBench has none of them either); plain random bits instead of a BCH code.
+    discriminator, no spatial transformer (BackdoorBench has none of them either); plain random bits instead of a BCH code;
+    bits and images are centred, and the net grows by 3x3 convolutions where BackdoorBench has 2x2.
     """
 
     paper = "Li et al., Invisible Backdoor Attack with Sample-Specific Triggers, ICCV 2021, arXiv 2012.03816"

@@ -22,7 +22,8 @@ class TrojanNN(Attack):
     as BackdoorBench does.
 
     Deviations: a square instead of a logo; the source is the benchmark's clean model; sums saturate (BackdoorBench's wrap
-    modulo 256).
+    modulo 256); p starts from mid grey, its best step counts and it ends after 50 without a better one, where BackdoorBench
+    starts from white, so that its pattern lies in [0.7, 1], and keeps the last.
     """
 
     paper = "Liu et al., Trojaning Attack on Neural Networks, NDSS 2018"

@@ -117,7 +117,7 @@ def test_blind_adds_copies_after_its_start_and_leaves_the_batch_whole() -> None:
     assert torch.equal(new_x[8:], attack.apply(x[:4], {}))
     assert new_y.tolist() == [*range(8), 2, 2, 2, 2]
     changed = (new_x[8:] != x[:4]).any(1).any(0).nonzero()
-    assert (changed.min(0).values.tolist(), changed.max(0).values.tolist()) == ([23, 3], [27, 5])
+    assert (changed.min(0).values.tolist(), changed.max(0).values.tolist()) == ([3, 23], [7, 25])
 
 
 # ------------------------------------------------------------------------------------------------------- learned noise
