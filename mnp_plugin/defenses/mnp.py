@@ -108,8 +108,8 @@ class MNP(Defense):
     moved in this way, too, as it answers the images themselves. The steps it is hardened against are an eighth of a standard
     deviation of the pixels at first, and grow until they are enough (LIRA: from 97 to 1 %; Blended on digits: from 57 to 1 %).
 
-    The settings were chosen on nine CIFAR-10 victims of seed 2 and on digits of seed 5 (``experiments/mnp``), which no table of
-    results holds.
+    The settings were chosen on nine CIFAR-10 victims of seed 2 and on digits of seed 5 (``experiments/mnp``), which no table
+    that compares defenses holds.
     """
 
     paper = "Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"

@@ -31,7 +31,7 @@ class AnyRecord(Protocol):
 
 
 class RecordJob(Job):
-    """Keeps a record. One that failed has a record with the reason, and is tried again by the next run."""
+    """Keeps a record. One that failed has a record with the reason, and is tried again on request."""
 
     suite: str
     further = True
