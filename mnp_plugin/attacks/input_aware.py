@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import Asset, Attack, AttackContext, BatchShare, Images, Requires, State, TrainingHook, attacks, param
+from mnp_plugin.data.augment import random_crop_flip
+from mnp_plugin.data.statistics import channel_statistics
 from mnp_plugin.io.tensors import part
 from mnp_plugin.training.loop import batches
 from mnp_plugin.training.source_models import packed, packed_adam, restore_adam, unpacked
@@ -27,14 +29,14 @@ class InputAware(Attack):
     First the mask net alone learns to be sparse and to differ between images; then, frozen, it serves the joint training of
     classifier and pattern net. Of every batch the first ``poison_ratio`` share carries its own trigger and is relabelled;
     the next ones, ``cross_ratio`` times as many, carry the trigger of another image and keep their label.
+    Both nets see augmented images, and triggers are put on after augmentation.
 
-    Deviations: patterns live in pixel space, not in normalised space; other images are taken from the same batch; the pattern
-    net's gradients are zeroed after every step (the published code never zeroes them). Triggers are put on before
-    augmentation, so that the classifier sees them shifted and mirrored and the mask net sees plain images; the published code
-    augments first. Masks are told to differ by distances of images in [0, 1], there in normalised space, where they weigh some
-    four times as much on CIFAR-10. Images below 32 pixels take the smaller nets published for MNIST.
+    Deviations: patterns live in pixel space, not in normalised space; other images are taken from the same batch; the
+    pattern net's gradients are zeroed after every step (the published code never zeroes them); augmentation is the recipe's.
+    Images below 32 pixels take the smaller nets published for MNIST.
     """
 
+    version = 2
     paper = "Nguyen, Tran, Input-Aware Dynamic Backdoor Attack, NeurIPS 2020, arXiv 2010.08138"
 
     width: int | None = param(None, "channels of the first step of both nets; null: 32, below 32 pixels 16", low=1)
@@ -59,7 +61,7 @@ class InputAware(Attack):
 
     def requires(self) -> Requires:
         names = ("width", "lr", "mask_epochs", "density", "diversity")
-        settings: Mapping[str, Any] = {"version": 1, **{name: getattr(self, name) for name in names}}
+        settings: Mapping[str, Any] = {"version": 2, **{name: getattr(self, name) for name in names}}
         return Requires(assets=(Asset(name=MASK, settings=settings, make=self._train_mask),))
 
     def prepare(self, train: Images, tools: AttackContext) -> State:
@@ -70,15 +72,18 @@ class InputAware(Attack):
     def _train_mask(self, train: Images, tools: AttackContext) -> State:
         net = self.net((train.x.shape[1], train.x.shape[2], train.x.shape[3]), 1).to(tools.device).train()
         optimiser = torch.optim.Adam(net.parameters(), self.lr, betas=(0.5, 0.9))
+        recipe = tools.recipe
+        spread = torch.tensor(channel_statistics(train)[1], device=tools.device).view(1, -1, 1, 1)  # of normalised images
         for epoch in range(self.mask_epochs):
             tools.busy("mask net", epoch, self.mask_epochs)
             for group in optimiser.param_groups:
                 group["lr"] = self.lr * 0.1 ** sum(epoch >= share * self.mask_epochs for share in (0.4, 0.8))
-            for index in batches(len(train), tools.recipe.batch_size, tools.generator, tools.device):
-                x = train.x[index].float() / 255
+            for index in batches(len(train), recipe.batch_size, tools.generator, tools.device):
+                x = random_crop_flip(train.x[index].float() / 255, recipe.crop, recipe.flip, tools.generator)
                 other = x.roll(len(x) // 2, 0)
                 m = _mask(net(x))
-                loss = 100 * F.relu(m - self.density).mean() + self.diversity * _diversity(x, other, m, m.roll(len(x) // 2, 0))
+                apart = _diversity(x / spread, other / spread, m, m.roll(len(x) // 2, 0))
+                loss = 100 * F.relu(m - self.density).mean() + self.diversity * apart
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -102,6 +107,8 @@ class InputAware(Attack):
 
 class _Joint(TrainingHook):
     """Stamps own and foreign triggers, and trains the pattern net through the classifier's loss."""
+
+    augmented = True
 
     def __init__(self, attack: InputAware, state: State, num_classes: int, tools: AttackContext) -> None:
         self.attack, self.state, self.num_classes, self.device = attack, state, num_classes, tools.device

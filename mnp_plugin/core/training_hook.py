@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,12 @@ from mnp_plugin.core.images import State
 class TrainingHook(ABC):
     """What a training-control attack does inside the ordinary training loop; one object per training run."""
 
+    augmented: ClassVar[bool] = False
+    """Whether :meth:`batch` gets images that are cropped and mirrored already, so that triggers stay as they are made."""
+
     @abstractmethod
     def batch(self, x: Tensor, y: Tensor, model: nn.Module, done: float) -> tuple[Tensor, Tensor]:
-        """Change one batch before augmentation.
+        """Change one batch, before augmentation unless ``augmented`` says otherwise.
 
         Args:
             x: float32 [N, C, H, W] in [0, 1]; stays as it is.

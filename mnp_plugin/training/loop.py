@@ -71,7 +71,7 @@ def fit(
         images: training set, on the device to train on.
         recipe: optimiser, schedule, augmentation.
         generator: random stream on the same device.
-        hook: changes each batch before augmentation (training-control attacks).
+        hook: changes each batch (training-control attacks), before augmentation or after it, as the hook says.
         loss: (model, x, y) -> scalar; cross entropy with the recipe's smoothing if None.
         progress: told after every epoch.
         keep: what an interrupted training of the same arguments goes on from.
@@ -99,9 +99,11 @@ def fit(
         total = torch.zeros((), device=device)
         for index in batches(len(images), recipe.batch_size, generator, device):
             x, y = images.x[index].float() / 255, images.y[index]
-            if hook is not None:
+            if hook is not None and not hook.augmented:
                 x, y = hook.batch(x, y, model, step / steps)
             x = random_crop_flip(x, recipe.crop, recipe.flip, generator)
+            if hook is not None and hook.augmented:
+                x, y = hook.batch(x, y, model, step / steps)
             if epoch < recipe.small_epochs:
                 x = shrink(x, recipe.small_scale)
             for group in optimiser.param_groups:

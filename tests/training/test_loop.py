@@ -96,6 +96,29 @@ def test_hook_sees_raw_batches_and_what_it_returns_is_learned(digits: Images) ->
     assert bool((logits(model, digits.x).argmax(1) == 3).all())
 
 
+def test_hook_sees_augmented_batches_if_it_says_so(digits: Images) -> None:
+    seen: list[Tensor] = []
+
+    class After(Hook):
+        augmented = True
+
+    def hook(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(x)
+        return torch.zeros_like(x), y
+
+    taught: list[Tensor] = []
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        taught.append(x)
+        return F.cross_entropy(model(x), y)
+
+    fit(net(), digits, changed(RECIPE, epochs=1, crop=2), stream(), hook=After(hook), loss=loss)
+    known = {row.tobytes() for row in digits.x.numpy()}
+    rows = [row.tobytes() for x in seen for row in (x * 255).round().to(torch.uint8).numpy()]
+    assert sum(row in known for row in rows) < 0.5 * len(rows), "not augmented before the hook"
+    assert not torch.cat(taught).any(), "something was done to what the hook gave"
+
+
 def test_custom_loss_replaces_cross_entropy(digits: Images) -> None:
     def always_seven(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(model(x), torch.full_like(y, 7))
