@@ -27,7 +27,9 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest -q -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark --durations 15 --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pytest -q tests/performance --benchmark-only
+	mkdir -p build
+	$(BIN)/python -m pytest -q tests/performance --benchmark-only --benchmark-json build/performance.json
+	$(BIN)/python experiments/performance.py build/performance.json > build/performance.md
 
 $(VENV)/docs: $(VENV)/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[docs]'

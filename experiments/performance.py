@@ -1,6 +1,6 @@
 """Tables of ``make bench``: each row beside the others of its group, as ratios of their fastest rounds.
 
-    python experiments/performance.py RUN.json > results/performance.md
+    python experiments/performance.py build/performance.json > build/performance.md
 
 The fastest of a few rounds is what a busy machine spoils least.
 """

@@ -22,13 +22,11 @@ class Blind(Attack):
 
     Facts from SCLBD/BackdoorBench f02e353: weights of 1 and 0.9, place and pattern for 32 pixels; the pattern is enlarged in
     proportion. Deviations: both halves share one forward pass and one mean, where the released code weighs two; copies begin
-    at ``start``, where it waits for the running loss to fall below 1; augmentation follows the trigger, so that training
-    shifts and mirrors it, where the released code stamps augmented images; no balancing of gradients (MGDA), off in
+    at ``start``, where it waits for the running loss to fall below 1; no balancing of gradients (MGDA), off in
     BackdoorBench, too.
     """
 
     version = 2
-
     paper = "Bagdasaryan, Shmatikov, Blind Backdoors in Deep Learning Models, USENIX Security 2021, arXiv 2005.03823"
 
     poison_ratio: float = param(0.9, "share of each batch that is seen once more, triggered", above=0, high=1)
@@ -55,6 +53,8 @@ class Blind(Attack):
 
 class _Doubling(TrainingHook):
     """Adds triggered copies of the first images of every batch."""
+
+    augmented = True
 
     def __init__(self, attack: Blind, num_classes: int) -> None:
         self.attack, self.num_classes, self.share = attack, num_classes, BatchShare(attack.poison_ratio)

@@ -30,7 +30,6 @@ class Refool(Attack):
     """
 
     version = 2
-
     paper = (
         "Liu, Ma, Bailey, Lu, Reflection Backdoor: A Natural Backdoor Attack on Deep Neural Networks, ECCV 2020, arXiv 2007.02343"
     )

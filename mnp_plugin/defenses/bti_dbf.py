@@ -29,7 +29,6 @@ class BTIDBF(Defense):
     """
 
     version = 2
-
     paper = (
         "Xu et al., Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features, ICLR 2024, "
         "OpenReview Tw9wemV6cb"

@@ -34,7 +34,6 @@ class NFT(Defense):
     """
 
     version = 2
-
     paper = "Karim et al., Augmented Neural Fine-Tuning for Efficient Backdoor Purification, ECCV 2024, arXiv 2407.10052"
 
     iterations: int = param(1000, "mask updates", low=1)

@@ -31,7 +31,6 @@ class PAM(Defense):
     """
 
     version = 2
-
     paper = (
         "Min et al., Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense, NeurIPS 2024, "
         "arXiv 2410.09838"

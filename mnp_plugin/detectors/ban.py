@@ -33,7 +33,6 @@ class BAN(Detector):
     """
 
     version = 2
-
     paper = "Xu et al., BAN: Detecting Backdoors Activated by Adversarial Neuron Noise, NeurIPS 2024, arXiv 2405.19928"
 
     weight: float = param(0.75, "weight of the mask's size", low=0)

@@ -25,7 +25,6 @@ class IBDPSC(InputDetector):
     """
 
     version = 2
-
     paper = (
         "Hou et al., IBD-PSC: Input-level Backdoor Detection via Parameter-oriented Scaling Consistency, ICML 2024, "
         "arXiv 2405.09786"
