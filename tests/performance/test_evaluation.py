@@ -30,16 +30,16 @@ def test_data_loader_and_pil(benchmark: Any, net: nn.Module, images: Images) -> 
                 right += int((model(x.to(DEVICE)).argmax(1) == y.to(DEVICE)).sum())
         return right
 
-    benchmark.pedantic(evaluate, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(evaluate, rounds=12, warmup_rounds=1)
 
 
 @evaluation
 def test_ours(benchmark: Any, net: nn.Module, images: Images) -> None:
-    benchmark.pedantic(accuracy, (net, images), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(accuracy, (net, images), rounds=12, warmup_rounds=1)
 
 
 @evaluation
 def test_limit(benchmark: Any, net: nn.Module, images: Images) -> None:
     model, parts = net.eval(), [in_layout_of(net, part) for part in images.pixels().split(128)]  # type: ignore[no-untyped-call]
     with torch.inference_mode():
-        benchmark.pedantic(lambda: [model(part) for part in parts], rounds=5, warmup_rounds=1)
+        benchmark.pedantic(lambda: [model(part) for part in parts], rounds=12, warmup_rounds=1)

@@ -25,7 +25,7 @@ def test_plain(benchmark: Any, net: nn.Module, images: Images) -> None:
         if isinstance(module, nn.BatchNorm2d):
             module.requires_grad_(True)
     x, y = in_layout_of(model, images[:128].pixels()), images.y[:128]
-    benchmark.pedantic(lambda: F.cross_entropy(model(x), y).backward(), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: F.cross_entropy(model(x), y).backward(), rounds=12, warmup_rounds=1)
 
 
 @passes
@@ -34,4 +34,4 @@ def test_masked(benchmark: Any, net: nn.Module, images: Images) -> None:
     neurons = Neurons(model, images[:1].pixels())
     masks = torch.ones(neurons.count, device=DEVICE, requires_grad=True)
     x, y = in_layout_of(model, images[:128].pixels()), images.y[:128]
-    benchmark.pedantic(lambda: F.cross_entropy(neurons.forward(model, x, masks, masks), y).backward(), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: F.cross_entropy(neurons.forward(model, x, masks, masks), y).backward(), rounds=12, warmup_rounds=1)

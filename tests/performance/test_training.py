@@ -41,7 +41,7 @@ def test_data_loader_and_pil(benchmark: Any, net: nn.Module, images: Images) -> 
         for x, y in loader:
             step(model, optimiser, x.to(DEVICE), y.to(DEVICE))
 
-    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(epoch, rounds=12, warmup_rounds=1)
 
 
 @epoch_of
@@ -50,7 +50,7 @@ def test_ours(benchmark: Any, net: nn.Module, images: Images, precision: Any) ->
     """``auto`` is bfloat16 where the hardware computes in it."""
     recipe = Recipe(epochs=1, batch_size=BATCH, crop=4, flip=True, precision=precision)
     stream = torch.Generator(DEVICE).manual_seed(0)
-    benchmark.pedantic(lambda: fit(net, images, recipe, stream), rounds=5, warmup_rounds=1)
+    benchmark.pedantic(lambda: fit(net, images, recipe, stream), rounds=12, warmup_rounds=1)
 
 
 @epoch_of
@@ -63,4 +63,4 @@ def test_limit(benchmark: Any, net: nn.Module, images: Images) -> None:
         for x in batches:
             step(net, optimiser, x, images.y[:BATCH])
 
-    benchmark.pedantic(epoch, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(epoch, rounds=12, warmup_rounds=1)
