@@ -251,10 +251,7 @@ class MNP(Defense):
         for step in range(self.suppression_steps):
             x, y = case.draw(self.batch_size)
             out = forward(exposed, x, case.tools)
-            optimiser.zero_grad(set_to_none=True)
-            (-F.cross_entropy(out, y)).backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(exposed.parameters(), 20.0)
-            optimiser.step()
+            descend(-F.cross_entropy(out, y), optimiser, clip=20.0)
             case.tools.busy("MNP: clean suppression", step + 1, self.suppression_steps)
             recent.append(float((out.argmax(1) == y).float().mean()))
             if sum(recent) <= self.suppression_floor * len(recent):
@@ -338,10 +335,7 @@ class MNP(Defense):
                 if step:
                     moved = nudged(net, x[part], target, step * case.spread, tools)
                     loss = loss + self._distance(aim[part], forward(net, moved, tools), y[part])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(trained, 2.0)
-            optimiser.step()
+            descend(loss, optimiser, clip=2.0)
             prune(net, case.neurons, gone, bias=True)
             tools.busy("MNP: restoring", update + 1, updates)
         return net.requires_grad_(False)

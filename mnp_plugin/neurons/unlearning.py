@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenseContext, Images
 from mnp_plugin.evaluation.predict import accuracy
-from mnp_plugin.training.passes import finite, forward, one_pass
+from mnp_plugin.training.passes import descend, finite, forward, one_pass
 from mnp_plugin.training.source_models import head_of
 
 
@@ -60,11 +60,7 @@ def ascend(
         for x, y in one_pass(model, images, batch_size, tools):
             out = forward(model, x, tools)
             loss = -F.cross_entropy(out, y)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), clip)
-            optimiser.step()
+            descend(loss, optimiser, clip=clip)
             finite(loss, "unlearning")
             right, seen = right + int((out.argmax(1) == y).sum()), seen + len(y)
         trace.append(accuracy(model, images) if evaluate else right / seen)

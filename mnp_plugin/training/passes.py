@@ -56,10 +56,12 @@ def finite(value: Tensor, what: str) -> float:
     return number
 
 
-def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
-    """One step of ``optimiser`` down ``loss``."""
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer, *, clip: float | None = None) -> None:
+    """One step of ``optimiser`` down ``loss``, its gradient cut at a norm of ``clip``."""
     optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if clip is not None:
+        nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], clip)
     optimiser.step()
 
 
