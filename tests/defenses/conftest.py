@@ -21,6 +21,7 @@ from mnp_plugin.contracts import DefenderView, Images, Purified, TrainingSetDefe
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.evaluation.measure import measure
 from mnp_plugin.report.records import Scores
+from mnp_plugin.training.device import place
 
 VICTIM = Path(__file__).parent / "badnets_victim.safetensors"
 """What ``Patient.trained()`` gave on a Xeon with AVX-512."""
@@ -69,7 +70,11 @@ class Patient:
         made, model = stages.prepared(self.spec, self.data, self.split, tools), tools.fresh_net()
         model.load_state_dict(weights)
         return stages.Victim(
-            model=model.eval(), state=made.state, poisoned=made.poisoned, cover=made.cover, fresh_net=tools.fresh_net
+            model=place(model.eval(), tools.device),
+            state=made.state,
+            poisoned=made.poisoned,
+            cover=made.cover,
+            fresh_net=tools.fresh_net,
         )
 
     def tools(self) -> Any:
