@@ -142,4 +142,5 @@ def test_the_front_holds_what_no_quicker_one_reaches() -> None:
 
 def test_seventy_seven_methods_look_different() -> None:
     found = looks(f"m{i}" for i in range(len(COLOURS) * len(MARKERS)))
-    assert len(set(found.values())) == 77
+    assert len({(look.colour, look.marker) for look in found.values()}) == 77
+    assert len({(look.colour, look.dash) for look in list(found.values())[:28]}) == 28

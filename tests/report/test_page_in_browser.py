@@ -221,6 +221,37 @@ def test_the_drawer_shows_what_was_recovered_and_nothing_where_nothing_was(
     assert "recovered" not in page.inner_text("#drawer")
 
 
+def test_a_choice_at_the_end_of_a_way_is_named_inside_its_chart(
+    open_page: Callable[..., Any], made: Shown, tmp_path: Path
+) -> None:
+    data = suite_data(made)
+    number = next(i for i, record in enumerate(made.own.records) if (record.attack, record.defense) == ("attack01", "mnp"))
+    data["records"][number] |= {
+        "report": {"pruned": 9},
+        "details": {
+            "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "picture": "",
+            "shown": [], "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in range(10)], "path images": 40,
+        },
+    }  # fmt: skip
+    (tmp_path / "way.html").write_text(render(data))
+    page = open_page(tmp_path / "way.html", width=390)
+    page.get_by_role("button", name="attack01 0.05 × mnp: ASR").click()
+    chart, word = (page.locator(f"#drawer svg:has(text.strong){part}").bounding_box() for part in ("", " text.strong"))
+    assert chart["x"] <= word["x"]
+    assert word["x"] + word["width"] <= chart["x"] + chart["width"]
+
+
+def test_no_two_curves_look_the_same(open_page: Callable[..., Any], made: Shown, tmp_path: Path) -> None:
+    verdicts = [replace(one, detector=f"d{i:02}") for i in range(28) for one in made.own.verdicts]
+    (tmp_path / "many.html").write_text(render(suite_data(Shown(replace(made.own, verdicts=verdicts)))))
+    page = open_page(tmp_path / "many.html")
+    seen = page.evaluate(
+        "[...document.querySelectorAll('#detection .legend path.line, #detection .legend line.line')].map((one) => {"
+        " const style = getComputedStyle(one); return style.stroke + style.strokeDasharray; })"
+    )
+    assert len(seen) == len(set(seen)) == 28
+
+
 def test_everything_works_from_the_keyboard(open_page: Callable[..., Any], file: Path) -> None:
     page = open_page(file)
     page.keyboard.press("Tab")

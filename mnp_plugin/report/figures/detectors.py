@@ -32,11 +32,10 @@ def roc(shown: Shown) -> Figure | None:
         return None
     figure, (axes,) = blank(5.4, 3.4)
     look = looks(name for name, *_ in found)
-    dashes = ("-", "--", "-.", ":")
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    for place, (name, healthy, attacked, area) in enumerate(found):
+    for name, healthy, attacked, area in found:
         fpr, tpr = curve(healthy, attacked)
-        axes.plot(fpr, tpr, dashes[place % 4], color=look[name].colour, label=f"{name}  {area:.2f}")
+        axes.plot(fpr, tpr, look[name].dash, color=look[name].colour, label=f"{name}  {area:.2f}")
     axes.set(
         xlabel="clean nets called backdoored", ylabel="attacked nets called backdoored", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01)
     )

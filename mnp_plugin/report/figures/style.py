@@ -20,6 +20,9 @@ black is for axes."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p")
 """So that no two methods differ in colour alone. Their number and that of the colours have no common factor: 77 pairs."""
 
+DASHES = ("-", "--", "-.", ":")
+"""The same for lines: 28 pairs."""
+
 SETTINGS: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
     "font.size": 8,
@@ -47,16 +50,19 @@ SETTINGS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """Colour and marker of one method."""
+    """Colour, marker and dashes of one method."""
 
     colour: str
     marker: str
+    dash: str
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """A look for each of ``names``, by its place among them in alphabetical order."""
     order = sorted(set(names))
-    return {name: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(order)}
+    return {
+        name: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]) for i, name in enumerate(order)
+    }
 
 
 @contextmanager

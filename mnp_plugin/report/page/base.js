@@ -30,10 +30,10 @@ const pText = (p) => (!isNumber(p) ? "—" : p < 0.001 ? "< 0.001" : p.toFixed(3
 /** The rows that Python packed as columns and lists of values. */
 const unpacked = (table) => table.data.map((values) => Object.fromEntries(table.columns.map((name, i) => [name, values[i]])));
 
-/** Colour and marker of every name, by its place in alphabetical order: the same as in the figures for papers. */
+/** Colour, marker and dashes of every name, by its place in alphabetical order: the same as in the figures for papers. */
 function looks(names) {
   const order = [...new Set(names)].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
-  return new Map(order.map((name, i) => [name, { colour: `var(--c${i % 7})`, marker: i % 8 }]));
+  return new Map(order.map((name, i) => [name, { colour: `var(--c${i % 7})`, marker: i % 8, dash: i % 4 }]));
 }
 
 const nameOf = (defense, selection) => (selection === "oracle" ? `${defense} (oracle)` : defense);

@@ -137,9 +137,10 @@ function confusion(label, matrix, classes) {
   }, label);
 }
 
+const dashed = (one) => `line dash${one.dash || 0}`;
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-/** Lines through points: series [{name, points: [[x, y]], colour, dashed, chosen}], and a ring where x was chosen. */
+/** Lines through points: series [{name, points: [[x, y]], colour, dash, chosen}], and a ring where x was chosen. */
 function lines(label, series, options, ...notes) {
   return chart(label, (width) => {
     const all = series.flatMap((one) => one.points);
@@ -148,7 +149,7 @@ function lines(label, series, options, ...notes) {
     });
     for (const one of series) {
       const path = one.points.map(([x, y], i) => `${i ? "L" : "M"}${frame.x(x).toFixed(1)} ${frame.y(y).toFixed(1)}`).join("");
-      const line = svg("path", { d: path, class: one.dashed ? "line dashed" : "line" });
+      const line = svg("path", { d: path, class: dashed(one) });
       line.style.setProperty("--c", one.colour);
       line.append(svg("title", {}, one.name));
       frame.plot.append(line);
@@ -162,14 +163,15 @@ function lines(label, series, options, ...notes) {
     }
     if (isNumber(options.chosen)) {
       frame.plot.append(svg("line", { x1: frame.x(options.chosen), x2: frame.x(options.chosen), y1: frame.top, y2: frame.bottom, class: "chosen" }));
-      frame.plot.append(svg("text", { x: frame.x(options.chosen) + 4, y: frame.top + 10, class: "strong" }, "chosen"));
+      const right = frame.x(options.chosen) > width - 60;
+      frame.plot.append(svg("text", { x: frame.x(options.chosen) + (right ? -4 : 4), y: frame.top + 10, class: "strong", "text-anchor": right ? "end" : "start" }, "chosen"));
     }
     return frame.root;
   }, ...notes);
 }
 
 const lineLegend = (series) => el("ul", { class: "legend" }, ...series.map((one) => {
-  const line = svg("line", { x1: 0, x2: 22, y1: 8, y2: 8, class: one.dashed ? "line dashed" : "line" });
+  const line = svg("line", { x1: 0, x2: 22, y1: 8, y2: 8, class: dashed(one) });
   line.style.setProperty("--c", one.colour);
   return el("li", {}, svg("svg", { width: 22, height: 16, "aria-hidden": "true" }, line), one.name);
 }));

@@ -121,14 +121,14 @@ function pathParts(report, details, missing) {
   const parts = [], along = details && details.path.length ? details.path : null;
   if (along) {
     const x = ["pruned", "threshold"].find((key) => along.every((point) => isNumber(point[key]))) || Object.keys(along[0]).find((key) => key !== "acc" && key !== "asr");
-    const series = [["ACC", "acc", "var(--c0)", false], ["ASR", "asr", "var(--c1)", true]].map(([name, key, colour, dashed]) =>
-      ({ name, colour, dashed, points: along.filter((p) => isNumber(p[key]) && isNumber(p[x])).map((p) => [p[x], 100 * p[key]]) })).filter((one) => one.points.length);
+    const series = [["ACC", "acc", "var(--c0)", 0], ["ASR", "asr", "var(--c1)", 1]].map(([name, key, colour, dash]) =>
+      ({ name, colour, dash, points: along.filter((p) => isNumber(p[key]) && isNumber(p[x])).map((p) => [p[x], 100 * p[key]]) })).filter((one) => one.points.length);
     parts.push(part("Along the settings it chose among", lineLegend(series), lines(`ACC and ASR by ${x}`, series, { y: [0, 100], chosen: report[x], axes: { xLabel: x, yLabel: "%" } }),
       el("p", { class: "quiet" }, `Measured on ${details["path images"]} test images; the defense saw none of this.`)));
   }
   const own = paths(report).filter((one) => one.points.length > 1);
   if (own.length) {
-    const series = own.map((one, i) => ({ name: own.length > 1 ? `round ${i + 1}` : one.y, colour: `var(--c${i % 7})`, dashed: i % 2 === 1, points: one.points, chosen: one.chosen }));
+    const series = own.map((one, i) => ({ name: own.length > 1 ? `round ${i + 1}` : one.y, colour: `var(--c${i % 7})`, dash: i % 4, points: one.points, chosen: one.chosen }));
     parts.push(part(`What it went by: ${own[0].y}`, own.length > 1 && lineLegend(series), lines(`${own[0].y} by ${own[0].x}`, series, { axes: { xLabel: own[0].x, yLabel: own[0].y } }),
       series.some((one) => one.points.some(([x]) => x === one.chosen)) && el("p", { class: "quiet" }, "Ring: where it stopped.")));
   }

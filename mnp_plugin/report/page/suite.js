@@ -424,8 +424,8 @@ function samplesOf(title, rows, curves, look) {
 const failedList = (title, what, failed) => failed.length > 0 && [el("h3", {}, title), el("ul", {}, ...failed.map(([detector, reason, count]) => el("li", {}, `${detector}, ${plural(count, what)}: ${reason}`)))];
 
 function rocChart(points, look, label = "ROC curve of every detector", xLabel = "clean nets called backdoored", yLabel = "attacked nets found") {
-  const series = points.map((one, i) => ({ name: one.detector, points: one.roc, colour: look.get(one.detector).colour, dashed: i % 2 === 1 }));
-  const holder = lines(label, [{ name: "chance", points: [[0, 0], [1, 1]], colour: "var(--quiet)", dashed: true }, ...series], {
+  const series = points.map((one) => ({ name: one.detector, points: one.roc, colour: look.get(one.detector).colour, dash: look.get(one.detector).dash }));
+  const holder = lines(label, [{ name: "chance", points: [[0, 0], [1, 1]], colour: "var(--quiet)", dash: 3 }, ...series], {
     x: [0, 1], y: [0, 1], height: 320, bare: true, axes: { xLabel, yLabel } });
   return [el("h3", {}, "ROC"), lineLegend(series), holder];
 }
