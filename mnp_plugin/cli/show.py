@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     """Register the verbs."""
-    text = "draw one figure of a suite: summary, acc-asr, matrix, pareto, ranks, oracle, published, roc, scores or neurons"
+    names = "summary, acc-asr, matrix, pareto, ranks, oracle, published, roc, scores, roc-inputs, roc-training-set or neurons"
+    text = f"draw one figure of a suite: {names}"
     verb = verbs.add_parser("figure", help=text, description=text)
     verb.add_argument("name", help="which figure")
     verb.add_argument("config", metavar="suite", nargs="?", default="digits", help="suite file, or the name of a suite")

@@ -11,8 +11,10 @@ import pandas as pd
 from mnp_plugin.report.frames import runs, table_of
 from mnp_plugin.report.published import matched, read_published
 from mnp_plugin.report.results import Results, read_results
+from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.spread import intervals
 from mnp_plugin.report.statistics import Statistics, statistics
+from mnp_plugin.report.verdicts import VerdictRecord
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,19 @@ class Shown:
         t = self.table if table is None else table
         return t[(t["dataset"] == which.dataset) & (t["net"] == which.net) & (t["clean_images"] == which.clean_images)]
 
+    def took(self, record: VerdictRecord | SampleRecord) -> bool:
+        """Whether the attack on the net of ``record`` succeeded, or there was none."""
+        gate = (self.own.plan.gate if self.own.plan else None) or 0.0
+        return record.asr is None or record.asr >= gate
+
     @property
     def judged(self) -> pd.DataFrame:
         """Scores of detectors on nets of the test that count: ``detector``, ``attacked`` and ``score``, one row per verdict."""
-        gate = (self.own.plan.gate if self.own.plan else None) or 0.0
         calibration = self.own.plan.calibration_seeds if self.own.plan else ()
         rows = [
             {"detector": v.detector, "attacked": v.attack != "clean", "score": v.score, "attack": v.attack, "seed": v.seed}
             for v in self.own.verdicts
-            if v.status == "ok" and v.score is not None and (v.asr is None or v.asr >= gate) and v.seed not in calibration
+            if v.status == "ok" and v.score is not None and self.took(v) and v.seed not in calibration
         ]
         return pd.DataFrame(rows, columns=["detector", "attacked", "score", "attack", "seed"])
 

@@ -18,9 +18,11 @@ from mnp_plugin.report.beside import DETAILS, Details
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.figures.catalogue import NAMES, drawn, one
 from mnp_plugin.report.figures.defenses import front
+from mnp_plugin.report.figures.detectors import roc_inputs
 from mnp_plugin.report.figures.neurons import standard
 from mnp_plugin.report.figures.style import COLOURS, MARKERS, looks
 from mnp_plugin.report.records import Record
+from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.texts import to_json
 from mnp_plugin.report.verdicts import VerdictRecord
@@ -40,22 +42,55 @@ def verdicts() -> Iterator[VerdictRecord]:
                 yield VerdictRecord(attack=attack, seed=seed, detector=detector, **facts)
 
 
+def samples() -> Iterator[SampleRecord]:
+    for questions in ("inputs", "training set"):
+        for seed, corner in enumerate((0.2, 0.6)):
+            facts: dict[str, Any] = {
+                "id": "0" * 16, "victim": "v", "suite": "made", "dataset": "d", "net": "n", "attack": "badnets",
+                "poison_ratio": 0.1, "seed": seed, "status": "ok", "asr": 1.0, "positives": 5, "negatives": 5, "seconds": 1.0,
+            }  # fmt: skip
+            roc = [[0.0, 0.0], [corner, 1.0], [1.0, 1.0]]
+            yield SampleRecord(detector="sieve", questions=questions, auroc=1 - corner / 2, roc=roc, **facts)
+    yield SampleRecord(detector="sieve", questions="inputs", auroc=0.5, roc=[[0.0, 0.0], [1.0, 1.0]], **(facts | {"asr": 0.0}))
+
+
 @pytest.fixture
 def made(tmp_path: Path, make_records: Make, write_suite: Write) -> Shown:
     found = shown(write_suite(tmp_path / "made", make_records(4)))
-    return Shown(replace(found.own, verdicts=list(verdicts())))
+    return Shown(replace(found.own, verdicts=list(verdicts()), samples=list(samples())))
 
 
 def test_every_figure_is_drawn_and_again_with_the_same_bytes(made: Shown) -> None:
     first = dict(drawn(made, ("svg", "pdf")))
     names = {name.rpartition(".")[0] for name in first}
-    assert names == {"summary", "acc-asr", "matrix", "pareto", "ranks", "oracle", "roc", "scores"}
+    assert names == {
+        "summary",
+        "acc-asr",
+        "matrix",
+        "pareto",
+        "ranks",
+        "oracle",
+        "roc",
+        "scores",
+        "roc-inputs",
+        "roc-training-set",
+    }
     assert dict(drawn(Shown(made.own), ("svg", "pdf"))) == first
     for name, content in first.items():
         if name.endswith(".svg"):
             ElementTree.fromstring(content)
             assert b"Matplotlib v" not in content
         assert not any(stamp in content for stamp in (b"CreationDate", b"dc:date", b"http://matplotlib"))
+
+
+def test_a_curve_of_single_images_is_the_mean_over_victims_whose_attack_took(made: Shown) -> None:
+    """At 0.2 false positives one victim has found all of them and the other a third; the third victim's attack failed."""
+    figure = roc_inputs(made)
+    assert figure is not None
+    (curve,) = [line for line in figure.axes[0].lines if line.get_label().startswith("sieve")]
+    assert curve.get_label() == "sieve  0.80"
+    found = dict(zip(*(value.round(4).tolist() for value in curve.get_data()), strict=True))
+    assert found[0.2] == pytest.approx(2 / 3, abs=1e-3)
 
 
 def test_the_callers_own_style_stays_as_it_is(made: Shown) -> None:

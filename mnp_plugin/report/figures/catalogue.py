@@ -25,7 +25,12 @@ OF_DEFENSES: Mapping[str, Callable[[Shown, Statistics], Figure | None]] = {
     "oracle": defenses.oracle,
     "published": defenses.published,
 }
-OF_DETECTORS: Mapping[str, Callable[[Shown], Figure | None]] = {"roc": detectors.roc, "scores": detectors.scores}
+OF_DETECTORS: Mapping[str, Callable[[Shown], Figure | None]] = {
+    "roc": detectors.roc,
+    "scores": detectors.scores,
+    "roc-inputs": detectors.roc_inputs,
+    "roc-training-set": detectors.roc_training_set,
+}
 CELL = "neurons"
 """The figure of a single cell."""
 NAMES = (*OF_DEFENSES, *OF_DETECTORS, CELL)

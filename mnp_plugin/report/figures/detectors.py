@@ -1,14 +1,17 @@
-"""Figures of detectors, over all nets of the test."""
+"""Figures of detectors: of nets, over all nets of the test, and of single images, over all victims whose attack took."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mnp_plugin.report.detection import auroc
 from mnp_plugin.report.figures.style import WIDTH, blank, looks
-from mnp_plugin.report.roc import curve
+from mnp_plugin.report.roc import curve, mean_curve
+from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown
 
 if TYPE_CHECKING:
@@ -30,15 +33,42 @@ def roc(shown: Shown) -> Figure | None:
     found = by_detector(shown.judged)
     if not found:
         return None
+    curves = [(name, *curve(healthy, attacked), area) for name, healthy, attacked, area in found]
+    return _curves(curves, "clean nets called backdoored", "attacked nets called backdoored")
+
+
+def roc_inputs(shown: Shown) -> Figure | None:
+    """The mean ROC curve of every detector of triggered inputs: triggered images flagged against clean ones."""
+    return _of_images(shown, "inputs", "clean inputs flagged", "triggered inputs flagged")
+
+
+def roc_training_set(shown: Shown) -> Figure | None:
+    """The mean ROC curve of every detector of poisoned training images: poisoned images flagged against others."""
+    return _of_images(shown, "training set", "other training images flagged", "poisoned training images flagged")
+
+
+def _of_images(shown: Shown, questions: str, xlabel: str, ylabel: str) -> Figure | None:
+    found: dict[str, list[SampleRecord]] = {}
+    for record in shown.own.samples:
+        if record.questions == questions and record.roc and shown.took(record):
+            found.setdefault(record.detector, []).append(record)
+    if not found:
+        return None
+    curves = []
+    for name, records in found.items():
+        fpr, tpr = zip(*mean_curve([record.roc for record in records]), strict=True)
+        curves.append((name, fpr, tpr, fmean(record.auroc or 0.0 for record in records)))
+    return _curves(sorted(curves, key=lambda item: (-item[3], item[0])), xlabel, ylabel)
+
+
+def _curves(found: Sequence[tuple[str, Sequence[float], Sequence[float], float]], xlabel: str, ylabel: str) -> Figure:
+    """Curves (name, false positive rates, true positive rates, AUROC), in this order in the legend."""
     figure, (axes,) = blank(5.4, 3.4)
     look = looks(name for name, *_ in found)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    for name, healthy, attacked, area in found:
-        fpr, tpr = curve(healthy, attacked)
+    for name, fpr, tpr, area in found:
         axes.plot(fpr, tpr, look[name].dash, color=look[name].colour, label=f"{name}  {area:.2f}")
-    axes.set(
-        xlabel="clean nets called backdoored", ylabel="attacked nets called backdoored", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01)
-    )
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     figure.legend(loc="outside right upper", title="AUROC")
     return figure
 

@@ -24,7 +24,6 @@ def screened(shown: Shown, groups: Groups) -> dict[str, Any]:
     own = shown.own
     if not own.samples or own.plan is None:
         return {}
-    gate = own.plan.gate or 0.0
     parts: dict[tuple[int, str, str], list[SampleRecord]] = {}
     for record in own.samples:
         group = groups.get((record.dataset, record.net, record.clean_images))
@@ -33,7 +32,7 @@ def screened(shown: Shown, groups: Groups) -> dict[str, Any]:
     rows, curves = [], []
     for (group, questions, detector), records in sorted(parts.items()):
         about = {"group": group, "questions": questions, "detector": detector}
-        took = [record for record in records if record.positives and (record.asr is None or record.asr >= gate)]
+        took = [record for record in records if record.positives and shown.took(record)]
         healthy = [record for record in records if record.attack == "clean"]
         rows.append(about | {"attack": "all"} | _row(took, healthy))
         by_attack: dict[str, list[SampleRecord]] = {}
