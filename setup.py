@@ -67,6 +67,7 @@ setup(
         "torch>=2.6",
         "torchvision>=0.21",
         "filelock>=4.3",
+        "fsspec>=2024.10",
         "numpy>=1.26",
         "pandas>=2.1",
         "pyyaml>=6.0.1",
@@ -84,6 +85,7 @@ setup(
         "browser": ["playwright>=1.45"],
         "compact": ["torch-pruning>=1.5"],
         "ray": ["ray>=2.40"],
+        "s3": ["s3fs>=2024.10"],
         "tensorboard": ["tensorboard>=2.16"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "test": [

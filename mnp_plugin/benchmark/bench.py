@@ -15,10 +15,11 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
 from mnp_plugin.benchmark.observer import Observer
-from mnp_plugin.benchmark.store import Kept, Store, UnwritableError
+from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Source
 from mnp_plugin.contracts import ImageData
 from mnp_plugin.data.split import Split
+from mnp_plugin.io.atomic import UnwritableError
 from mnp_plugin.report.records import Record
 
 
@@ -158,7 +159,8 @@ class Bench:
         """
         if job in self._recent:
             return self._recent[job]
-        kept = self._made(job) if not job.stored else job.load(self.store)
+        with self.store.asking():
+            kept = self._made(job) if not job.stored else job.load(self.store)
         if kept is None:
             raise FileNotFoundError(f"{job.title} has gone from {self.store.cache}; run again")
         self._remember(job, kept)

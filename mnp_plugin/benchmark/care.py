@@ -14,9 +14,8 @@ from mnp_plugin.benchmark.bench import Bench
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.locks import LEASE, SUFFIX
 from mnp_plugin.benchmark.observer import Observer
-from mnp_plugin.benchmark.outlook import FOLDERS
 from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, plan, score_jobs
-from mnp_plugin.benchmark.store import Store
+from mnp_plugin.benchmark.store import FOLDERS, Store
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.tensors import unpacked

@@ -13,14 +13,12 @@ from typing import Any
 
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.plan import further_jobs, in_order, score_jobs
-from mnp_plugin.benchmark.store import Store, read_about
+from mnp_plugin.benchmark.store import FOLDERS, Store, read_about
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
 
 METHOD = {"victims": "attack", "repaired": "defense", "verdicts": "detector", "samples": "sample_detector", "assets": "asset"}
 """Under which key the identity of a job of a kind has the method that its cost depends on."""
-FOLDERS = ("victims", "assets", "repaired", "training_sets")
-"""Folders of the cache that hold what jobs made."""
 RECORD = 8192
 """Bytes of a record, about."""
 

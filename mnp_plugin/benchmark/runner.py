@@ -91,6 +91,7 @@ class Runner:
         self.suite, self.store, self.device, self.detectors = suite, store, device, detectors
         self.resume: Resume = resume
         store.look_again()
+        store.exchange(suite.name)
         for kind, asked, known in (
             ("attack", attacks, dict.fromkeys(v.attack.label for v in suite.victims)),
             ("defense", defenses, dict.fromkeys(d.label for d in suite.defenses)),
@@ -192,6 +193,7 @@ class Runner:
                 summary.ran += not done.found
                 summary.elsewhere += done.found
                 summary.failed += [done.record] if done.record.status == "failed" else []
+        self.store.exchange(self.suite.name)
         summary.vanished = sum(not job.mark(self.store) for job in goals)
         if not self.store.mark(self.store.suite_folder(self.suite.name) / "suite.json"):
             self._save_plan()

@@ -1,13 +1,16 @@
-"""What a run keeps: trained victims in a cache outside the repository, records under ``results/<suite>/``.
+"""What a run keeps: trained victims in a cache outside the repository, records under ``results/<suite>/``, and both where other
+machines find them, if they share no folder.
 
 Every write is atomic. Weights are safetensors: nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -17,15 +20,20 @@ import platformdirs
 from torch import Tensor
 
 from mnp_plugin.benchmark.locks import Locks
+from mnp_plugin.benchmark.remote import Remote, is_url
+from mnp_plugin.benchmark.remote_locks import RemoteLocks
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
-from mnp_plugin.io.atomic import clear_stale, write_atomic
+from mnp_plugin.io.atomic import UnwritableError, clear_stale, write_atomic
 from mnp_plugin.io.tensors import head_size, packed, part, prefixed, said_of, unpacked
 from mnp_plugin.report.planned import read_plan
 from mnp_plugin.report.records import Record, from_json
 from mnp_plugin.report.texts import sealed
 
 T = TypeVar("T")
+
+FOLDERS = ("victims", "assets", "repaired", "training_sets")
+"""Folders of the cache that hold what jobs made."""
 
 PROBE = 2**16
 """Bytes that must fit on the disk before anything is made."""
@@ -39,6 +47,20 @@ def default_cache() -> Path:
     return Path(platformdirs.user_cache_dir("mnp_plugin"))
 
 
+def open_store(place: str | None, results: Path, *, create: bool = True) -> Store:
+    """The store at ``place``: a folder, a URL of fsspec, or, if None, :func:`default_cache`.
+
+    Raises:
+        UserError: a folder that cannot be made, or a URL that cannot be opened.
+    """
+    if place is None or not is_url(place):
+        return Store(Path(place) if place else default_cache(), results, create=create)
+    own = default_cache() / "remotes" / hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
+    remote = Remote(place, own, results)
+    remote.known()  # what is wrong with it is said before any work
+    return Store(own, results, remote, create=create)
+
+
 @dataclass(frozen=True, eq=False)
 class Kept:
     """What a job made: tensors by name, JSON-ready facts, and the PNG that shows it, if any."""
@@ -48,31 +70,22 @@ class Kept:
     picture: bytes | None = None
 
 
-class UnwritableError(UserError):
-    """The disk refused a file. It ends the run: whatever would be made next is lost, too."""
-
-    @classmethod
-    def of(cls, path: Path, error: OSError) -> UnwritableError:
-        """For what was to be written to ``path``."""
-        reason = error.strerror or str(error)
-        return cls(f"cannot write {path}: {reason}. Mend that and run the same command again: what was finished is kept")
-
-
 class Store:
     """Victims and records of one run.
 
     Args:
         cache: folder for data and victims.
         results: folder that holds one folder per suite.
+        remote: where other machines find the files of these folders; None if nowhere.
         create: make the folders now, so that a place that cannot be written to is found out before the work.
 
     Raises:
         UserError: a folder that cannot be made.
     """
 
-    def __init__(self, cache: Path, results: Path, *, create: bool = True) -> None:
-        self.cache, self.results = cache, results
-        self.locks = Locks(cache / "locks")
+    def __init__(self, cache: Path, results: Path, remote: Remote | None = None, *, create: bool = True) -> None:
+        self.cache, self.results, self.remote = cache, results, remote
+        self.locks = Locks(cache / "locks") if remote is None else RemoteLocks(remote)
         self._content: dict[str, str] = {}
         self.damaged: dict[Path, None] = {}
         """Files that were found damaged, in order; what they held is made anew."""
@@ -86,6 +99,12 @@ class Store:
                 file for folder, depth in ((cache, "*/.*"), (results, "*/.*"), (results, "*/*/.*")) for file in folder.glob(depth)
             )
 
+    def resolved(self) -> Store:
+        """The same store for a process in another working directory."""
+        cache, results = self.cache.resolve(), self.results.resolve()
+        remote = None if self.remote is None else Remote(self.remote.url, cache, results)
+        return Store(cache, results, remote, create=False)
+
     def probe(self) -> None:
         """Write to the cache and remove it again, so that a full or read-only disk is found out before the work.
 
@@ -93,8 +112,8 @@ class Store:
             UnwritableError: it cannot be written to, or has no room.
         """
         path = self.cache / f"probe-{os.getpid()}"
-        _put(path, bytes(PROBE))
-        path.unlink()
+        self._put(path, bytes(PROBE))
+        self._remove(path)
 
     # -- the images that things are made from
 
@@ -134,9 +153,11 @@ class Store:
     def save(self, kind: str, fingerprint: str, identity: Mapping[str, Any], kept: Kept, content: str = "") -> None:
         """Save tensors and facts as one file, under all that determines them; a picture goes beside it."""
         path = self.path(kind, fingerprint, content)
-        _write(path, kept.tensors, {"spec": dict(identity), "facts": kept.facts, **({"content": content} if content else {})})
+        self._write(
+            path, kept.tensors, {"spec": dict(identity), "facts": kept.facts, **({"content": content} if content else {})}
+        )
         if kept.picture is not None:
-            _put(path.with_suffix(".png"), kept.picture)
+            self._put(path.with_suffix(".png"), kept.picture)
 
     def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any], content: str = "") -> Kept | None:
         """What :meth:`save` saved; None if it is not there, its file is damaged or holds something else: it is made again."""
@@ -153,10 +174,13 @@ class Store:
 
     def about(self, kind: str, fingerprint: str, content: str = "") -> dict[str, Any] | None:
         """What is said in the file of :meth:`save` (``spec``, ``facts``, checksums), without reading its tensors."""
-        return read_about(self.path(kind, fingerprint, content))
+        path = self.path(kind, fingerprint, content)
+        self._bring(path)
+        return read_about(path)
 
     def mark(self, path: Path) -> str:
         """What a file is now, by time stamp and size; empty if there is none."""
+        self._bring(path)
         try:
             found = path.stat()
         except OSError:
@@ -168,11 +192,12 @@ class Store:
         self._discard(self.path(kind, fingerprint, content))
 
     def _discard(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
+        self._remove(path)
         self.damaged[path] = None
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
+        self._bring(path)
         if not path.is_file():
             return None
         found = unpacked(path.read_bytes())
@@ -182,7 +207,7 @@ class Store:
 
     def drop(self, kind: str, fingerprint: str, content: str = "") -> None:
         """Remove what :meth:`save` saved, if it is there."""
-        self.path(kind, fingerprint, content).unlink(missing_ok=True)
+        self._remove(self.path(kind, fingerprint, content))
 
     def save_victim(
         self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
@@ -203,7 +228,7 @@ class Store:
 
     def save_partial(self, victim: VictimSpec, tensors: Mapping[str, Tensor]) -> None:
         """Save a training between two epochs; it goes when the victim is saved."""
-        _write(self._partial_path(victim), tensors, {"spec": victim.plain()})
+        self._write(self._partial_path(victim), tensors, {"spec": victim.plain()})
 
     def load_partial(self, victim: VictimSpec) -> dict[str, Tensor] | None:
         """What :meth:`save_partial` saved, or None."""
@@ -212,9 +237,19 @@ class Store:
 
     def drop_partial(self, victim: AnyVictim) -> None:
         """Remove what :meth:`save_partial` saved, once the victim is."""
-        self._partial_path(victim).unlink(missing_ok=True)
+        self._remove(self._partial_path(victim))
 
     # -- several processes
+
+    def asking(self) -> AbstractContextManager[None]:
+        """Meanwhile files that other machines wrote since the last look are found, too."""
+        return nullcontext() if self.remote is None else self.remote.asking()
+
+    def exchange(self, suite: str) -> None:
+        """Fetch the records of a suite that other machines made, and send what could not be sent before."""
+        if self.remote is not None:
+            kept = [file for kind in FOLDERS for file in sorted((self.cache / kind).glob("[!.]*"))]
+            self.remote.exchange(self.suite_folder(suite), kept)
 
     def once(self, name: str, load: Callable[[], T | None], make: Callable[[], T], waiting: Callable[[], None]) -> T:
         """The victim or asset ``name``: what ``load`` finds, or else ``make`` makes, in one process at a time.
@@ -231,9 +266,10 @@ class Store:
         try:
             lock = self.locks.acquired(name, waiting)
         except OSError as error:
-            raise UnwritableError.of(self.locks.folder, error) from None
+            raise UnwritableError.of(self.cache / "locks", error) from None
         try:
-            found = load()
+            with self.asking():
+                found = load()
             return make() if found is None else found
         finally:
             lock.release()
@@ -252,11 +288,12 @@ class Store:
     def read(self, suite: str, kind: str, name: str) -> tuple[str, str] | None:
         """(text, path) of ``results/<suite>/<kind>/<name>``, or None."""
         path = self.suite_folder(suite) / kind / name
+        self._bring(path)
         return (path.read_text(encoding="utf-8", errors="replace"), str(path)) if path.is_file() else None
 
     def write(self, suite: str, kind: str, name: str, content: str | bytes) -> None:
         """Write what :meth:`read` reads, or a picture."""
-        _put(self.suite_folder(suite) / kind / name, content.encode() if isinstance(content, str) else content)
+        self._put(self.suite_folder(suite) / kind / name, content.encode() if isinstance(content, str) else content)
 
     def save_plan(
         self,
@@ -288,6 +325,25 @@ class Store:
         } | {kind: list(names) for kind, names in further.items() if names}
         _put(folder / "suite.json", (json.dumps(sealed(plan), indent=1) + "\n").encode())
 
+    # -- files
+
+    def _bring(self, path: Path) -> None:
+        if self.remote is not None:
+            self.remote.bring(path)
+
+    def _write(self, path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        self._put(path, packed(tensors, about))
+
+    def _put(self, path: Path, content: bytes) -> None:
+        _put(path, content)
+        if self.remote is not None:
+            self.remote.send(path, content)
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if self.remote is not None:
+            self.remote.remove(path)
+
 
 def read_about(path: Path) -> dict[str, Any] | None:
     """What is said in a file of tensors, without reading them; None if there is none, or a damaged one."""
@@ -298,10 +354,6 @@ def read_about(path: Path) -> dict[str, Any] | None:
             return said_of(start + file.read(size - 8)) if len(start) == 8 and size <= path.stat().st_size else None
     except OSError:
         return None
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    _put(path, packed(tensors, about))
 
 
 def _put(path: Path, content: bytes) -> None:

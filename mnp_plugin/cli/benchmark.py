@@ -72,7 +72,7 @@ def _suite_verb(verbs: Verbs, name: str, text: str) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=text, description=text)
     verb.add_argument("config", nargs="?", default="digits", help="suite file, or the name of one in benchmark_configs/")
     verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
-    verb.add_argument("--store", type=Path, default=None, help="cache of data and victims (default: the user's cache folder)")
+    verb.add_argument("--store", metavar="FOLDER|URL", help="cache of data and victims (default: the user's cache folder)")
     return verb
 
 
@@ -86,7 +86,7 @@ def _shard(text: str) -> tuple[int, int]:
 def _run(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.observers.plugin import opened
     from mnp_plugin.benchmark.runner import Runner
-    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.store import open_store
     from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.cli.progress import Screen
     from mnp_plugin.training.device import pick_devices
@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.log is not None:
         plugins.append(component(observers, "jsonl", file=str(arguments.log)))
     suite = load_suite(find_config(arguments.config))
-    store = Store(arguments.store or default_cache(), arguments.results)
+    store = open_store(arguments.store, arguments.results)
     workers = getattr(engine, "workers", None) or len(devices)
     with (
         ended_by_signal(),
@@ -123,13 +123,13 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _show_plan(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.outlook import Past, cost, refuse_what_does_not_fit, todo
-    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.store import open_store
     from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.cli.words import outlook
     from mnp_plugin.report.texts import DamagedRecordError
 
     suite = load_suite(find_config(arguments.config))
-    store = Store(arguments.store or default_cache(), arguments.results, create=False)
+    store = open_store(arguments.store, arguments.results, create=False)
     cells: list[dict[str, Any]] = []
     unsaid = 0
     for cell in suite.cells():

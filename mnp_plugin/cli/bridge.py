@@ -28,7 +28,7 @@ def add(verbs: Verbs) -> None:
     verb.add_argument("--attack", required=True, metavar="LABEL", help="label of the attack in the suite")
     verb.add_argument("--seed", type=int, default=None, help="seed of the victim (default: the suite's first)")
     verb.add_argument("--out", type=Path, required=True, help="new folder, record/<name> in a checkout")
-    verb.add_argument("--store", type=Path, default=None, help="cache of data and victims (default: the user's cache folder)")
+    verb.add_argument("--store", metavar="FOLDER|URL", help="cache of data and victims (default: the user's cache folder)")
     verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
     verb.set_defaults(call=_export)
     text = "copy published cells (dataset,poison_ratio,model,attack,defense,acc,asr,ra) for mnp-bench report --published"
@@ -57,12 +57,12 @@ def _uninstall(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from mnp_plugin.benchmark.find import find_config
-    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.store import open_store
     from mnp_plugin.benchmark.suite_file import load_suite
     from mnp_plugin.integrations.backdoorbench.export import export_victim
 
     suite = load_suite(find_config(arguments.config))
-    store = Store(arguments.store or default_cache(), arguments.results)
+    store = open_store(arguments.store, arguments.results)
     scores = export_victim(suite, arguments.attack, arguments.seed, store, arguments.out)
     rates = ", ".join(f"{k.upper()} {100 * v:.2f} %" for k, v in vars(scores).items() if v is not None)
     print(f"wrote {arguments.out}: {rates} on its 8-bit pictures")

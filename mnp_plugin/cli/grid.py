@@ -45,13 +45,13 @@ def add(verbs: Verbs) -> None:
 
 def _places(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results", type=Path, default=Path("results"), help="folder of records and tables")
-    verb.add_argument("--store", type=Path, default=None, help="cache of data and victims (default: the user's cache folder)")
+    verb.add_argument("--store", metavar="FOLDER|URL", help="cache of data and victims (default: the user's cache folder)")
 
 
 def _store(arguments: argparse.Namespace) -> Store:
-    from mnp_plugin.benchmark.store import Store, default_cache
+    from mnp_plugin.benchmark.store import open_store
 
-    return Store(arguments.store or default_cache(), arguments.results, create=False)
+    return open_store(arguments.store, arguments.results, create=False)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -118,7 +118,10 @@ def _gc(arguments: argparse.Namespace) -> int:
         files = [find_config(name) for name in arguments.suites] or list(installed_suites().values())
         if not files:
             raise UserError("no suite is known here, so everything would go; name the suites whose files stay")
-        found = unneeded(_store(arguments), [load_suite(file) for file in files])
+        store = _store(arguments)
+        if store.remote is not None:
+            raise UserError(f"gc removes files of folders; those at {arguments.store} are removed with the tools of that place")
+        found = unneeded(store, [load_suite(file) for file in files])
     size = sum(file.stat().st_size for file in found)
     for file in found:
         if arguments.delete:
@@ -136,6 +139,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     from mnp_plugin.training.device import pick_device
 
     suite, store, device = load_suite(find_config(arguments.config)), _store(arguments), pick_device(arguments.device)
+    if store.remote is not None:
+        store.remote.fetch_all()
     bad = list(damaged(store, suite))
     for sentence in bad:
         print(f"damaged: {sentence}")

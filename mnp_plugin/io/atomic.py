@@ -10,6 +10,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from mnp_plugin.core.errors import UserError
+
+
+class UnwritableError(UserError):
+    """The disk, or the place that machines share, refused a file. It ends the run: whatever would be made next is lost, too."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> UnwritableError:
+        """For what was to be written to ``path``."""
+        reason = error.strerror or str(error)
+        return cls(f"cannot write {path}: {reason}. Mend that and run the same command again: what was finished is kept")
+
 
 def _umask() -> int:
     mask = os.umask(0o077)  # the only way to read it is to set it

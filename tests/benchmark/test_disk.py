@@ -13,9 +13,9 @@ import torch
 
 from mnp_plugin.benchmark import stages, store
 from mnp_plugin.benchmark.runner import Runner, Summary
-from mnp_plugin.benchmark.store import Store, UnwritableError
+from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite_file import parse_suite
-from mnp_plugin.io.atomic import STALE, clear_stale, write_atomic
+from mnp_plugin.io.atomic import STALE, UnwritableError, clear_stale, write_atomic
 
 FULL = os.strerror(errno.ENOSPC)
 SUITE = parse_suite(

@@ -25,8 +25,9 @@ from mnp_plugin.benchmark.engines.processes import Processes
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.observer import Silent
 from mnp_plugin.benchmark.runner import Runner
-from mnp_plugin.benchmark.store import Kept, Store, UnwritableError
+from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite_file import load_suite
+from mnp_plugin.io.atomic import UnwritableError
 from mnp_plugin.report.records import Record, from_json
 
 TEXT = """\

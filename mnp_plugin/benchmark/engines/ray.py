@@ -19,7 +19,6 @@ from mnp_plugin.benchmark.engines.engine import Engine
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.observer import Silent
 from mnp_plugin.benchmark.schedule import Schedule
-from mnp_plugin.benchmark.store import Store
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.params import param
 from mnp_plugin.core.registries import engines
@@ -67,7 +66,7 @@ class _Run:
         self.engine, self.ray, self.bench, self.schedule = engine, ray, bench, schedule
         here = self.strategy()
         self.events = ray.remote(_Events).options(num_cpus=0, scheduling_strategy=here).remote()
-        store = Store(bench.store.cache.resolve(), bench.store.results.resolve(), create=False)
+        store = bench.store.resolved()
         device = "cuda" if engine.gpus else str(bench.device)
         self.asked = self.events.taken.remote()
         self.how = ray.put((time.time_ns(), store, device, engine.threads, bench.again, self.events))
