@@ -58,7 +58,8 @@ class Remote:
         name = self._name(path)
         self._do(lambda files, root: files.pipe_file(f"{root}/{name}", content))
         self.known()[name] = {}
-        os.utime(path)  # not older than the other's copy
+        with suppress(FileNotFoundError):  # another process of this machine has removed it
+            os.utime(path)  # not older than the copy there
 
     def remove(self, path: Path) -> None:
         """Remove what is there of ``path``."""
@@ -102,7 +103,10 @@ class Remote:
                 write_atomic(self._path(name), content)
 
     def known(self) -> dict[str, dict[str, Any]]:
-        """The files there, as they were when last looked at, with what the file system says of each."""
+        """The files there, as they were when last looked at, with what the file system says of each.
+
+        Whoever can write there can give a file any name: one that would lead out of this machine's folders is passed over.
+        """
         if self._known is None:
 
             def look(files: Any, root: str) -> dict[str, dict[str, Any]]:
@@ -110,7 +114,8 @@ class Remote:
                     found = files.find(root, detail=True)
                 except FileNotFoundError:  # nothing was written yet
                     found = {}
-                return {str(path).removeprefix(root).lstrip("/"): dict(about) for path, about in found.items()}
+                names = {str(path).removeprefix(root).lstrip("/"): dict(about) for path, about in found.items()}
+                return {name: about for name, about in names.items() if _inside(name)}
 
             self._known = self._do(look)
         return self._known
@@ -198,6 +203,10 @@ class Remote:
     def _path(self, name: str) -> Path:
         start, _, rest = name.partition("/")
         return self.places[start] / rest
+
+
+def _inside(name: str) -> bool:
+    return not any(part in ("", ".", "..") or "\\" in part or ":" in part for part in name.split("/"))
 
 
 def _older(path: Path, about: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 import pytest
 import torch
-from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from mnp_plugin.benchmark import locks
 from mnp_plugin.benchmark.remote import Remote
@@ -125,6 +125,17 @@ def test_records_of_a_run_without_it_are_sent(tmp_path: Path, url: str) -> None:
     assert Runner(SUITE, alone, torch.device("cpu")).run().ran == 4
     assert Machine(tmp_path / "first", url).run().ran == 0
     assert Machine(tmp_path / "second", url).run().skipped == 4
+
+
+@pytest.mark.parametrize("name", ["../../out.json", "records/../../../out.json", "records//../../../out.json", "..\\\\out.json"])
+def test_a_name_that_leads_out_of_the_folders_is_passed_over(name: str, tmp_path: Path, url: str) -> None:
+    files = fsspec.filesystem("memory")
+    files.store[f"{files._strip_protocol(url)}/results/shared/{name}"] = MemoryFile(files, name, b"{}")
+    machine = Machine(tmp_path / "a/b/c", url)
+    machine.store.exchange("shared")
+    assert machine.store.remote is not None
+    machine.store.remote.fetch_all()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 # ------------------------------------------------------------------------------------------------------------------ locks
