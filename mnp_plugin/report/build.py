@@ -16,6 +16,7 @@ from mnp_plugin.report.judged import judged
 from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.latex import to_latex
 from mnp_plugin.report.leaderboard import to_csv, to_markdown
+from mnp_plugin.report.markdown import escape, in_markdown
 from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.page.render import render
 from mnp_plugin.report.published import beside
@@ -23,6 +24,7 @@ from mnp_plugin.report.screened import sample_lines, sample_table
 from mnp_plugin.report.screened import to_csv as samples_csv
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.spread import to_csv as intervals_csv
+from mnp_plugin.report.statistics import statistics
 from mnp_plugin.report.statistics import to_markdown as statistics_md
 from mnp_plugin.report.trials import trial_lines
 
@@ -78,21 +80,22 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         hint=hint(),
     )
     write_atomic(built.csv, to_csv(table).encode())
-    text = to_markdown(table, f"Leaderboard: {folder.name}", " ".join(own.notices))
-    if trials := trial_lines(table):
+    plain, name = in_markdown(table), escape(folder.name)
+    text = to_markdown(plain, f"Leaderboard: {name}", escape(" ".join(own.notices)))
+    if trials := trial_lines(plain):
         text += "\n" + "\n".join(trials)
     if plan is not None and verdicts:
         gate, calibration = plan.gate or 0.0, plan.calibration_seeds
         found = detection(verdicts, gate, calibration)
         write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
         write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
-        text += "\n" + "\n".join(detection_lines(found))
+        text += "\n" + "\n".join(detection_lines(in_markdown(found)))
     if plan is not None and own.samples:
         screened = sample_table(own.samples, plan.gate or 0.0)
         write_atomic(folder / "samples.csv", samples_csv(screened).encode())
-        text += "\n" + "\n".join(sample_lines(screened))
+        text += "\n" + "\n".join(sample_lines(in_markdown(screened)))
     if seen.published is not None:
-        text += "\n" + "\n".join(beside(table, seen.published))
+        text += "\n" + "\n".join(beside(plain, seen.published))
     write_atomic(built.md, text.encode())
 
     def further(name: str, content: str | bytes) -> None:
@@ -106,7 +109,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
             further(INTERVALS, intervals_csv(seen.intervals))
         else:  # one run of everything
             (folder / INTERVALS).unlink(missing_ok=True)
-        further("statistics.md", statistics_md(seen.statistics, folder.name))
+        further("statistics.md", statistics_md(seen.statistics if plain is table else statistics(plain), name))
         further(PAGE, render(suite_data(seen)))
         if figures:
             _draw(seen, further)

@@ -25,6 +25,9 @@ detector's own threshold says of attacked nets, ``..._clean`` of healthy ones. `
 shares of attacked and healthy nets of the test above the threshold that at most 5 % of the healthy calibration nets exceed.
 """
 
+ENOUGH = 20
+"""Nets of each kind below which figures of detectors come with a caution."""
+
 DRAWS = 2000
 """Draws of the bootstrap."""
 
@@ -163,7 +166,23 @@ def detection_lines(table: pd.DataFrame) -> list[str]:
         where = f"{row['dataset']}, {row['net']}, {row['clean_images']} clean images"
         cells = [where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), area, *shares, memory]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_notes(calibrated), *_by_attack(table)]
+    few = [f"- {caution}" for caution in cautions(table)]
+    return [*lines, "", *few, *([""] if few else []), *_notes(calibrated), *_by_attack(table)]
+
+
+def cautions(table: pd.DataFrame) -> list[str]:
+    """What the nets of the test are too few for."""
+    rows = table[(table["attack"] == "all") & (table["split"] == "test")]
+    found = []
+    for (dataset, net, images), part in rows.groupby(["dataset", "net", "clean_images"], sort=True):
+        clean, attacked = int(part["clean_nets"].min()), int(part["attacked_nets"].min())
+        where = f" ({dataset}, {net}, {images} clean images)" if len(part) < len(rows) else ""
+        if min(clean, attacked) < ENOUGH:
+            found.append(
+                f"{clean} clean and {attacked} attacked nets{where}: one net more or less changes every figure, and an interval "
+                "says too little where all nets agree."
+            )
+    return found
 
 
 def _number(value: Any) -> float:

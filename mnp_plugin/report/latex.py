@@ -19,6 +19,13 @@ SPECIAL = {
 SCORES = {"acc": ("ACC", True), "asr": ("ASR", False), "ra": ("RA", True), "der": ("DER", True)}
 """Scores that have a table of their own, their names, and whether more is better."""
 
+DAGGER = r"$^\dagger$"
+FLAGGED = (
+    rf"{DAGGER} The attack failed on some or all victims, or a run failed: without a defense these are all victims, with one "
+    "those on which the attack took, if there are any; not in the mean."
+)
+"""What a flagged cell is; said in the caption of a table that has one."""
+
 TEXT_WIDTH = 75
 """Tables of more characters are shrunk to the width of the text; the narrowest in use, that of the class article, holds that."""
 
@@ -75,29 +82,41 @@ def _matrix(part: pd.DataFrame, score: str, caption: str, label: str, more: bool
     for row in part.to_dict("records"):
         found.setdefault(attack_label(row), {})[row["defense"], row["selection"]] = row
     ranked = [selection == "blind" for _, selection in columns]
-    body = []
+    body, flagged = [], False
     for attack, rows in found.items():
         texts = [_cell(rows.get(column), score) for column in columns]
         if any(texts):
-            body.append([escape(attack), *_marked(texts, ranked, more)])
+            flags = [bool(text and rows[column]["flag"]) for text, column in zip(texts, columns, strict=True)]
+            flagged |= any(flags)
+            marked = _marked(texts, ranked, more)
+            body.append([escape(attack), *(text + DAGGER * flag for text, flag in zip(marked, flags, strict=True))])
     took = part[(part["attack"] != "clean") & (part["flag"] == "") & part[score].notna()]
     means = took.groupby(["defense", "selection"])[score].agg(["mean", "size"])
     most = int(means["size"].max()) if len(means) else 0
     whole = {key: row["mean"] for key, row in means.iterrows() if row["size"] == most}
     last = ["mean", *_marked([_number(whole.get(column)) for column in columns], ranked, more)]
     heads = ["attack", *(escape(d if s != "oracle" else f"{d} (oracle)") for d, s in columns)]
-    return _tabular(heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None)
+    notes = [f"Mean: over {most} attacks that took."] if most > 1 else []
+    if flagged:
+        notes.append(FLAGGED)
+    return _tabular(heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None, " ".join(notes))
 
 
 def _tabular(
-    heads: Sequence[str], body: Sequence[Sequence[str]], align: str, caption: str, label: str, last: Sequence[str] | None = None
+    heads: Sequence[str],
+    body: Sequence[Sequence[str]],
+    align: str,
+    caption: str,
+    label: str,
+    last: Sequence[str] | None = None,
+    note: str = "",
 ) -> list[str]:
     line: Callable[[Sequence[str]], str] = lambda cells: " & ".join(cell or "--" for cell in cells) + r" \\"  # noqa: E731
     wide = _width([heads, *body]) > TEXT_WIDTH
     return [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(caption)}}}",
+        rf"\caption{{{escape(caption)}{'. ' + note if note else ''}}}",
         rf"\label{{tab:{label}}}",
         *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
         rf"\begin{{tabular}}{{{align}}}",
@@ -114,7 +133,9 @@ def _tabular(
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
     """About how many characters wide a table of ``rows`` is printed, with the space between its columns."""
-    return sum(3 + max(len(re.sub(r"\\[a-zA-Z]+\{?|[\\{}$]", "", cell)) for cell in column) for column in zip(*rows, strict=True))
+    return sum(
+        3 + max(len(re.sub(r"\\[a-zA-Z]+\{?|[\\{}$^]", "", cell)) for cell in column) for column in zip(*rows, strict=True)
+    )
 
 
 def _number(value: float | None) -> str:

@@ -20,7 +20,7 @@ COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
     "acc", "asr", "ra", "der", "acc_before", "asr_before", "seconds", "peak_mb", "flag",
     "ra_before", "delta_acc", "acc_std", "asr_std", "ra_std", "der_std", "asr_8bit", "psnr", "ssim", "linf", "clean_source",
-    "draws", "asr_floor", "ra_floor", "excess_asr",
+    "draws", "asr_floor", "ra_floor", "excess_asr", "excess_asr_std",
 )  # fmt: skip
 """Columns of the csv; then ``knowledge`` where a defense was given more than model and clean budget, and ``sweep`` where settings
 are swept.
@@ -75,6 +75,7 @@ def _row(
     clean = [(s, floor) for r, s in used if (floor := floor_of(floors, r)) is not None]
     stealth = [r.stealth or {} for r, _ in used]
     linf = _mean([s.get("linf") for s in stealth])
+    excess = [s.asr - f.asr for s, f in clean if s.asr is not None and f.asr is not None]
     ders = [der(r.before, s) for r, s in used if r.before]
     row: dict[str, Any] = dict(zip(KEY, key, strict=True))
     row |= {
@@ -95,7 +96,8 @@ def _row(
         "der_std": _spread(ders),
         "asr_floor": _percent([floor.asr for _, floor in clean]),
         "ra_floor": _percent([floor.ra for _, floor in clean]),
-        "excess_asr": _percent([s.asr - f.asr for s, f in clean if s.asr is not None and f.asr is not None]),
+        "excess_asr": _percent(excess),
+        "excess_asr_std": _spread(excess),
         "asr_8bit": _percent([r.asr_8bit for r, _ in used]),
         "psnr": _mean([s.get("psnr") for s in stealth]),
         "ssim": _mean([s.get("ssim") for s in stealth]),

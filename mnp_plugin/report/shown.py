@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from mnp_plugin.report.frames import runs, table_of
+from mnp_plugin.report.looks import Look, looks
 from mnp_plugin.report.published import matched, read_published
 from mnp_plugin.report.results import Results, read_results
 from mnp_plugin.report.samples import SampleRecord
@@ -61,6 +62,16 @@ class Shown:
         """The rows of ``table`` (None: of the leaderboard) that ``which`` is about."""
         t = self.table if table is None else table
         return t[(t["dataset"] == which.dataset) & (t["net"] == which.net) & (t["clean_images"] == which.clean_images)]
+
+    @cached_property
+    def looks(self) -> dict[str, Look]:
+        """Of every defense."""
+        return looks(self.table["defense"])
+
+    @cached_property
+    def detector_looks(self) -> dict[str, Look]:
+        """Of every detector, of nets and of single images."""
+        return looks([*(v.detector for v in self.own.verdicts), *(s.detector for s in self.own.samples)])
 
     def took(self, record: VerdictRecord | SampleRecord) -> bool:
         """Whether the attack on the net of ``record`` succeeded, or there was none."""

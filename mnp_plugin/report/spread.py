@@ -105,7 +105,7 @@ def intervals(runs: pd.DataFrame) -> pd.DataFrame:
         cell = dict(zip(CELL, key, strict=True))
         group = [values[i] for i in lines]
         for at, score in enumerate(RATES, 2):
-            bounds = None if score in ("delta_acc", "excess_asr") else (0.0, 100.0)
+            bounds = (-100.0 if score in ("delta_acc", "excess_asr") else 0.0, 100.0)
             found = over_runs([(one[0], one[1], one[at]) for one in group if not pd.isna(one[at])], bounds)
             if found is not None:
                 rows.append({**cell, "score": score, **vars(found)})

@@ -74,14 +74,19 @@ def _overall(row: dict[Any, Any], part: pd.DataFrame) -> Overall:
 def _cautions(part: pd.DataFrame, ranks: Ranking | None, pairs: list[Comparison]) -> list[str]:
     """What the numbers of this part are too few for."""
     shown = part[part["acc"].notna()]
+    attacked = shown[shown["attack"] != "clean"]
+    cells = attacked if len(attacked) else shown
+    least, most, draws = (
+        int(values) if len(cells) else 0 for values in (cells["seeds"].min(), cells["seeds"].max(), cells["draws"].max())
+    )
     found = []
-    seeds, draws = (int(shown[name].max()) if len(shown) else 0 for name in ("seeds", "draws"))
-    if seeds <= 1 and draws <= 1:
+    if most <= 1 and draws <= 1:
         found.append("One seed and one draw: nothing is known of how much results vary from one training to the next.")
-    elif seeds <= 1:
+    elif most <= 1:
         found.append("One seed: the intervals are over draws of the clean images and say nothing of other victims.")
-    elif seeds < FEW:
-        found.append(f"{seeds} seeds: intervals over so few are wide, and their width is itself uncertain.")
+    elif least < FEW:
+        seeds = f"{least} seeds" if least == most else f"{least} to {most} seeds"
+        found.append(f"{seeds}: intervals over so few are wide, and their width is itself uncertain.")
     attacks = len({attack_label(row) for row in shown[shown["attack"] != "clean"].to_dict("records")})
     if attacks < FEW:
         found.append(f"{attacks} attacks: too few for intervals over attacks (at least {FEW}).")

@@ -62,6 +62,7 @@ def test_nets_whose_attack_failed_count_neither_way() -> None:
     assert table.loc["sig", "auroc"] != table.loc["sig", "auroc"]  # NaN: nothing to judge
     lines = detection_lines(detection(records, gate=0.8))
     assert "| digits, smallnet, 40 clean images | mnp | 2 | 2 | 1.00 [1.00, 1.00] | 100.0 | 50.0 | 2.0 | — |" in lines
+    assert any(line.startswith("- 2 clean and 2 attacked nets: one net more or less changes") for line in lines)
     last = to_csv(detection(records, 0.8)).splitlines()[-1]
     assert last.startswith("digits,smallnet,40,test,mnp,all,2,2,1.0000,1.0000,1.0000,100.00")
 

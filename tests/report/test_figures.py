@@ -20,7 +20,7 @@ from mnp_plugin.report.figures.catalogue import NAMES, drawn, one
 from mnp_plugin.report.figures.defenses import front
 from mnp_plugin.report.figures.detectors import roc_inputs
 from mnp_plugin.report.figures.neurons import standard
-from mnp_plugin.report.figures.style import COLOURS, MARKERS, looks
+from mnp_plugin.report.looks import COLOURS, MARKERS, USUAL, looks
 from mnp_plugin.report.records import Record
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown, shown
@@ -176,6 +176,10 @@ def test_the_front_holds_what_no_quicker_one_reaches() -> None:
 
 
 def test_seventy_seven_methods_look_different() -> None:
-    found = looks(f"m{i}" for i in range(len(COLOURS) * len(MARKERS)))
+    found = looks([*USUAL, *(f"m{i:02}" for i in range(len(COLOURS) * len(MARKERS) - len(USUAL)))])
     assert len({(look.colour, look.marker) for look in found.values()}) == 77
-    assert len({(look.colour, look.dash) for look in list(found.values())[:28]}) == 28
+    assert len({(look.dash, look.marker) for look in list(found.values())[:44]}) == 44, "lines, in grey"
+
+
+def test_usual_methods_look_the_same_whatever_stands_beside_them() -> None:
+    assert looks(["mnp", "anp"]) == {name: look for name, look in looks(["anp", "aaa", "mnp", "zzz"]).items() if name in USUAL}

@@ -95,21 +95,21 @@ RECORDS = [
 # Seed 1 of ft failed, so that row is seed 0 alone: (0.4 - 0.01 + 1) / 2 = 0.695, and no spread.
 GOLDEN = (
     ISSUE
-    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,der_std,asr_8bit,psnr,ssim,linf,clean_source,draws,asr_floor,ra_floor,excess_asr
-digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,,held-out,1,,,
-digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,,held-out,1,,,
-digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,0.00,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,10.96,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,6.72,,,,,held-out,1,,,
-digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,,held-out,1,,,
-digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,,held-out,1,,,
-digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,,held-out,1,,,
-digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,,held-out,1,,,
-digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,,held-out,0,,,
-digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,,held-out,1,,,
-digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,,held-out,1,,,
-digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,,held-out,1,,,
+    + """,ra_before,delta_acc,acc_std,asr_std,ra_std,der_std,asr_8bit,psnr,ssim,linf,clean_source,draws,asr_floor,ra_floor,excess_asr,excess_asr_std
+digits,smallnet,clean,,100,none,none,1,98.00,,,,98.00,,2.00,512.00,,,0.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,clean,,100,anp,blind,1,96.00,,,,98.00,,2.00,512.00,,,-2.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,clean,,100,ft,blind,1,99.00,,,,98.00,,2.00,512.00,,,1.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,badnets,0.1,100,none,none,2,96.00,95.00,5.00,50.00,96.00,95.00,2.50,512.00,,5.00,0.00,1.41,7.07,7.07,0.00,,,,,held-out,1,,,,
+digits,smallnet,badnets,0.1,100,anp,blind,2,94.50,20.00,70.00,86.75,96.00,95.00,2.50,512.00,,5.00,-1.50,2.12,14.14,14.14,10.96,,,,,held-out,1,,,,
+digits,smallnet,badnets,0.1,100,anp,oracle,2,94.50,5.00,85.00,94.25,96.00,95.00,2.50,512.00,,5.00,-1.50,0.71,7.07,7.07,6.72,,,,,held-out,1,,,,
+digits,smallnet,badnets,0.1,100,ft,blind,1,96.00,60.00,40.00,69.50,97.00,100.00,2.00,512.00,"failed 1 of 2 seeds: RuntimeError: boom, twice",0.00,-1.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,sig,0.1,100,none,none,1,97.00,50.00,45.00,50.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,sig,0.1,100,anp,blind,1,96.00,20.00,70.00,64.50,97.00,50.00,2.00,512.00,attack-failed,45.00,-1.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,sig,0.1,100,ft,blind,1,97.00,40.00,50.00,55.00,97.00,50.00,2.00,512.00,attack-failed,45.00,0.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,trojan,0.1,100,none,none,0,,,,,,,,,failed: victim: MethodError: diverged,,,,,,,,,,,held-out,0,,,,
+digits,smallnet,wanet,0.05,100,none,none,1,96.00,90.00,8.00,50.00,96.00,90.00,2.00,512.00,,8.00,0.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,wanet,0.05,100,anp,blind,1,94.00,50.00,40.00,69.00,96.00,90.00,2.00,512.00,,8.00,-2.00,,,,,,,,,held-out,1,,,,
+digits,smallnet,wanet,0.05,100,ft,blind,1,95.00,10.00,80.00,89.50,96.00,90.00,2.00,512.00,,8.00,-1.00,,,,,,,,,held-out,1,,,,
 """  # noqa: E501
 )
 
@@ -131,9 +131,9 @@ def test_floors_stand_beside_the_scores_of_the_seeds_they_were_measured_on() -> 
     assert [anp[k] for k in ("asr_floor", "ra_floor", "excess_asr")] == pytest.approx([2, 90, 8])
     assert rows["badnets", "anp", "oracle"]["excess_asr"] == pytest.approx(-2)
     assert rows["wanet", "none", "none"]["excess_asr"] == pytest.approx(84)
-    lines = {line.rsplit(",", 3)[0]: line.rsplit(",", 3)[1:] for line in to_csv(table).splitlines()}
-    assert list(lines) == [line.rsplit(",", 3)[0] for line in GOLDEN.splitlines()], "no other column moves"
-    assert [value for line, value in lines.items() if ",sig," in line or ",clean," in line] == [["", "", ""]] * 6
+    lines = {line.rsplit(",", 4)[0]: line.rsplit(",", 4)[1:] for line in to_csv(table).splitlines()}
+    assert list(lines) == [line.rsplit(",", 4)[0] for line in GOLDEN.splitlines()], "no other column moves"
+    assert [value for line, value in lines.items() if ",sig," in line or ",clean," in line] == [["", "", "", ""]] * 6
     page = to_markdown(table, "t")
     assert "| ASR | excess | worst ASR |" in page
     assert re.search(r"\| anp \| blind \| 2 \| [0-9.]+ \| 35.0 \| 26.0 \| 50.0 \|", page)

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from decimal import ROUND_HALF_UP, Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 
 from mnp_plugin.report.beside import DETAILS, PICTURES, Details
 from mnp_plugin.report.build import build_tables
-from mnp_plugin.report.page.data import packed, short, suite_data
+from mnp_plugin.report.page.data import packed, suite_data
+from mnp_plugin.report.page.numbers import short, shown_as
 from mnp_plugin.report.page.render import embedded, render
 from mnp_plugin.report.records import Record
 from mnp_plugin.report.shown import shown
@@ -208,10 +210,26 @@ def test_what_is_no_picture_is_not_shown(tmp_path: Path, make_records: Make, wri
 
 
 def test_a_page_without_room_says_what_it_leaves_out(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    """All that is on the page counts, whatever it is."""
     made = shown(write_suite(tmp_path / "made", make_records(2)))
-    found = suite_data(made, room=100)["records"]
+    bare = suite_data(made, room=0)
+    assert ["report" in record for record in bare["records"]] == [False] * 8
+    del bare["pictures"]
+    for record in bare["records"]:
+        del record["left out"]
+    found = suite_data(made, room=len(json.dumps(bare)) + 150)["records"]
     assert ["report" in record for record in found] == [True] * 2 + [False] * 6
     assert [record.get("left out", False) for record in found] == [False] * 2 + [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("value", "digits"),
+    [(86.05000000000001, 1), (86.25, 1), (86.35, 1), (0.12345, 3), (-0.25, 1), (4.7165, 3), (99.95, 1), (2.0, 1)],
+)
+def test_a_number_is_rounded_as_tables_round_it(value: float, digits: int) -> None:
+    """JavaScript's toFixed takes the nearest decimal to the number it is given, and of two the larger."""
+    theirs = Decimal(shown_as(value, digits)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    assert str(theirs) == f"{round(value, digits):.{digits}f}"
 
 
 def test_numbers_are_short_and_plain() -> None:

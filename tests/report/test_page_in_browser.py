@@ -221,7 +221,7 @@ def test_the_drawer_shows_what_was_recovered_and_nothing_where_nothing_was(
     assert "recovered" not in page.inner_text("#drawer")
 
 
-def test_a_choice_at_the_end_of_a_way_is_named_inside_its_chart(
+def test_a_way_that_comes_back_is_drawn_step_by_step_with_a_ring_at_its_end(
     open_page: Callable[..., Any], made: Shown, tmp_path: Path
 ) -> None:
     data = suite_data(made)
@@ -230,24 +230,32 @@ def test_a_choice_at_the_end_of_a_way_is_named_inside_its_chart(
         "report": {"pruned": 9},
         "details": {
             "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "picture": "",
-            "shown": [], "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in range(10)], "path images": 40,
+            "shown": [], "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in (0, 5, 9, 9, 9)], "path images": 40,
         },
     }  # fmt: skip
     (tmp_path / "way.html").write_text(render(data))
     page = open_page(tmp_path / "way.html", width=390)
     page.get_by_role("button", name="attack01 0.05 × mnp: ASR").click()
-    chart, word = (page.locator(f"#drawer svg:has(text.strong){part}").bounding_box() for part in ("", " text.strong"))
-    assert chart["x"] <= word["x"]
-    assert word["x"] + word["width"] <= chart["x"] + chart["width"]
+    drawn = page.locator("#drawer svg[aria-label='ACC and ASR by pruned']")
+    places = drawn.locator(".mark").evaluate_all("(all) => all.map((one) => one.getAttribute('transform'))")
+    assert len(places) == len(set(places)) == 10
+    rings = drawn.locator(".ring").evaluate_all("(all) => all.map((one) => +one.getAttribute('cx'))")
+    assert len(rings) == 2
+    most = max(float(place.split("(")[1].split()[0]) for place in places)
+    assert all(abs(x - most) < 0.1 for x in rings)
+    names = drawn.locator("text").all_text_contents()
+    assert names[:5] == ["0", "5", "9", "9", "9"]
 
 
-def test_no_two_curves_look_the_same(open_page: Callable[..., Any], made: Shown, tmp_path: Path) -> None:
+def test_no_two_curves_look_the_same_in_grey(open_page: Callable[..., Any], made: Shown, tmp_path: Path) -> None:
+    """By dashes and markers."""
     verdicts = [replace(one, detector=f"d{i:02}") for i in range(28) for one in made.own.verdicts]
     (tmp_path / "many.html").write_text(render(suite_data(Shown(replace(made.own, verdicts=verdicts)))))
     page = open_page(tmp_path / "many.html")
     seen = page.evaluate(
         "[...document.querySelectorAll('#detection .legend path.line, #detection .legend line.line')].map((one) => {"
-        " const style = getComputedStyle(one); return style.stroke + style.strokeDasharray; })"
+        " const style = getComputedStyle(one), sign = one.parentNode.querySelector('.mark').outerHTML.replace(/--c: [^;]*;/, '');"
+        " return style.strokeDasharray + sign; })"
     )
     assert len(seen) == len(set(seen)) == 28
 
@@ -353,19 +361,27 @@ def test_a_large_suite_shows_its_first_rows_and_more_on_demand(
 
 def test_a_served_page_follows_the_run(browser: Any, tmp_path: Path, make_records: Make, write_suite: Write) -> None:
     with server(Source(tmp_path / "made"), pause=100) as running:
-        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         page = browser.new_page()
         said: list[str] = []
         page.on("console", lambda message: said.append(message.text))
         page.goto(f"http://127.0.0.1:{running.server_port}/")
         assert "No records yet" in page.inner_text("main")
+        (tmp_path / "made/records").mkdir(parents=True)
+        (tmp_path / "made/records/one.json").write_text("{")
+        page.wait_for_function("(before) => document.querySelector('main').innerText !== before", arg=page.inner_text("main"))
+        shutil.rmtree(tmp_path / "made")
         write_suite(tmp_path / "made", make_records(4))
         page.wait_for_selector("text=16 of 16 cells", timeout=20_000)
         page.select_option("#metric", "der")
+        page.locator("#cells thead button").filter(has_text="mnp").click()
         next((tmp_path / "made" / "records").iterdir()).unlink()
         page.wait_for_selector("text=15 of 16 cells", timeout=20_000)
         assert page.input_value("#metric") == "der", "what was chosen stays"
+        heading = page.locator("#cells thead th").filter(has_text="mnp")
+        assert heading.get_attribute("aria-sort") == "descending"
+        assert page.evaluate("document.activeElement.textContent") == "mnp"
         assert said == []
         page.close()
         running.shutdown()

@@ -193,6 +193,38 @@ def test_latex_sets_every_table_within_the_text(make_records: Make, tmp_path: Pa
     assert "Overfull" not in said
 
 
+def test_latex_says_which_cells_do_not_count_and_what_the_mean_is_over(make_records: Make) -> None:
+    records = make_records(3, seeds=(0, 1))
+    failed = Scores(acc=0.9, asr=0.1, ra=0.8)  # attack00, seed 1
+    records = [replace(r, before=failed) if (r.attack, r.seed) == ("attack00", 1) else r for r in records]
+    asr = to_latex(leaderboard(records), "made").partition("ASR in percent")[2].partition(r"\end{table}")[0]
+    caption, _, rows = asr.partition(r"\label")
+    assert "Mean: over 2 attacks that took." in caption
+    assert "The attack failed on some or all victims" in caption
+    marked = [line for line in rows.splitlines() if "dagger" in line]
+    assert [line.partition(" ")[0] for line in marked] == ["attack00"]
+    assert marked[0].count("dagger") == 5
+    assert "dagger" not in to_latex(leaderboard(make_records(3)), "made")
+
+
+def test_names_are_no_markdown(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    evil = "<img src=x onerror=alert(1)>|`a`[b](javascript:c)\n# d *e*"
+    records = [replace(r, defense=evil if r.defense == "ft" else r.defense) for r in make_records(6, seeds=(0, 1))]
+    records[-1] = replace(records[-1], status="failed", reason=evil, after=None)
+    folder = write_suite(tmp_path / "made", records)
+    build_tables(folder, figures=False)
+    for name in ("leaderboard.md", "statistics.md"):
+        text = (folder / name).read_text()
+        assert r"&lt;img src=x onerror=alert(1)&gt;\|\`a\`\[b\](javascript:c) # d \*e\*" in text
+        assert "<img" not in text
+
+
+def test_few_seeds_of_attacks_are_named_though_a_clean_net_has_many(make_records: Make) -> None:
+    clean = [replace(r, attack="clean", poison_ratio=None) for r in make_records(1, seeds=tuple(range(9)))]
+    (found,) = statistics(leaderboard([*clean, *make_records(5, seeds=(0, 1))]))
+    assert any(caution.startswith("2 seeds: ") for caution in found.cautions)
+
+
 def test_nothing_in_a_name_is_a_command() -> None:
     assert escape(r"a_b & \input{x} 5 % $^~#") == (
         r"a\_b \& \textbackslash{}input\{x\} 5 \% \$\textasciicircum{}\textasciitilde{}\#"

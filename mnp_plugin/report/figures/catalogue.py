@@ -73,7 +73,7 @@ def one(shown: Shown, name: str, kind: str, cell: str | None = None) -> dict[str
         UserError: no such figure, nothing to draw in it, or no such cell.
     """
     if name not in NAMES:
-        raise UserError(f"no figure '{name}'; there are {', '.join(NAMES)}.{did_you_mean(name, NAMES)}")
+        raise UserError(f"no figure '{name}'.{did_you_mean(name, NAMES)}")
     if name == CELL:
         return _of_cell(shown, kind, cell)
     found = dict(drawn(shown, (kind,), only=name))

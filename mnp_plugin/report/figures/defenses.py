@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mnp_plugin.report.figures.style import WIDTH, blank, labelled, looks
+from mnp_plugin.report.figures.style import WIDTH, blank, labelled
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.shown import Shown
 from mnp_plugin.report.statistics import Overall, Statistics
@@ -35,7 +35,7 @@ def acc_asr(shown: Shown, which: Statistics) -> Figure | None:
     if rows.empty:
         return None
     figure, (axes,) = blank(height=3.6)
-    look = looks(rows["defense"])
+    look = shown.looks
     for (name, selection), group in rows.groupby(["defense", "selection"], sort=True):
         one = look[str(name)]
         oracle = selection == "oracle"
@@ -58,7 +58,7 @@ def pareto(shown: Shown, which: Statistics) -> Figure | None:
     from matplotlib.ticker import NullFormatter
 
     figure, (axes,) = blank(height=3.2)
-    look = looks(row["defense"] for row in rows)
+    look = shown.looks
     points = [(max(float(row["seconds"]), 0.05), float(row["der"]), str(row["defense"])) for row in rows]
     for x, y, name in points:
         axes.scatter(x, y, s=26, marker=look[name].marker, color=look[name].colour, zorder=3)
@@ -166,9 +166,11 @@ def oracle(shown: Shown, which: Statistics) -> Figure | None:
             if None not in ends:
                 axes.plot(ends, [place, place], color="#999999", linewidth=1)
         for series, marker, colour, word in ((blind, "o", "#0072B2", "blind"), (chosen, "D", "#D55E00", "oracle")):
-            fill = colour if word == "blind" else "white"
+            fill = colour if word == "blind" else "none"  # so that the blind one shows where both agree
             places = [labels.index(label) for label in series.index]
-            axes.plot(series, places, marker, color=colour, markersize=4.5, markerfacecolor=fill, label=word)
+            axes.plot(
+                series, places, marker, color=colour, markersize=4.5 if word == "blind" else 6.5, markerfacecolor=fill, label=word
+            )
         axes.set(xlabel="ASR, %", title=name, xlim=(-3, 103))
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].invert_yaxis()
@@ -216,7 +218,7 @@ def published(shown: Shown, which: Statistics) -> Figure | None:
     if rows.empty:
         return None
     figure, panels = blank(height=3.3, columns=2)
-    look = looks(rows["defense"])
+    look = shown.looks
     for axes, score in zip(panels, ("acc", "asr"), strict=True):
         for (name, selection), group in rows.groupby(["defense", "selection"], sort=True):
             one, hollow = look[str(name)], selection == "oracle"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from mnp_plugin.report.detection import auroc
-from mnp_plugin.report.figures.style import WIDTH, blank, looks
+from mnp_plugin.report.figures.style import WIDTH, blank
 from mnp_plugin.report.roc import curve, mean_curve
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown
@@ -34,7 +34,7 @@ def roc(shown: Shown) -> Figure | None:
     if not found:
         return None
     curves = [(name, *curve(healthy, attacked), area) for name, healthy, attacked, area in found]
-    return _curves(curves, "clean nets called backdoored", "attacked nets called backdoored")
+    return _curves(shown, curves, "clean nets called backdoored", "attacked nets called backdoored")
 
 
 def roc_inputs(shown: Shown) -> Figure | None:
@@ -58,18 +58,29 @@ def _of_images(shown: Shown, questions: str, xlabel: str, ylabel: str) -> Figure
     for name, records in found.items():
         fpr, tpr = zip(*mean_curve([record.roc for record in records]), strict=True)
         curves.append((name, fpr, tpr, fmean(record.auroc or 0.0 for record in records)))
-    return _curves(sorted(curves, key=lambda item: (-item[3], item[0])), xlabel, ylabel)
+    return _curves(shown, sorted(curves, key=lambda item: (-item[3], item[0])), xlabel, ylabel)
 
 
-def _curves(found: Sequence[tuple[str, Sequence[float], Sequence[float], float]], xlabel: str, ylabel: str) -> Figure:
+def _curves(
+    shown: Shown, found: Sequence[tuple[str, Sequence[float], Sequence[float], float]], xlabel: str, ylabel: str
+) -> Figure:
     """Curves (name, false positive rates, true positive rates, AUROC), in this order in the legend."""
     figure, (axes,) = blank(5.4, 3.4)
-    look = looks(name for name, *_ in found)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
-    for name, fpr, tpr, area in found:
-        axes.plot(fpr, tpr, look[name].dash, color=look[name].colour, label=f"{name}  {area:.2f}")
+    for i, (name, fpr, tpr, area) in enumerate(found):
+        look, every = shown.detector_looks[name], (0.04 + 0.02 * (i % 6), 0.2)  # markers of curves that meet do not
+        axes.plot(
+            fpr,
+            tpr,
+            look.dash,
+            color=look.colour,
+            marker=look.marker,
+            markersize=3.6,
+            markevery=every,
+            label=f"{name}  {area:.2f}",
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    figure.legend(loc="outside right upper", title="AUROC")
+    figure.legend(loc="outside right upper", title="AUROC", handlelength=3.2)
     return figure
 
 

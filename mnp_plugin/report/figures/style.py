@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,15 +13,6 @@ if TYPE_CHECKING:
 
 WIDTH = 6.6
 """Inches: the text width of a two-column paper."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Okabe and Ito's palette, told apart with every common colour blindness; yellow is left out, which is too pale on white, and
-black is for axes."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p")
-"""So that no two methods differ in colour alone. Their number and that of the colours have no common factor: 77 pairs."""
-
-DASHES = ("-", "--", "-.", ":")
-"""The same for lines: 28 pairs."""
-
 SETTINGS: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
     "font.size": 8,
@@ -46,23 +36,6 @@ SETTINGS: Mapping[str, Any] = {
     "svg.hashsalt": "mnp_plugin",
     "pdf.fonttype": 42,  # letters stay letters, which journals ask for
 }
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colour, marker and dashes of one method."""
-
-    colour: str
-    marker: str
-    dash: str
-
-
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each of ``names``, by its place among them in alphabetical order."""
-    order = sorted(set(names))
-    return {
-        name: Look(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]) for i, name in enumerate(order)
-    }
 
 
 @contextmanager
@@ -110,4 +83,7 @@ def labelled(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
             if left < at_x + 6 + width * len(text) and right > at_x and abs(used - (at_y + shift)) < height:
                 shift = used + height - at_y
         taken.append((at_x, at_x + 6 + width * len(text), at_y + shift))
-        axes.annotate(text, (x, y), xytext=(5, shift * 0.72 - 2), textcoords="offset points", fontsize=6.5)
+        axes.annotate(
+            text, (x, y), xytext=(5, shift * 0.72 - 2), textcoords="offset points", fontsize=6.5, zorder=2.5,
+            bbox={"boxstyle": "square,pad=0.05", "facecolor": "white", "edgecolor": "none", "alpha": 0.85},
+        )  # fmt: skip

@@ -30,15 +30,12 @@ const pText = (p) => (!isNumber(p) ? "—" : p < 0.001 ? "< 0.001" : p.toFixed(3
 /** The rows that Python packed as columns and lists of values. */
 const unpacked = (table) => table.data.map((values) => Object.fromEntries(table.columns.map((name, i) => [name, values[i]])));
 
-/** Colour, marker and dashes of every name, by its place in alphabetical order: the same as in the figures for papers. */
-function looks(names) {
-  const order = [...new Set(names)].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
-  return new Map(order.map((name, i) => [name, { colour: `var(--c${i % 7})`, marker: i % 8, dash: i % 4 }]));
-}
+/** Colour, marker and dashes of every name, from their places as Python chose them: the same as in the figures for papers. */
+const looks = (places) => new Map(Object.entries(places).map(([name, [colour, marker, dash]]) => [name, { colour: `var(--c${colour})`, marker, dash }]));
 
 const nameOf = (defense, selection) => (selection === "oracle" ? `${defense} (oracle)` : defense);
 
-/** A text that shows on hover and focus; also read out, as it is the element's label where that has none. */
+/** A text that shows on hover and focus, and is then read out as the element's description. */
 function tip(node, text) {
   const box = () => document.getElementById("tip");
   const show = (event) => {
@@ -47,13 +44,17 @@ function tip(node, text) {
     host.append(at); // above a dialog only what is in it can be seen
     at.textContent = typeof text === "function" ? text() : text;
     at.hidden = false;
+    node.setAttribute("aria-describedby", "tip");
     const rect = node.getBoundingClientRect();
     const x = event.type === "focus" ? rect.left : event.clientX;
     const y = event.type === "focus" ? rect.bottom : event.clientY + 14;
     at.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - at.offsetWidth - 8))}px`);
     at.style.setProperty("top", `${y + at.offsetHeight > innerHeight ? Math.max(4, y - at.offsetHeight - 26) : y}px`);
   };
-  const hide = () => (box().hidden = true);
+  const hide = () => {
+    box().hidden = true;
+    node.removeAttribute("aria-describedby");
+  };
   node.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && show(event));
   node.addEventListener("focus", (event) => node.matches(":focus-visible") && show(event));
   for (const kind of ["pointerleave", "blur", "click"]) node.addEventListener(kind, hide);

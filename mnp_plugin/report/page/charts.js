@@ -1,14 +1,22 @@
 // Charts as SVG, drawn to the width there is and drawn again when it changes.
 
+const closed = (corners, r) => svg("path", { d: `M${corners.map(([x, y]) => `${(x * r).toFixed(2)} ${(y * r).toFixed(2)}`).join("L")}Z` });
+const regular = (n) => Array.from({ length: n }, (_, i) => [1.15 * Math.sin((2 * Math.PI * i) / n), -1.15 * Math.cos((2 * Math.PI * i) / n)]);
+const PLUS = [[-0.4, -1.2], [0.4, -1.2], [0.4, -0.4], [1.2, -0.4], [1.2, 0.4], [0.4, 0.4], [0.4, 1.2], [-0.4, 1.2], [-0.4, 0.4], [-1.2, 0.4], [-1.2, -0.4], [-0.4, -0.4]];
+
+/** In the order of matplotlib's "o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "p". */
 const MARKS = [
   (r) => svg("circle", { r }),
   (r) => svg("rect", { x: -r * 0.9, y: -r * 0.9, width: r * 1.8, height: r * 1.8 }),
-  (r) => svg("path", { d: `M0 ${-r * 1.15}L${r * 1.1} ${r * 0.85}H${-r * 1.1}Z` }),
-  (r) => svg("path", { d: `M0 ${-r * 1.3}L${r * 1.1} 0L0 ${r * 1.3}L${-r * 1.1} 0Z` }),
-  (r) => svg("path", { d: `M0 ${r * 1.15}L${r * 1.1} ${-r * 0.85}H${-r * 1.1}Z` }),
-  (r) => svg("path", { d: `M${-r * 0.4} ${-r * 1.2}h${r * 0.8}v${r * 0.8}h${r * 0.8}v${r * 0.8}h${-r * 0.8}v${r * 0.8}h${-r * 0.8}v${-r * 0.8}h${-r * 0.8}v${-r * 0.8}h${r * 0.8}Z` }),
-  (r) => svg("path", { d: `M${-r * 1.15} 0L${r * 0.85} ${-r * 1.1}V${r * 1.1}Z` }),
-  (r) => svg("path", { d: `M${r * 1.15} 0L${-r * 0.85} ${-r * 1.1}V${r * 1.1}Z` }),
+  (r) => closed([[0, -1.15], [1.1, 0.85], [-1.1, 0.85]], r),
+  (r) => closed([[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]], r),
+  (r) => closed([[0, 1.15], [1.1, -0.85], [-1.1, -0.85]], r),
+  (r) => closed(PLUS, r),
+  (r) => closed(PLUS.map(([x, y]) => [(x - y) / Math.SQRT2, (x + y) / Math.SQRT2]), r),
+  (r) => closed([[-1.15, 0], [0.85, -1.1], [0.85, 1.1]], r),
+  (r) => closed([[1.15, 0], [-0.85, -1.1], [-0.85, 1.1]], r),
+  (r) => closed(regular(6), r),
+  (r) => closed(regular(5), r),
 ];
 
 /** A marker at (x, y); hollow ones are oracle choices. */
@@ -52,7 +60,7 @@ function logTicks(low, high) {
 }
 
 /** Axes with a grid: {root, x, y, plot}, x and y turn values into places. */
-function axes(width, height, { x, y, xLabel, yLabel, log = false, left = 46, right = 12, xTicks, yTicks }) {
+function axes(width, height, { x, y, xLabel, yLabel, log = false, left = 46, right = 12, xTicks, yTicks, xName }) {
   const top = 10, bottom = 40, inner = width - left - right, tall = height - top - bottom;
   const to = (value) => (log ? Math.log10(value) : value);
   const px = (value) => left + ((to(value) - to(x[0])) / (to(x[1]) - to(x[0]) || 1)) * inner;
@@ -60,7 +68,7 @@ function axes(width, height, { x, y, xLabel, yLabel, log = false, left = 46, rig
   const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
   for (const at of xTicks || (log ? logTicks(...x) : ticks(...x, width < 400 ? 4 : 6))) {
     root.append(svg("line", { x1: px(at), x2: px(at), y1: top, y2: top + tall, class: "grid" }));
-    root.append(svg("text", { x: px(at), y: top + tall + 15, "text-anchor": "middle" }, +at.toPrecision(6)));
+    root.append(svg("text", { x: px(at), y: top + tall + 15, "text-anchor": "middle" }, xName ? xName(at) : +at.toPrecision(6)));
   }
   for (const at of yTicks || ticks(...y)) {
     root.append(svg("line", { x1: left, x2: left + inner, y1: py(at), y2: py(at), class: "grid" }));
@@ -116,8 +124,13 @@ function confusion(label, matrix, classes) {
   const small = classes.length > 20;
   return chart(label, (width) => {
     const side = Math.min(width, 340), room = small ? 8 : Math.min(84, 12 + 6.2 * Math.max(...classes.map((name) => name.length)));
-    const cell = (side - room - 4) / classes.length;
-    const root = svg("svg", { viewBox: `0 0 ${side} ${side - room + 22}`, width: side, height: side - room + 22 });
+    const cell = (side - room - 4) / classes.length, flat = 6.2 * Math.max(...classes.map((name) => name.length)) < cell;
+    const below = small ? 4 : flat ? 15 : Math.min(room, 72), tall = side - room + below + 18;
+    const root = svg("svg", { viewBox: `0 0 ${side} ${tall}`, width: side, height: tall });
+    if (!small) classes.forEach((name, j) => {
+      const x = room + (j + 0.5) * cell, y = side - room + 4;
+      root.append(svg("text", flat ? { x, y: y + 7, "text-anchor": "middle" } : { transform: `translate(${x + 4} ${y}) rotate(-90)`, "text-anchor": "end" }, cut(name, 11)));
+    });
     matrix.forEach((row, i) => {
       const sum = row.reduce((a, b) => a + b, 0);
       if (!small) root.append(svg("text", { x: room - 5, y: (i + 0.5) * cell + 4, "text-anchor": "end" }, cut(classes[i], 11)));
@@ -132,7 +145,7 @@ function confusion(label, matrix, classes) {
         }
       });
     });
-    root.append(svg("text", { x: room + (side - room) / 2, y: side - room + 16, "text-anchor": "middle", class: "label" }, "predicted; rows: true class"));
+    root.append(svg("text", { x: room + (side - room) / 2, y: tall - 5, "text-anchor": "middle", class: "label" }, "predicted; rows: true class"));
     return root;
   }, label);
 }
@@ -140,38 +153,52 @@ function confusion(label, matrix, classes) {
 const dashed = (one) => `line dash${one.dash || 0}`;
 const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
-/** Lines through points: series [{name, points: [[x, y]], colour, dash, chosen}], and a ring where x was chosen. */
+/** Places on a path at even steps along it, the first ``from`` of a step in. */
+function evenly(places, steps, from) {
+  const long = (i) => Math.hypot(places[i][0] - places[i - 1][0], places[i][1] - places[i - 1][1]);
+  let whole = 0, gone = 0;
+  for (let i = 1; i < places.length; i++) whole += long(i);
+  const found = [];
+  for (let i = 1; i < places.length; i++) {
+    for (let at = ((found.length + from) / steps) * whole; at <= gone + long(i) && found.length < steps; at = ((found.length + from) / steps) * whole) {
+      const share = (at - gone) / (long(i) || 1);
+      found.push([places[i - 1][0] + share * (places[i][0] - places[i - 1][0]), places[i - 1][1] + share * (places[i][1] - places[i - 1][1])]);
+    }
+    gone += long(i);
+  }
+  return found;
+}
+
+/**
+ * Lines through points: series [{name, points: [[x, y]], colour, dash, look, chosen}], and a ring where x was chosen. Points are
+ * marked; or, with ``bare``, a few places of each line by its look.
+ */
 function lines(label, series, options, ...notes) {
   return chart(label, (width) => {
     const all = series.flatMap((one) => one.points);
     const frame = axes(width, options.height || 240, {
-      x: options.x || range(all.map((p) => p[0]), 0.03), y: options.y || range(all.map((p) => p[1])), ...options.axes,
+      x: options.x || range(all.map((p) => p[0]), 0.03), y: options.y || range(all.map((p) => p[1])), ...(typeof options.axes === "function" ? options.axes(width) : options.axes),
     });
-    for (const one of series) {
-      const path = one.points.map(([x, y], i) => `${i ? "L" : "M"}${frame.x(x).toFixed(1)} ${frame.y(y).toFixed(1)}`).join("");
-      const line = svg("path", { d: path, class: dashed(one) });
+    series.forEach((one, i) => {
+      const places = one.points.map(([x, y]) => [frame.x(x), frame.y(y)]);
+      const line = svg("path", { d: `M${places.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}`, class: dashed(one) });
       line.style.setProperty("--c", one.colour);
       line.append(svg("title", {}, one.name));
       frame.plot.append(line);
       if (!options.bare) for (const [x, y] of one.points) {
         const dot = mark(frame.x(x), frame.y(y), { marker: 0, colour: one.colour }, { r: 2.6 });
-        dot.append(svg("title", {}, `${one.name}: ${+x.toPrecision(5)}, ${+y.toPrecision(4)}`));
+        dot.append(svg("title", {}, `${one.name}: ${options.said ? options.said(x) : +x.toPrecision(5)}, ${+y.toPrecision(4)}`));
         frame.plot.append(dot);
-      }
+      } else if (one.look) for (const [x, y] of evenly(places, 5, 0.2 + 0.1 * (i % 6))) frame.plot.append(mark(x, y, one.look, { r: 3.4 }));
       const at = one.points.find(([x]) => x === one.chosen);
       if (at) frame.plot.append(svg("circle", { cx: frame.x(at[0]), cy: frame.y(at[1]), r: 7, class: "ring" }, svg("title", {}, `${one.name}: chosen`)));
-    }
-    if (isNumber(options.chosen)) {
-      frame.plot.append(svg("line", { x1: frame.x(options.chosen), x2: frame.x(options.chosen), y1: frame.top, y2: frame.bottom, class: "chosen" }));
-      const right = frame.x(options.chosen) > width - 60;
-      frame.plot.append(svg("text", { x: frame.x(options.chosen) + (right ? -4 : 4), y: frame.top + 10, class: "strong", "text-anchor": right ? "end" : "start" }, "chosen"));
-    }
+    });
     return frame.root;
   }, ...notes);
 }
 
 const lineLegend = (series) => el("ul", { class: "legend" }, ...series.map((one) => {
-  const line = svg("line", { x1: 0, x2: 22, y1: 8, y2: 8, class: dashed(one) });
+  const line = svg("line", { x1: 0, x2: 30, y1: 8, y2: 8, class: dashed(one) });
   line.style.setProperty("--c", one.colour);
-  return el("li", {}, svg("svg", { width: 22, height: 16, "aria-hidden": "true" }, line), one.name);
+  return el("li", {}, svg("svg", { width: 30, height: 16, "aria-hidden": "true" }, line, one.look && mark(15, 8, one.look, { r: 3.4 })), one.name);
 }));

@@ -14,10 +14,12 @@ import pandas as pd
 
 from mnp_plugin.core.params import fingerprint
 from mnp_plugin.report.beside import Details, details_of, picture_beside, png
-from mnp_plugin.report.detection import detection
+from mnp_plugin.report.detection import cautions, detection
 from mnp_plugin.report.figures.detectors import by_detector
 from mnp_plugin.report.figures.neurons import standard
 from mnp_plugin.report.leaderboard import KEY
+from mnp_plugin.report.looks import COLOURS, DASHES, MARKERS, Look
+from mnp_plugin.report.page.numbers import short, shown_as
 from mnp_plugin.report.page.samples import screened
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.records import Record, Scores
@@ -25,12 +27,17 @@ from mnp_plugin.report.roc import curve
 from mnp_plugin.report.shown import Shown
 from mnp_plugin.report.statistics import Overall, Statistics
 
-ROOM = 4_500_000
-"""Characters for what drawers show of single records; what comes after is named and left out, so that the page stays small."""
+ROOM = 5_700_000
+"""Characters of all data. What drawers show of single records fills what the rest leaves; what comes after is named and left out,
+so that the page stays small."""
+
+DIGITS = {"ssim": 3, "peak_mb": 0, "auroc": 2, "auroc_low": 2, "auroc_high": 2}
+"""Digits behind the point that the page shows; of other numbers one."""
 
 ROW = (
-    "acc", "asr", "ra", "der", "acc_std", "asr_std", "ra_std", "der_std", "excess_asr", "acc_before", "asr_before", "ra_before",
-    "delta_acc", "asr_floor", "seconds", "peak_mb", "seeds", "draws", "psnr", "ssim", "linf", "asr_8bit",
+    "acc", "asr", "ra", "der", "acc_std", "asr_std", "ra_std", "der_std", "excess_asr", "excess_asr_std", "acc_before",
+    "asr_before", "ra_before", "delta_acc", "asr_floor", "seconds", "peak_mb", "seeds", "draws", "psnr", "ssim", "linf",
+    "asr_8bit",
 )  # fmt: skip
 """Numbers of the leaderboard that the page has for every row."""
 
@@ -40,12 +47,11 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
 
     Args:
         shown: the suite.
-        room: characters for drawers.
+        room: characters of all data.
     """
     own, pool = shown.own, Pool()
     groups = [_group(shown, which) for which in shown.statistics]
-    recovered = _recovered(shown)
-    records = _records(shown, pool, room, recovered)
+    records = _records(shown, pool, _recovered(shown))
     place: dict[tuple[Any, ...], list[int]] = {}
     for i, record in enumerate(own.records):
         place.setdefault(tuple(getattr(record, key) for key in KEY), []).append(i)
@@ -64,26 +70,33 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
                 "knowledge": row.get("knowledge") or "",
                 "source": row["clean_source"],
                 "records": place.get(key, []),
-                **{name: short(row[name]) for name in ROW},
+                **{name: shown_as(row[name], DIGITS.get(name, 1)) for name in ROW},
             }
         )
     planned = len(own.plan.records) if own.plan else len(own.records)
     failed = sum(record.status == "failed" for record in own.records)
-    return {
+    data = {
         "kind": "suite",
         "title": shown.name,
         "notices": own.notices,
         "progress": {"done": len(own.records), "planned": planned, "failed": failed},
+        "looks": {
+            kind: {name: _look(look) for name, look in of.items()}
+            for kind, of in (("defenses", shown.looks), ("detectors", shown.detector_looks))
+        },
         "groups": groups,
         "rows": packed(rows),
         "records": records,
         "pool": pool.items,
-        "pictures": _pictures(shown, records, room),
         "detection": _detection(shown),
         "samples": screened(shown, number),
         "published": packed(
             [
-                {"attack": attack_label(row), **{k: short(row[k]) for k in (*PUBLISHED, "defense", "selection")}}
+                {
+                    "attack": attack_label(row),
+                    **{k: shown_as(row[k]) for k in PUBLISHED},
+                    **{k: row[k] for k in ("defense", "selection")},
+                }
                 for row in shown.beside.to_dict("records")
             ]
         ),
@@ -91,6 +104,14 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "damaged": own.damaged,
         "left out": own.left_out,
     }
+    room -= len(json.dumps(data))
+    room -= _fill(shown, records, 2 * room // 3)
+    return data | {"pictures": _pictures(shown, records, room)}
+
+
+def _look(look: Look) -> list[int]:
+    """Places of colour, marker and dashes."""
+    return [look.place % len(COLOURS), look.place % len(MARKERS), look.place % len(DASHES)]
 
 
 PUBLISHED = ("acc", "asr", "ra", "acc_published", "asr_published", "ra_published")
@@ -110,17 +131,6 @@ class Pool:
             self._known[text] = len(self.items)
             self.items.append(value)
         return self._known[text]
-
-
-def short(value: Any) -> Any:
-    """``value`` JSON-ready: floats to four digits behind the point, what is no number or not finite as None."""
-    if isinstance(value, float):
-        return round(value, 4) + 0.0 if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): short(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [short(item) for item in value]
-    return None if value is None or value is pd.NA else value
 
 
 def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -158,15 +168,15 @@ def _group(shown: Shown, which: Statistics) -> dict[str, Any]:
 
 def _overall(item: Overall) -> dict[str, Any]:
     names = ("acc", "asr", "ra", "der", "excess_asr", "rank", "clean_delta_acc", "seconds")
-    bounds = {score: [short(s.low), short(s.high)] for score, s in item.spreads.items() if s is not None}
+    bounds = {score: [shown_as(s.low), shown_as(s.high)] for score, s in item.spreads.items() if s is not None}
     return {
         "defense": item.row["defense"],
         "selection": item.row["selection"],
         "knowledge": item.row["knowledge"] or "",
         "attacks": item.row["attacks"],
-        **{name: short(item.row[name]) for name in names},
+        **{name: shown_as(item.row[name]) for name in names},
         "interval": bounds,
-        "worst": {score: [short(value), attack] for score, (value, attack) in item.worst.items()},
+        "worst": {score: [shown_as(value), attack] for score, (value, attack) in item.worst.items()},
     }
 
 
@@ -180,7 +190,7 @@ def _intervals(shown: Shown, which: Statistics) -> dict[str, Any]:
                 **{key: short(row[key]) for key in ("defense", "selection", "score", "low", "high", "n", "varies")},
             }
             for row in part.to_dict("records")
-            if row["score"] in ("acc", "asr", "ra", "der")
+            if row["score"] in ("acc", "asr", "ra", "der", "excess_asr")
         ]
     )
 
@@ -193,7 +203,8 @@ def _significant(value: float | None) -> float | None:
 # ------------------------------------------------------------------------------------------------------------------ records
 
 
-def _records(shown: Shown, pool: Pool, room: int, recovered: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _records(shown: Shown, pool: Pool, recovered: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What every drawer shows; :func:`_fill` adds what there is room for."""
     found = []
     for record, file in zip(shown.own.records, shown.own.files, strict=True):
         one: dict[str, Any] = {
@@ -215,16 +226,23 @@ def _records(shown: Shown, pool: Pool, room: int, recovered: Mapping[str, list[d
         }
         if recovered and (seen := recovered.get(victim_of(record))):
             one["recovered"] = seen
+        found.append(one)
+    return found
+
+
+def _fill(shown: Shown, records: Sequence[dict[str, Any]], room: int) -> int:
+    """Give ``records`` their reports and what lies beside them, as far as ``room`` goes; the characters that took."""
+    left = room
+    for record, file, one in zip(shown.own.records, shown.own.files, records, strict=True):
         details = details_of(shown.own.folder, record, file)
         more = {"report": short(record.prune), **({"details": _details(details)} if details else {})}
         needed = len(json.dumps(more))
-        if needed <= room:
-            room -= needed
+        if needed <= left:
+            left -= needed
             one |= more
         else:
             one["left out"] = True
-        found.append(one)
-    return found
+    return room - left
 
 
 def victim_of(record: Record) -> str:
@@ -275,8 +293,7 @@ def neuron_data(found: Details) -> dict[str, Any]:
 
 
 def _pictures(shown: Shown, records: Sequence[Mapping[str, Any]], room: int) -> dict[str, str]:
-    """The PNGs that drawers show, by name, as data URIs; at most a third of ``room``."""
-    room //= 3
+    """The PNGs that drawers show, by name, as data URIs, as far as ``room`` goes."""
     found: dict[str, str] = {}
     details = [record["details"] for record in records if "details" in record]
     triggers = [one["picture"] for one in details]
@@ -312,7 +329,7 @@ def _detection(shown: Shown) -> dict[str, Any]:
         return {}
     table = detection(own.verdicts, own.plan.gate or 0.0, own.plan.calibration_seeds)
     table = table[table["split"] == "test"]
-    rows = [{name: short(row[name]) for name in DETECTORS} for row in table.to_dict("records")]
+    rows = [{name: shown_as(row[name], DIGITS.get(name, 1)) for name in DETECTORS} for row in table.to_dict("records")]
     judged = shown.judged
     points = []
     for name, healthy, attacked, _ in by_detector(judged):
@@ -328,6 +345,7 @@ def _detection(shown: Shown) -> dict[str, Any]:
     failed = Counter((v.detector, v.reason) for v in own.verdicts if v.status != "ok")
     return {
         "rows": packed(rows),
+        "cautions": cautions(table),
         "points": points,
         "failed": [[detector, reason, count] for (detector, reason), count in sorted(failed.items())],
     }

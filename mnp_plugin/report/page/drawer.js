@@ -40,7 +40,8 @@ function drawerBody(app, row, record) {
   const parts = [];
   if (record.status !== "ok") parts.push(el("p", { class: "warning" }, `Failed: ${record.reason}`));
   else if (row.flag) parts.push(el("p", { class: "warning" }, row.flag));
-  const shown = [["before the defense", record.before], [row.selection === "oracle" ? "chosen by test ASR (oracle)" : "after, blind choice", after]];
+  const shown = [["before the defense", record.before]];
+  if (row.selection !== "none") shown.push([row.selection === "oracle" ? "chosen by test ASR (oracle)" : "after, blind choice", after]);
   if (row.selection !== "oracle" && record.oracle) shown.push(["had test ASR chosen (oracle)", record.oracle]);
   parts.push(el("table", { class: "plain" }, el("thead", {}, el("tr", {}, el("td"), ...["ACC", "ASR", "RA"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
     el("tbody", {}, ...shown.map(([name, scores]) => el("tr", {}, el("th", { scope: "row" }, name), ...[0, 1, 2].map((i) => el("td", { class: "number" }, scores ? fixed(scores[i]) : "—")))))));
@@ -48,6 +49,7 @@ function drawerBody(app, row, record) {
     runName(record), isNumber(record.seconds) && `${fixed(record.seconds)} s`, isNumber(record.peak_mb) && `${fixed(record.peak_mb, 0)} MiB`,
     isNumber(record.trained) && `victim trained in ${fixed(record.trained, 0)} s`,
   ].filter(Boolean).join(" · ")));
+  parts.push(el("p", { class: "quiet" }, conditions(app, row).split("\n").slice(1).filter((line) => line !== row.flag).join(" · ")));
   const missing = [];
   if (record["left out"]) {
     parts.push(el("p", { class: "warning" }, `Left out to keep this page small. The rest stands in records/${record.file}`));
@@ -121,10 +123,15 @@ function pathParts(report, details, missing) {
   const parts = [], along = details && details.path.length ? details.path : null;
   if (along) {
     const x = ["pruned", "threshold"].find((key) => along.every((point) => isNumber(point[key]))) || Object.keys(along[0]).find((key) => key !== "acc" && key !== "asr");
+    const known = along.filter((point) => isNumber(point[x])), grows = known.every((point, i) => !i || point[x] > known[i - 1][x]);
+    const at = known.map((point, i) => (grows ? point[x] : i)); // a way that stays or goes back is drawn step by step
+    const last = known.map((point) => point[x]).lastIndexOf(report[x]), chosen = last < 0 ? null : at[last];
     const series = [["ACC", "acc", "var(--c0)", 0], ["ASR", "asr", "var(--c1)", 1]].map(([name, key, colour, dash]) =>
-      ({ name, colour, dash, points: along.filter((p) => isNumber(p[key]) && isNumber(p[x])).map((p) => [p[x], 100 * p[key]]) })).filter((one) => one.points.length);
-    parts.push(part("Along the settings it chose among", lineLegend(series), lines(`ACC and ASR by ${x}`, series, { y: [0, 100], chosen: report[x], axes: { xLabel: x, yLabel: "%" } }),
-      el("p", { class: "quiet" }, `Measured on ${details["path images"]} test images; the defense saw none of this.`)));
+      ({ name, colour, dash, chosen, points: known.map((point, i) => [at[i], 100 * point[key]]).filter(([, y]) => isNumber(y)) })).filter((one) => one.points.length);
+    const named = (i) => facts(known[Math.round(i)]?.[x]);
+    const stepwise = (width) => ({ xTicks: at.filter((i) => i % Math.ceil((28 * at.length) / (width - 70)) === 0), xName: named, xLabel: `${x}, step by step`, yLabel: "%" });
+    parts.push(part("Along the settings it chose among", lineLegend(series), lines(`ACC and ASR by ${x}`, series, { y: [0, 100], axes: grows ? { xLabel: x, yLabel: "%" } : stepwise, said: grows ? null : (i) => `${x} ${named(i)}` }),
+      el("p", { class: "quiet" }, `${chosen === null ? "" : "Ring: what it chose. "}Measured on ${details["path images"]} test images; the defense saw none of this.`)));
   }
   const own = paths(report).filter((one) => one.points.length > 1);
   if (own.length) {

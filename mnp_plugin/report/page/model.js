@@ -18,10 +18,10 @@ function modelMain(data) {
       el("tbody", {}, ...data.measured.map((row) => el("tr", {}, el("th", { scope: "row" }, row.name, row.note && el("small", {}, ` ${row.note}`)),
         ...values.map((key) => el("td", { class: "number" }, isNumber(row[key]) ? `${fixed(row[key])} %` : "—")), el("td", { class: "number" }, row.images)))))));
   } else if (notes.length) parts.push(section("measured", "Notes", ...notes));
-  if (data.evidence && data.evidence.length) parts.push(section("evidence", "Evidence by class", evidence(data)));
+  if (data.evidence && data.evidence.length) parts.push(section("evidence", "Evidence by class", evidence(data), el("p", { class: "quiet" }, "In the detector's own unit; the largest is its score, or what that is made from.")));
   if (data.picture) {
     parts.push(section("perturbation", "The perturbation that was found", el("img", { class: "grid-picture", src: data.picture, alt: "clean images, the same with the perturbation, and the difference times ten, one row each" }),
-      el("p", { class: "quiet" }, "Rows: clean images, the same with the perturbation, the difference times ten.")));
+      el("p", { class: "quiet" }, "Rows: clean images, the same with the perturbation, the difference times ten. ", data.seen || "")));
   }
   const cloud = data.details ? neuronCharts(data.details) : null;
   if (cloud) parts.push(section("neurons", "Magnitude against saliency", ...cloud));
@@ -31,7 +31,8 @@ function modelMain(data) {
   if (along.length) parts.push(section("path", "How it stopped", ...along));
   const charts = data.details && data.details.clean && data.details.clean.length
     ? [["Clean images, before", "clean_before"], ["Clean images, after", "clean"]].map(([title, key]) => confusion(title, data.details[key], data.details.classes)) : [];
-  if (charts.length) parts.push(section("confusion", "Confusion on the clean images", el("div", { class: "pair" }, ...charts)));
+  const count = charts.length ? data.details.clean.flat().reduce((a, b) => a + b, 0) : 0;
+  if (charts.length) parts.push(section("confusion", `Confusion on the clean images, all ${count}`, el("div", { class: "pair" }, ...charts)));
   parts.push(section("facts", "All it reports", fold("Report", facts(withoutPaths(data.report || {}))), fold("Settings", facts(data.settings || {}))));
   return parts;
 }
@@ -39,6 +40,6 @@ function modelMain(data) {
 function evidence(data) {
   const most = Math.max(...data.evidence.map(([, value]) => Math.abs(value)), 1e-9);
   const rows = [...data.evidence].sort((a, b) => b[1] - a[1]);
-  return el("table", { class: "bars" }, el("tbody", {}, ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name, name === data.suspected && el("small", {}, " suspected")),
+  return el("table", { class: "bars" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "class"), el("th", { scope: "col", class: "number" }, "evidence"), el("td"))), el("tbody", {}, ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name, name === data.suspected && el("small", {}, " suspected")),
     el("td", { class: "number" }, fixed(value, 3)), el("td", {}, el("div", { class: "bar", style: { "--of": "100%", "--v": `${(100 * Math.max(0, value)) / most}%` } }))))));
 }

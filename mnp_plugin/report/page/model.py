@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnp_plugin.report.beside import Details
-from mnp_plugin.report.page.data import neuron_data, picture_uri, short
+from mnp_plugin.report.page.data import neuron_data, picture_uri
+from mnp_plugin.report.page.numbers import short, shown_as
 from mnp_plugin.report.repaired import repair_verdict
 
 
@@ -35,7 +36,7 @@ def repair_data(facts: Mapping[str, Any], title: str, details: Details, picture:
     return {
         "kind": "model",
         "title": title,
-        "subtitle": f"repaired with {facts['defense'].get('name', 'a defense')}",
+        "subtitle": f"repaired with {facts['defense'].get('name', 'a defense')}; {_pruned(facts, details)}",
         "verdict": verdict,
         "mood": "bad" if failed else "",
         "measured": measured,
@@ -48,6 +49,7 @@ def repair_data(facts: Mapping[str, Any], title: str, details: Details, picture:
             **neuron_data(details),
         },
         "picture": None if picture is None else picture_uri(picture),
+        "seen": "This is what the search for a backdoor found; what it means, the sentence at the top says.",
         "report": short(facts["repair"]),
         "settings": short({"defense": facts["defense"], **{key: value for key, value in facts.items() if key not in used}}),
     }
@@ -66,19 +68,28 @@ def verdict_data(facts: Mapping[str, Any], title: str, picture: bytes | None) ->
     score = facts.get("score")
     limit = "" if facts.get("threshold") is None else f" (threshold {facts['threshold']:.3g})"
     said = "" if score is None else f": score {score:.3g}{limit}, suspected target: {facts['suspected']}"
+    reason = str(facts["reason"]).removeprefix(f"{facts['verdict']}: ")  # said once
+    rests = facts.get("calibration")
+    notes = [f"Calibrated on: {rests}."] if rests and facts["verdict"] not in ("uncalibrated", "undecided") else []
     return {
         "kind": "model",
         "title": title,
         "subtitle": f"judged by {facts['detector'].get('name', 'a detector')}",
-        "verdict": f"{facts['verdict']}{said}. {facts['reason']}",
+        "verdict": f"{facts['verdict']}{said}. {reason[:1].upper()}{reason[1:]}",
+        "warnings": notes,
         "mood": "bad" if facts["verdict"] == "backdoored" else "",
         "measured": [{"name": "clean accuracy", "note": "", "images": facts["clean images"], **accuracy}],
-        "evidence": [[name, short(value)] for name, value in (facts.get("evidence") or {}).items()],
+        "evidence": [[name, shown_as(value, 3)] for name, value in (facts.get("evidence") or {}).items()],
         "suspected": facts.get("suspected"),
         "picture": None if picture is None else picture_uri(picture),
         "report": short(facts.get("report") or {}),
         "settings": short({"detector": facts["detector"], **{key: value for key, value in facts.items() if key not in used}}),
     }
+
+
+def _pruned(facts: Mapping[str, Any], details: Details) -> str:
+    gone, of = sum(layer["pruned"] for layer in facts["pruned by layer"]), sum(size for _, size in details.layers)
+    return f"{gone} of {of} neurons pruned" if of else f"{gone} neurons pruned"
 
 
 def _percent(figures: Mapping[str, Any]) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from mnp_plugin.report.page.numbers import shown_as
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.roc import mean_curve
 from mnp_plugin.report.samples import SampleRecord
@@ -53,14 +54,16 @@ def _row(took: Sequence[SampleRecord], healthy: Sequence[SampleRecord]) -> dict[
     areas = [record.auroc for record in took if record.auroc is not None]
     return {
         "victims": len(took),
-        "auroc": _mean(areas, 4),
-        "auroc_std": round(stdev(areas), 4) if len(areas) > 1 else None,
-        **{name: _mean([getattr(record, name) for record in took], 2, 100) for name in ("tpr_at_5_fpr", "tpr", "fpr")},
-        "fpr_healthy": _mean([record.fpr for record in healthy], 2, 100),
-        "seconds": _mean([record.seconds for record in (*took, *healthy)], 2),
+        "auroc": _mean(areas, 2),
+        "auroc_std": shown_as(stdev(areas), 2) if len(areas) > 1 else None,
+        **{name: _mean([getattr(record, name) for record in took], 1, 100) for name in ("tpr_at_5_fpr", "tpr", "fpr")},
+        "fpr_healthy": _mean([record.fpr for record in healthy], 1, 100),
+        "seconds": _mean([record.seconds for record in (*took, *healthy)], 1),
     }
 
 
 def _mean(values: Sequence[float | None], digits: int, times: float = 1) -> float | None:
+    """Mean of what is known, as it is shown with so many digits."""
     known = [value for value in values if value is not None]
-    return round(times * fmean(known), digits) if known else None
+    mean: float | None = shown_as(times * fmean(known), digits) if known else None
+    return mean

@@ -64,7 +64,8 @@ def empty(title: str, notice: str) -> dict[str, Any]:
     none: dict[str, Any] = {"columns": [], "data": []}
     return {
         "kind": "suite", "title": title, "notices": [notice], "progress": {"done": 0, "planned": 0, "failed": 0},
-        "groups": [], "rows": none, "records": [], "pool": [], "pictures": {}, "detection": {}, "samples": {}, "published": none,
+        "looks": {"defenses": {}, "detectors": {}}, "groups": [], "rows": none, "records": [], "pool": [], "pictures": {},
+        "detection": {}, "samples": {}, "published": none,
         "damaged": [], "left out": [],
         "provenance": {"versions": [], "hardware": [], "images": [], "seconds": 0.0},
     }  # fmt: skip

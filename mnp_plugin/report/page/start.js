@@ -9,6 +9,9 @@ function themeButton() {
   return button;
 }
 
+/** What an element is known by after the page was drawn anew. */
+const signature = (node) => [node.tagName, node.id, node.getAttribute("aria-label"), node.firstChild?.textContent].join("\n");
+
 function start(data, before) {
   const head = document.getElementById("head"), main = document.getElementById("main");
   document.getElementById("foot").replaceChildren(el("p", { class: "quiet" }, "Made by mnp_plugin. This page holds all it shows and asks no other server for anything."));
@@ -18,9 +21,13 @@ function start(data, before) {
     return null;
   }
   const app = suitePage(data);
-  if (before) Object.assign(app, { group: Math.min(before.group, data.groups.length - 1), filter: before.filter });
+  if (before) Object.assign(app, { group: Math.max(0, Math.min(before.group, data.groups.length - 1)), filter: before.filter });
   const redraw = () => {
+    const open = new Set([...main.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
+    const focused = main.contains(document.activeElement) && signature(document.activeElement);
     main.replaceChildren(...suiteMain(app));
+    for (const one of main.querySelectorAll("details > summary")) if (open.has(one.textContent)) one.parentNode.open = true;
+    if (focused) [...main.querySelectorAll("button, select, input, summary, [tabindex]")].find((one) => signature(one) === focused)?.focus({ preventScroll: true });
     head.replaceChildren(...suiteHead(app, redraw).filter(Boolean));
   };
   redraw();

@@ -15,7 +15,8 @@ function suitePage(data) {
     group: 0,
     filter: { text: "", oracle: true, flagged: true, metric: "asr", view: "matrix" },
   };
-  app.look = looks(app.rows.map((row) => row.defense));
+  app.look = looks(data.looks.defenses);
+  app.detectorLook = looks(data.looks.detectors);
   app.intervals = new Map();
   data.groups.forEach((group, g) => {
     for (const one of unpacked(group.intervals)) app.intervals.set([g, one.attack, one.defense, one.selection, one.score].join("\n"), one);
@@ -41,7 +42,7 @@ function suiteHead(app, redraw) {
     .filter(([id]) => document.getElementById(id));
   return [
     el("div", { class: "top" }, el("h1", {}, app.data.title, el("small", {}, app.data.groups[app.group] ? groupName(app.data.groups[app.group]) : "")), el("div", { class: "buttons" }, choose, themeButton())),
-    el("p", { class: "badges" }, ...badges),
+    el("p", { class: "badges", role: "status" }, ...badges),
     share < 1 && el("progress", { max: progress.planned, value: progress.done, "aria-label": "cells with a record" }),
     el("nav", { "aria-label": "Parts of this page" }, ...links.map(([id, name]) => el("a", { href: `#${id}` }, name))),
   ];
@@ -89,13 +90,13 @@ function summaryPart(app, group) {
   const best = group.overall.find((row) => row.selection === "blind");
   return section("summary", "Summary",
     best && el("p", { class: "lead" }, "Highest mean DER of the blind choices: ", el("strong", {}, best.defense), ` with ${fixed(best.der)}, ACC ${fixed(best.acc)} and ASR ${fixed(best.asr)} over ${plural(best.attacks, "attack")}; worst ASR ${fixed(best.worst.asr[0])} (${best.worst.asr[1]}).`),
-    cautions(group),
+    tooFew(group.cautions),
     ...app.data.notices.map((notice) => el("p", { class: "caution" }, notice)),
     table.node,
     el("p", { class: "quiet" }, "Percent, means over attacks that took. In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. Oracle rows chose by test ASR and are no fair result."));
 }
 
-const cautions = (group) => group.cautions.length ? el("div", { class: "caution" }, el("strong", {}, "What the numbers are too few for"), el("ul", {}, ...group.cautions.map((text) => el("li", {}, text)))) : null;
+const tooFew = (cautions) => cautions.length ? el("div", { class: "caution" }, el("strong", {}, "What the numbers are too few for"), el("ul", {}, ...cautions.map((text) => el("li", {}, text)))) : null;
 
 const swatch = (look, hollow) => svg("svg", { viewBox: "-8 -8 16 16", width: 14, height: 14, "aria-hidden": "true", class: "swatch" }, mark(0, 0, look, { hollow }));
 
@@ -133,14 +134,15 @@ function cellsPart(app) {
 
 /** Conditions of a cell in words, for hovering. */
 function conditions(app, row) {
-  const runs = row.records.map((i) => app.data.records[i]);
+  const runs = row.records.map((i) => app.data.records[i]), seeds = [...new Set(runs.map((run) => run.seed))];
   const found = app.intervals.get([row.group, row.attack, row.defense, row.selection, app.filter.metric].join("\n"));
   return [
     `${row.attack} × ${nameOf(row.defense, row.selection)}`,
     `ACC ${spread(row.acc, row.acc_std)}, ASR ${spread(row.asr, row.asr_std)}, RA ${spread(row.ra, row.ra_std)}, DER ${spread(row.der, row.der_std)}`,
+    isNumber(row.excess_asr) && `excess ASR ${spread(row.excess_asr, row.excess_asr_std)}, a clean net's ASR ${fixed(row.asr_floor)}`,
     `before: ACC ${fixed(row.acc_before)}, ASR ${fixed(row.asr_before)}`,
     found && `${METRICS[app.filter.metric].name}: 95 % interval [${fixed(found.low)}, ${fixed(found.high)}], n = ${found.n}, varies: ${found.varies}`,
-    `${plural(row.seeds, "seed")} (${[...new Set(runs.map((run) => run.seed))].join(", ")}), ${plural(row.draws, "draw")}, clean images: ${row.source || "not said"}`,
+    `${plural(row.seeds, "seed")}${seeds.length === row.seeds ? ` (${seeds.join(", ")})` : ` of ${seeds.length}`}, ${plural(row.draws, "draw")}, clean images: ${row.source || "not said"}`,
     `${fixed(row.seconds)} s, ${fixed(row.peak_mb, 0)} MiB`,
     row.flag,
   ].filter(Boolean).join("\n");
@@ -188,7 +190,7 @@ function list(app, rows) {
     { title: "defense", value: (row) => nameOf(row.defense, row.selection), show: (row) => [swatch(app.look.get(row.defense), row.selection === "oracle"), nameOf(row.defense, row.selection)] },
     number("acc", { show: (row) => spread(row.acc, row.acc_std) }),
     number("asr", { show: (row) => spread(row.asr, row.asr_std), low: true }),
-    rows.some((row) => isNumber(row.excess_asr)) && number("excess_asr", { low: true }),
+    rows.some((row) => isNumber(row.excess_asr)) && number("excess_asr", { show: (row) => spread(row.excess_asr, row.excess_asr_std), low: true }),
     number("ra", { show: (row) => spread(row.ra, row.ra_std) }),
     number("der", { show: (row) => spread(row.der, row.der_std) }),
     number("seconds", { low: true }),
@@ -273,7 +275,7 @@ function ranksChart(group) {
   return [el("h3", {}, "Ranks"), chart(`mean ranks: ${found.ranks.map(([name, rank]) => `${name} ${fixed(rank, 2)}`).join(", ")}`, (width) => {
     const longest = Math.max(...found.ranks.map(([name]) => name.length)), room = Math.min(width * 0.3, 46 + longest * 6.4);
     const x = (rank) => room + ((rank - 1) / (k - 1)) * (width - 2 * room);
-    const first = 66 + 11 * found.groups.length, height = first + 20 * half + 8, axis = 44;
+    const first = 74 + 11 * found.groups.length, height = first + 20 * half + 8, axis = 52;
     const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height });
     root.append(svg("line", { x1: x(1), x2: x(1 + Math.min(found.difference, k - 1)), y1: 10, y2: 10, class: "difference" }));
     root.append(svg("text", { x: x(1), y: 25, class: "label" }, `critical difference ${fixed(found.difference, 2)}`));
@@ -325,7 +327,7 @@ function publishedChart(app) {
     { title: "defense", value: (row) => nameOf(row.defense, row.selection) },
     ...["acc", "asr", "ra"].flatMap((score) => [
       { title: `${score.toUpperCase()} published`, value: (row) => row[`${score}_published`], number: true },
-      { title: "here", value: (row) => row[score], number: true },
+      { title: `${score.toUpperCase()} here`, value: (row) => row[score], number: true },
     ]),
   ], { rows, label: "published figures beside ours" }).node, el("p", { class: "quiet" }, "Published figures were measured on other victims with other seeds and are never averaged with ours.")];
 }
@@ -354,7 +356,7 @@ function chancePart(group) {
 function detectionPart(app) {
   const found = app.data.detection;
   if (!found.rows) return null;
-  const rows = unpacked(found.rows), whole = rows.filter((row) => row.attack === "all"), look = looks(whole.map((row) => row.detector));
+  const rows = unpacked(found.rows), whole = rows.filter((row) => row.attack === "all"), look = app.detectorLook;
   const attacks = [...new Set(rows.map((row) => row.attack))].filter((attack) => attack !== "all");
   const by = new Map(rows.map((row) => [`${row.detector}\n${row.attack}`, row]));
   const percent = (key, title, help) => ({ title, value: (row) => row[key], number: true, help });
@@ -372,14 +374,14 @@ function detectionPart(app) {
   ].filter(Boolean), { rows: whole, sort: [3, true], label: "detectors" });
   const perAttack = attacks.length > 1 && sortable([
     { title: "detector", value: (name) => name, head: true },
-    ...attacks.map((attack) => ({ title: attack, number: true, value: (name) => (by.get(`${name}\n${attack}`) || {}).auroc, show: (name) => {
+    ...attacks.map((attack) => ({ title: `${attack} (${Math.max(...whole.map(({ detector }) => (by.get(`${detector}\n${attack}`) || {}).attacked_nets || 0))})`, number: true, value: (name) => (by.get(`${name}\n${attack}`) || {}).auroc, show: (name) => {
       const value = (by.get(`${name}\n${attack}`) || {}).auroc;
       return el("span", { class: "cell good", style: isNumber(value) ? { "--v": `${(100 * value).toFixed(0)}%` } : {} }, fixed(value, 2));
     } })),
   ], { rows: whole.map((row) => row.detector), label: "AUROC by attack" });
-  return section("detection", "Detection", table.node, flags.size === 1 && whole[0].flag && el("p", { class: "quiet" }, `All detectors: ${whole[0].flag}.`),
+  return section("detection", "Detection", tooFew(found.cautions), table.node, flags.size === 1 && whole[0].flag && el("p", { class: "quiet" }, `All detectors: ${whole[0].flag}.`),
     found.points.length > 0 && el("div", { class: "cards" }, el("article", { class: "card" }, ...rocChart(found.points, look)), el("article", { class: "card" }, ...stripChart(found.points, look))),
-    perAttack && [el("h3", {}, "AUROC by attack"), perAttack.node],
+    perAttack && [el("h3", {}, "AUROC by attack (nets)"), perAttack.node],
     failedList("Failed verdicts", "net", found.failed));
 }
 
@@ -388,7 +390,7 @@ function samplesPart(app) {
   const found = app.data.samples;
   if (!found.rows) return null;
   const rows = found.rows.filter((row) => row.group === app.group), curves = found.curves.filter((one) => one.group === app.group);
-  const look = looks(found.rows.map((row) => row.detector));
+  const look = app.detectorLook;
   const titles = { inputs: "Triggered inputs among clean ones", "training set": "Poisoned images in the training set" };
   const parts = Object.entries(titles).map(([questions, title]) => samplesOf(title, rows.filter((row) => row.questions === questions), curves.filter((one) => one.questions === questions), look));
   if (!parts.some(Boolean) && !found.failed.length) return null;
@@ -424,7 +426,7 @@ function samplesOf(title, rows, curves, look) {
 const failedList = (title, what, failed) => failed.length > 0 && [el("h3", {}, title), el("ul", {}, ...failed.map(([detector, reason, count]) => el("li", {}, `${detector}, ${plural(count, what)}: ${reason}`)))];
 
 function rocChart(points, look, label = "ROC curve of every detector", xLabel = "clean nets called backdoored", yLabel = "attacked nets found") {
-  const series = points.map((one) => ({ name: one.detector, points: one.roc, colour: look.get(one.detector).colour, dash: look.get(one.detector).dash }));
+  const series = points.map((one) => ({ name: one.detector, points: one.roc, look: look.get(one.detector), ...look.get(one.detector) }));
   const holder = lines(label, [{ name: "chance", points: [[0, 0], [1, 1]], colour: "var(--quiet)", dash: 3 }, ...series], {
     x: [0, 1], y: [0, 1], height: 320, bare: true, axes: { xLabel, yLabel } });
   return [el("h3", {}, "ROC"), lineLegend(series), holder];
@@ -471,8 +473,10 @@ function provenancePart(app) {
   return section("provenance", "Provenance",
     el("h3", {}, "Versions"), el("ul", {}, ...provenance.versions.map(line)),
     el("h3", {}, "Machines"), el("ul", {}, ...provenance.hardware.map(line)),
-    el("p", {}, `Defenses took ${fixed(provenance.seconds / 60)} minutes in all.`, provenance.images.length ? ` Images: ${provenance.images.join(", ")} (fingerprint).` : ""),
+    provenance.seconds >= 3 && el("p", {}, `Defenses took ${fixed(provenance.seconds / 60)} minutes in all.`),
+    provenance.images.length > 0 && el("p", {}, `Images: ${provenance.images.join(", ")} (fingerprint).`),
     app.data["left out"].length > 0 && el("p", {}, `${plural(app.data["left out"].length, "record")} of other settings or images left out.`),
     settings && fold("Settings that all cells share or begin from", facts(settings)),
-    el("h3", {}, "Again"), el("pre", {}, `mnp-bench report ${title}    # tables, figures and this page from the records\nmnp-bench run ${title}       # the cells that have none`));
+    el("h3", {}, "Again"), el("pre", {}, `mnp-bench report ${title}    # tables, figures and this page from the records\nmnp-bench run ${title}       # the cells that have none`),
+    el("p", { class: "quiet" }, "A suite of your own is run by its file, as it was before; records that lie elsewhere than in results/ are found by --results."));
 }

@@ -12,6 +12,8 @@ function compare(a, b, down) {
   return down ? -order : order;
 }
 
+const sorted = new Map(); // how each table was sorted last, by its label: a page that is drawn anew keeps it
+
 /**
  * A sortable table.
  * columns: [{name, title, value(row), show(row) -> text or node, number, head (of its row), help}]
@@ -19,12 +21,15 @@ function compare(a, b, down) {
  * Gives {node, update(rows)}.
  */
 function sortable(columns, options) {
-  let rows = options.rows, [by, down] = options.sort || [null, false], shown = STEP;
+  const label = options.label || options.caption || "table";
+  let rows = options.rows, [by, down] = sorted.get(label) || options.sort || [null, false], shown = STEP;
+  if (by >= columns.length) [by, down] = options.sort || [null, false];
   const body = el("tbody"), heads = [], status = el("p", { class: "quiet", role: "status" });
   const more = el("button", { type: "button", class: "more", onclick: () => { shown += 5 * STEP; draw(); } });
   columns.forEach((column, i) => {
     const button = el("button", { type: "button", onclick: () => {
       [by, down] = by === i ? [i, !down] : [i, Boolean(column.number && !column.low)];
+      sorted.set(label, [by, down]);
       shown = STEP;
       draw();
     } }, column.title, el("span", { class: "arrow", "aria-hidden": "true" }));
@@ -52,6 +57,6 @@ function sortable(columns, options) {
   }
   draw();
   const table = el("table", {}, options.caption && el("caption", {}, options.caption), el("thead", {}, el("tr", {}, ...heads)), body);
-  const node = el("div", {}, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": options.label || options.caption || "table" }, table), options.short && status, options.short && more);
+  const node = el("div", {}, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table), options.short && status, options.short && more);
   return { node, update(found) { rows = found; shown = STEP; draw(); } };
 }
