@@ -9,11 +9,11 @@ Digits of seed 5, smallnet, float32: hardly anything, whatever the class (agreem
 against the attacker's class removes what restoring brought back, whether or not anything had been suspected: BadNets 6.3 -> 0.0,
 LF 76.8 -> 0.6, Trojan 50.9 -> 1.2, WaNet 17.2 -> 4.2. That asks for hardening without a suspicion, where it is cheap.
 
-On CIFAR-10 it need not be. One victim of seed 0, of which nothing was chosen: Adaptive-Blend, whose attack did not take (85.6/7.6).
-All probes end in class 6, which is not the attacker's: version 5 suspects it and hardens by 0.125, and 76.6 is left of ACC
-(agreement 0.86). By hand, another draw, first round: plainly restored 84.8 (0.97), wary of class 6 84.1 (0.96). So hardening is what
-costs, and the agreement tells: 0.94 is left of LIRA under the same step. To be decided on seed 2: undo hardening that costs the net
-its agreement; and harden without a suspicion where it does not.
+On CIFAR-10 it need not be. One victim of seed 0, of which nothing was chosen: Adaptive-Blend, whose attack did not take
+(85.6/7.6). All probes end in class 6, which is not the attacker's: version 5 suspects it and hardens by 0.125, and 76.6 is left
+of ACC (agreement 0.86). By hand, another draw, first round: plainly restored 84.8 (0.97), wary of class 6 84.1 (0.96). So
+hardening is what costs, and the agreement tells: 0.94 is left of LIRA under the same step. To be decided on seed 2: undo
+hardening that costs the net its agreement; and harden without a suspicion where it does not.
 """
 
 import sys
