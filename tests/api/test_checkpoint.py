@@ -150,7 +150,9 @@ def data_of(page: Path) -> dict[str, Any]:
 
 def test_the_page_of_a_repair_shows_what_the_report_says(own: Own, purified: Path) -> None:
     data, report = data_of(own.folder / "repair.html"), report_of(purified)
-    assert (data["kind"], data["title"], data["subtitle"]) == ("model", "suspicious.pt", "repaired with mnp")
+    assert (data["kind"], data["title"]) == ("model", "suspicious.pt")
+    pruned = sum(layer["pruned"] for layer in report["pruned by layer"])
+    assert data["subtitle"].startswith(f"repaired with mnp; {pruned} of ")
     measured = {row["name"]: row for row in data["measured"]}
     assert measured["clean accuracy, test"]["after"] == pytest.approx(100 * report["clean accuracy"]["test"]["after"], abs=0.01)
     assert measured["triggered images sent to 3"]["before"] > 80
@@ -169,7 +171,7 @@ def test_the_page_of_a_verdict(own: Own, tmp_path: Path) -> None:
     assert data["suspected"] == found.facts["suspected"]
     assert data["picture"].startswith("data:image/png;base64,")
     assert judged(own, html=tmp_path / "weak.html", normalise="2,2,2,0.2,0.2,0.2").word == "undecided"
-    assert data_of(tmp_path / "weak.html")["verdict"].startswith("undecided. the net is right on ")
+    assert data_of(tmp_path / "weak.html")["verdict"].startswith("undecided. The net is right on ")
     for wrong in ("page.pdf", "page"):
         with pytest.raises(UserError, match=r"the page is HTML; call it .*page\.html"):
             judged(own, html=tmp_path / wrong)

@@ -178,8 +178,8 @@ def test_the_floor_is_what_the_clean_net_does_on_the_triggered_images(place: Pat
     assert (floor["attack"], floor["seed"], floor["same_recipe"]) == ("badnets", 0, True)
     assert floor["floor"]["asr"] < 0.5 < floor["floor"]["ra"]
     built = build_tables(place / "results" / "small")
-    row = built.csv.read_text().splitlines()[-1].split(",")
-    assert row[-3] == f"{100 * floor['floor']['asr']:.2f}"
+    head, *_, last = (line.split(",") for line in built.csv.read_text().splitlines())
+    assert dict(zip(head, last, strict=True))["asr_floor"] == f"{100 * floor['floor']['asr']:.2f}"
 
 
 def test_a_floor_is_measured_later_where_its_nets_are_kept_and_never_trained_for(
