@@ -121,7 +121,8 @@ def _candidates(weights: Mapping[str, Tensor], num_classes: int, shape: Shape) -
 @functools.cache
 def _torchvision_outline(arch: str, num_classes: int, shape: Shape) -> nn.Module | None:
     """Not tried on an image, which would take as long again: that is done once a net fits. Kept, since all of them together
-    take seconds and a caller may ask about many checkpoints."""
+    take seconds and a caller may ask about many checkpoints.
+    """
     return _meta(lambda: made(arch, num_classes, shape))
 
 

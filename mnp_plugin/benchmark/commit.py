@@ -39,7 +39,8 @@ def _ours(setup: Path) -> bool:
 
 def _git(checkout: Path, *words: str) -> str | None:
     """What git says; None if it cannot say it. It writes nothing, and hears of no repository but this one (in a hook of another,
-    the environment names that)."""
+    the environment names that).
+    """
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "--no-optional-locks", "-C", str(checkout), *words]
     try:

@@ -24,7 +24,8 @@ def further_jobs(
     suite: Suite, cells: Iterable[Cell], detectors: Collection[str] | None = None
 ) -> list[VerdictJob | SampleJob | TrialJob]:
     """Verdicts on the victims of ``cells`` and on single images of theirs, trials after their defenses; those that need the
-    trigger only where it is known."""
+    trigger only where it is known.
+    """
     cells = list(cells)
     verdicts = verdict_jobs(suite, [cell.victim for cell in cells], detectors)
     samples = sample_jobs(suite, [cell.victim for cell in cells], detectors)

@@ -286,7 +286,8 @@ def defend(
     train: Images | None = None,
 ) -> Outcome:
     """Run the defense of ``cell`` on a copy of the victim, timed. It sees the model and the clean budget, nothing else; only a
-    :class:`~mnp_plugin.contracts.TrainingSetDefense` is given ``train`` as well, the training set as the attacker left it."""
+    :class:`~mnp_plugin.contracts.TrainingSetDefense` is given ``train`` as well, the training set as the attacker left it.
+    """
     context = DefenseContext(
         device=device,
         generator=stream(["cell", cell.plain()], device),

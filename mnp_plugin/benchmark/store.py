@@ -347,6 +347,8 @@ class Store:
 
 def read_about(path: Path) -> dict[str, Any] | None:
     """What is said in a file of tensors, without reading them; None if there is none, or a damaged one."""
+    if not path.is_file():
+        return None
     try:
         with path.open("rb") as file:
             start = file.read(8)

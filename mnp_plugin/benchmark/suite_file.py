@@ -34,6 +34,8 @@ RESERVED = ("clean", "none")
 
 MAX_DRAWS = 1000
 """Most runs of a defense on one victim; a mistyped number must not make a plan without end."""
+MAX_SEEDS = 1000
+"""Most seeds of a suite or an attack, likewise."""
 
 KEYS = (
     "suite",
@@ -217,6 +219,8 @@ def _seeds(document: Document, path: tuple[Any, ...]) -> list[int]:
     seeds = spec.value_at(document, path)
     if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
         raise document.error(path, f"must be a list of whole numbers from 0, such as [0, 1, 2], not {seeds!r}")
+    if len(seeds) > MAX_SEEDS:
+        raise document.error(path, f"has {len(seeds)} seeds, more than the {MAX_SEEDS} that a suite may have")
     if len(set(seeds)) != len(seeds):
         raise document.error(path, "a seed stands twice; remove one")
     return seeds

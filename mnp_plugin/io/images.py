@@ -14,7 +14,7 @@ from mnp_plugin.core.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "PPM", "BMP", "TIFF", "WEBP")
 """Formats that are read whatever a file is called. Of others Pillow hands some to programs of the system (EPS to Ghostscript)."""
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 40_000_000
 """Pixels of one image; an empty PNG of 20 kB can claim any number of them."""
 
 

@@ -160,9 +160,9 @@ class _Rewriter:
         if code == pickle.REDUCE:
             self._count("calls")
             self.stack[-1] = 1
-        elif code in (pickle.SETITEM, pickle.SETITEMS):
+        elif code in (pickle.SETITEM, pickle.SETITEMS, pickle.BUILD):  # a state that is a tuple is read as pairs with keys
             keys = [weight for weight in items[::2] if weight > 1]
-            need(max(keys, default=0) <= 64, "a key is a large tuple")
+            need(max(keys, default=0) <= 64, "a key is a large tuple" if code != pickle.BUILD else "a state is a large tuple")
             self._count("keys that are tuples", len(keys))
 
     def _since_mark(self) -> tuple[list[int], int]:

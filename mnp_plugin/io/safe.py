@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import zipfile
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ __all__ = ["LIMIT_BYTES", "inside", "read_array", "read_plain", "read_tensors", 
 
 LIMIT_BYTES = 2 * 2**30
 """Largest file that is read unless the caller says otherwise."""
+MAX_HEADER = 4 * 2**20
+"""Bytes of the header of a safetensors file: some 30 000 tensors."""
+MAX_DIMS = 16
+"""Dimensions of a tensor."""
 
 
 def read_tensors(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, Tensor]:
@@ -46,14 +51,19 @@ def read_tensors(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, Ten
         with path.open("rb") as stream:
             head = stream.read(16)
         if path.suffix == ".safetensors" or is_safetensors(head, size):
+            _check_header(path, size)
             found = load_safetensors(path)
         else:
             with opened_torch(path) as value:
                 found = Settler().settle(find_state_dict(value))
         need(bool(found), "there is no tensor in it")
         found = bare_names(found)
-        for key, tensor in found.items():
-            check_finite(key, tensor)
+        looked = set()
+        for key, tensor in found.items():  # one tensor may stand under many names
+            same = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+            if same not in looked:
+                looked.add(same)
+                check_finite(key, tensor)
         return found
 
 
@@ -110,6 +120,21 @@ def inside(folder: Path, path: str) -> Path:
     if not target.is_relative_to(root):
         raise UserError(f"{folder}: {shown(path)} is a symbolic link that leads out of the folder, to {target}")
     return target
+
+
+def _check_header(path: Path, size: int) -> None:
+    """Refuse a safetensors file whose header would cost more than its tensors; what else is wrong its own reader says."""
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        need(length <= MAX_HEADER or length > size, f"its header has {length} bytes, more than the {MAX_HEADER} allowed")
+        text = stream.read(min(length, MAX_HEADER))
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    for key, about in header.items() if isinstance(header, dict) else ():
+        shape = about.get("shape") if isinstance(about, dict) else None
+        need(not isinstance(shape, list) or len(shape) <= MAX_DIMS, f"{shown(key)} has more than {MAX_DIMS} dimensions")
 
 
 def _size(path: Path, limit: int) -> int:

@@ -148,7 +148,8 @@ def to_csv(table: pd.DataFrame) -> str:
 
 def detection_lines(table: pd.DataFrame) -> list[str]:
     """Tables in Markdown, of the test: a line per detector over all attacked nets, and AUROC by attack; nothing without a
-    detector."""
+    detector.
+    """
     rows = table[(table["attack"] == "all") & (table["split"] == "test")].to_dict("records")
     if not rows:
         return []

@@ -44,6 +44,8 @@ class Results:
         found = []
         if self.plan is not None and len(self.records) < len(self.plan.records):
             found.append(f"Unfinished: {len(self.records)} of {len(self.plan.records)} planned cells have a record.")
+        if self.plan is None:
+            found.append("suite.json is missing: gate, labels and further records are not known; run the suite again.")
         if self.damaged:
             found.append(f"Damaged files that do not count: {len(self.damaged)}.")
         return found

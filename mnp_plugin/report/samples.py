@@ -1,5 +1,6 @@
 """What detectors said about single images: one JSON per victim and detector under ``results/<suite>/samples/``. Imports no
-torch."""
+torch.
+"""
 
 from __future__ import annotations
 

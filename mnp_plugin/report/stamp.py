@@ -24,6 +24,7 @@ def stamp(folder: Path) -> int:
     """
     kinds = ("records", "floors", "trials", "verdicts", "samples")
     files = [*folder.glob("suite.json"), *(file for kind in kinds for file in sorted((folder / kind).glob("*.json")))]
+    files = [file for file in files if file.is_file()]
     if not files:
         raise UserError(f"no results in {folder}; give the folder of a suite, as results/digits")
     stamped = 0

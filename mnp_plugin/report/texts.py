@@ -101,6 +101,8 @@ def read_all(files: Iterable[Path], read: Callable[[str, str], R]) -> tuple[dict
     damaged: list[str] = []
     for file in files:
         try:
+            if not file.is_file():  # a folder; or a pipe or device, which may never end
+                raise DamagedRecordError(f"{file}: no regular file; delete it and run again")
             found[file.name] = read(file.read_text(encoding="utf-8", errors="replace"), str(file))
         except DamagedRecordError as error:
             damaged.append(str(error))

@@ -26,7 +26,8 @@ VARIANCE = 0.04
 @dataclass(frozen=True, kw_only=True)
 class Decoupling:
     """How a generator is made: a U-Net of ``width`` channels, ``pretrain`` passes towards the identity, then in each round
-    ``mask`` passes that decouple the benign features and ``passes`` of the generator itself."""
+    ``mask`` passes that decouple the benign features and ``passes`` of the generator itself.
+    """
 
     width: int
     pretrain: int

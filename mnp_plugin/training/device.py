@@ -25,7 +25,7 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device).add_(1).item()  # item(): the meta device holds no numbers
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # the last where a backend is a package of its own
         reason = str(error).splitlines()[0]
         raise UserError(f"no device '{name}' here ({reason}); use auto, cpu, cuda or cuda:N") from None
     return device

@@ -285,6 +285,11 @@ def test_a_recipe_of_one_attack_is_checked(line: str, message: str) -> None:
         parse(TEXT.replace("    poison_ratio: 0.1\n", f"    poison_ratio: 0.1\n    {line}\n"))
 
 
+def test_a_list_of_seeds_without_end_makes_no_endless_plan() -> None:
+    with pytest.raises(UserError, match="seeds: has 5000 seeds, more than the 1000"):
+        parse(TEXT.replace("seeds: [0, 1]", f"seeds: {list(range(5000))}"))
+
+
 def test_a_mistyped_number_of_draws_makes_no_endless_plan() -> None:
     with pytest.raises(UserError, match="draws: must be a whole number from 1 to 1000, not 1000000000"):
         parse(f"{TEXT}draws: 1000000000\n")

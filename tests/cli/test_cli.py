@@ -304,7 +304,7 @@ def test_mistakes_end_before_any_training(
     assert not list(fresh.folder.rglob("*.json"))
 
 
-@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99", "hpu"])
 def test_a_device_that_is_not_there(fresh: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], device: str) -> None:
     assert f"no device '{device}'" in message_of(capsys, fresh("run", "--device", device))
     assert trainings == []
@@ -623,7 +623,9 @@ def test_an_interrupted_run_keeps_whole_records_and_goes_on(
     assert trainings == []
 
 
-@pytest.mark.parametrize("damage", [lambda text: text[:200], lambda text: text.replace('"acc": 0.', '"acc": 0.0')])
+@pytest.mark.parametrize(
+    "damage", [lambda text: text[:200], lambda text: text.replace('"acc": 0.', '"acc": 0.0'), lambda text: "[" * 100_000]
+)
 def test_a_damaged_record_is_named_does_not_count_and_is_made_again(
     done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], damage: Callable[[str], str]
 ) -> None:

@@ -92,7 +92,8 @@ def test_fine_pruning_stops_within_its_tolerance(scene: Any) -> None:
     # The learning rate moves nothing, so the stop itself is what is seen (batch statistics aside, eval mode is restored).
     view = scene.view()
     assert result.report["pruned"] > 0
-    assert accuracy(result.model, view.clean) >= accuracy(view.model, view.clean) - 0.1
+    for part in (view.clean, view.validation):
+        assert accuracy(result.model, part) >= accuracy(view.model, part) - 0.03 - 1e-6
 
 
 def test_nad_taps_the_last_three_stages() -> None:

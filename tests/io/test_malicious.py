@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import pickle
 import resource
@@ -309,6 +310,7 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     one, prime, many_values = number(1), 2**61 - 1, b"(" + b"K\x01K\x02\x86" * 100_000 + b"e"
     yield "kind of a storage", many(text("storage"), doubled(one, 40), text("0"), text("cpu"), one) + b"Q."
     yield "size of a storage", many(text("storage"), name("torch.FloatStorage"), text("0"), text("cpu"), doubled(one, 40)) + b"Q."
+    yield "state of an object", name("collections.OrderedDict") + b")R" + doubled(one, 40) + b"b."
     yield "offset", tensor(offset=doubled(one, 40)) + b"."
     yield "shape", tensor(shape=doubled(one, 40)) + b"."
     yield "hooks", tensor(None, number(0), many(), many(), b"\x89", doubled(one, 40)) + b"."
@@ -402,6 +404,41 @@ def test_no_small_file_costs_much_time_or_memory(tmp_path: Path) -> None:
                 large.append((title, said))
     assert large == []
     assert {title: seconds for title, seconds in slow.items() if seconds > 3 * ordinary} == {}
+
+
+def headed(header: Any, data: bytes = b"") -> bytes:
+    """A safetensors file."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ({"a": {"dtype": "F32", "shape": [1] * 100_000, "data_offsets": [0, 4]}}, "more than 16 dimensions"),
+        ({f"{i:09}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(100_000)}, "its header has"),
+    ],
+    ids=["dimensions", "names"],
+)
+def test_a_costly_header_of_safetensors_is_refused(header: Any, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(headed(header, bytes(4)))
+    start = time.process_time()
+    with pytest.raises(UserError, match=reason):
+        read_tensors(path)
+    assert time.process_time() - start < 2
+
+
+def test_a_tensor_under_many_names_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, looked = torch.ones(1000), []
+    torch.save({f"t{i}": one for i in range(50)} | {"other": torch.full((3,), 2.0)}, tmp_path / "x.pt")
+    whole = torch.isfinite
+    monkeypatch.setattr(torch, "isfinite", lambda value: looked.append(len(value)) or whole(value))
+    assert len(read_tensors(tmp_path / "x.pt")) == 51
+    assert sorted(looked) == [3, 1000]
+    torch.save({"a": one, "b": torch.tensor([1.0, float("nan")])}, tmp_path / "y.pt")
+    with pytest.raises(UserError, match="'b' holds values that are not finite"):
+        read_tensors(tmp_path / "y.pt")
 
 
 def test_the_bombs_are_live() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -317,6 +318,14 @@ def test_a_broken_plan_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "suite.json").write_text(text)
     with pytest.raises(UserError, match=r"suite\.json"):
         build_tables(tmp_path)
+
+
+def test_a_pipe_in_place_of_a_record_is_named_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    save(tmp_path, RECORDS)
+    os.mkfifo(tmp_path / "records/pipe.json")
+    built = build_tables(tmp_path)
+    assert built.damaged == [f"{tmp_path / 'records/pipe.json'}: no regular file; delete it and run again"]
+    assert "suite.json is missing" in built.md.read_text()
 
 
 def test_no_records_are_named(tmp_path: Path) -> None:

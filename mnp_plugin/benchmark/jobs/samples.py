@@ -123,7 +123,8 @@ class SampleJob(DetectingJob):
 
 def sample_jobs(suite: Suite, victims: Iterable[AnyVictim], detectors: Collection[str] | None = None) -> list[SampleJob]:
     """Screenings by the sample detectors of these labels, or by all: of the inputs of victims that have a trigger, and of the
-    training sets of those that were trained on one; each victim once."""
+    training sets of those that were trained on one; each victim once.
+    """
     each = {victim.fingerprint: victim for victim in victims}
     asked = [entry for entry in suite.sample_detectors if detectors is None or entry.label in detectors]
     jobs = [SampleJob(suite.name, victim, entry) for victim in each.values() for entry in asked]

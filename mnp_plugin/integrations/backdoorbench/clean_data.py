@@ -36,7 +36,7 @@ def load_clean(name: str, folder: Path) -> ImageData:
 
 
 def _cifar(name: str, folder: Path) -> tuple[Images, Images, tuple[str, ...]]:
-    """torchvision's reader, which compares the files with their published checksums before it reads them."""
+    """Torchvision's reader, which compares the files with their published checksums before it reads them."""
     from torchvision.datasets import CIFAR10, CIFAR100  # here: importing torchvision takes seconds
 
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
@@ -69,7 +69,7 @@ def _gtsrb(folder: Path, part: str, size: int) -> Images:
 
 
 def _tiny(folder: Path, part: str, facts: DataFacts) -> tuple[Images, tuple[str, ...]]:
-    """torchvision's order of a class tree; ``val`` as BackdoorBench's code sorts it into classes at first use."""
+    """Torchvision's order of a class tree; ``val`` as BackdoorBench's code sorts it into classes at first use."""
     from torchvision.datasets import ImageFolder
 
     place = folder / "tiny-imagenet-200" / part

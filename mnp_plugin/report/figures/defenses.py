@@ -1,5 +1,6 @@
 """Figures of defenses. Each takes what is shown and the part that it is about, and gives a figure, or None where there is nothing
-to draw."""
+to draw.
+"""
 
 from __future__ import annotations
 
