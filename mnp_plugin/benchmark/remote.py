@@ -56,7 +56,7 @@ class Remote:
     def send(self, path: Path, content: bytes) -> None:
         """Keep ``content``, which ``path`` holds here, there as well."""
         name = self._name(path)
-        self._do(lambda files, root: files.pipe_file(f"{root}/{name}", content))
+        self.put(name, content)
         self.known()[name] = {}
         with suppress(FileNotFoundError):  # another process of this machine has removed it
             os.utime(path)  # not older than the copy there

@@ -25,6 +25,7 @@ from mnp_plugin.io.file_kinds import is_safetensors
 from mnp_plugin.io.pickle_values import Settler
 from mnp_plugin.io.refusal import RefusedError, need, shown
 from mnp_plugin.io.torch_files import opened_torch
+from mnp_plugin.io.torch_pickles import MAX_DIMS
 from mnp_plugin.io.weights import bare_names, check_finite, find_state_dict, weights_into
 
 __all__ = ["LIMIT_BYTES", "inside", "read_array", "read_plain", "read_tensors", "weights_into"]
@@ -33,8 +34,6 @@ LIMIT_BYTES = 2 * 2**30
 """Largest file that is read unless the caller says otherwise."""
 MAX_HEADER = 4 * 2**20
 """Bytes of the header of a safetensors file: some 30 000 tensors."""
-MAX_DIMS = 16
-"""Dimensions of a tensor."""
 
 
 def read_tensors(path: Path, *, limit_bytes: int = LIMIT_BYTES) -> dict[str, Tensor]:

@@ -23,6 +23,9 @@ from mnp_plugin.io.pickle_rewriting import INERT, PREFIX, STORAGE, rewrite
 from mnp_plugin.io.pickle_values import Array, Dtype, Inert, Token, builders
 from mnp_plugin.io.refusal import Budget, RefusedError, need, shown, whole, wholes
 
+MAX_DIMS = 16
+"""Dimensions of a tensor."""
+
 _STORAGES = {
     "torch.DoubleStorage": torch.float64,
     "torch.FloatStorage": torch.float32,
@@ -156,7 +159,7 @@ class PickleReader:
         need(len(rest) in (0, 2), "a tensor carries more than numbers")
         need(not rest or (type(rest[0]) is bool and isinstance(rest[1], dict) and not rest[1]), "a tensor carries hooks")
         start = whole(offset, "the offset of a tensor")
-        sides, steps = wholes(shape, "the shape of a tensor", 16), wholes(stride, "the strides of a tensor", 16)
+        sides, steps = wholes(shape, "the shape of a tensor", MAX_DIMS), wholes(stride, "the strides of a tensor", MAX_DIMS)
         need(len(sides) == len(steps), "a tensor has other strides than dimensions")
         count, last = 1, start
         for side, step in zip(sides, steps, strict=True):
