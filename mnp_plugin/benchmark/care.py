@@ -19,6 +19,7 @@ from mnp_plugin.benchmark.store import FOLDERS, Store
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.tensors import unpacked
+from mnp_plugin.report.beside import Beside, picture_beside
 from mnp_plugin.report.records import Record, Scores
 
 
@@ -28,8 +29,7 @@ def unneeded(store: Store, suites: Iterable[Suite]) -> list[Path]:
     found = []
     for kind in FOLDERS:
         for file in sorted((store.cache / kind).glob("[!.]*")):
-            fingerprint = file.name.partition(".")[0].partition("-")[0]
-            if file.is_file() and (kind, fingerprint) not in needed:
+            if file.is_file() and (kind, fingerprint_in(file)) not in needed:
                 found.append(file)
     for file in sorted((store.cache / "locks").glob("*")):
         old = file.suffix != SUFFIX or time.time() - file.stat().st_mtime > 10 * LEASE
@@ -37,20 +37,32 @@ def unneeded(store: Store, suites: Iterable[Suite]) -> list[Path]:
     return found
 
 
+def fingerprint_in(file: Path) -> str:
+    """The fingerprint in the name of a file of the cache."""
+    return file.name.partition(".")[0].partition("-")[0]
+
+
 def damaged(store: Store, suite: Suite) -> Iterator[str]:
     """One sentence for each damaged file of the cache, and of the suite's results."""
     for kind in FOLDERS:
         for file in sorted((store.cache / kind).glob("[!.]*")):
-            if file.suffix in (".safetensors", ".partial") and unpacked(file.read_bytes()) is None:
+            if file.suffix not in (".safetensors", ".partial"):
+                continue
+            kept = unpacked(file.read_bytes())
+            if kept is None:
                 yield f"{file}: its content is not what its checksum says; run makes it again"
-    cells = list(suite.cells())
+    cells, beside = list(suite.cells()), Beside(store.suite_folder(suite.name))
     for job in [*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)]:
         found = store.read(suite.name, job.kind, job.file_name)
         try:
-            if found is not None:
-                job.read(*found)
+            record = None if found is None else job.read(*found)
         except UserError as error:
             yield str(error)
+            continue
+        if isinstance(record, Record):
+            beside.picture_of(record, job.file_name)
+        beside.picture(picture_beside(job.file_name))
+    yield from beside.damaged
 
 
 @dataclass(frozen=True)

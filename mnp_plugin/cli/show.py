@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,4 +64,6 @@ def _figure(arguments: argparse.Namespace) -> int:
     for name, content in one(found, arguments.name, arguments.format, arguments.cell).items():
         write_atomic(arguments.out / name, content)
         print(arguments.out / name)
-    return 0
+    for sentence in found.own.all_damaged:
+        print(sentence, file=sys.stderr)
+    return 1 if found.own.all_damaged else 0

@@ -6,6 +6,7 @@ Records of older versions have nothing of this; whoever shows a cell says so.
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from mnp_plugin.report.texts import fraction, parsed
 SCHEMA = 1
 DETAILS, PICTURES = "details", "pictures"
 """Folders under ``results/<suite>``. A file of details is called as its record is."""
+
+REMEDY = "to have it made anew, delete it and the record of the same name, and run again"
+REMEDY_PICTURE = "to have it made anew, delete it and a record that shows it, and run again"
 
 NAME = re.compile(r"[\w.=+-]+\.png")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -86,31 +90,74 @@ def from_json(text: str, source: str) -> Details:
         shown = found.perturbation
         if shown and not (0 <= shown["class"] < len(found.classes) and fraction(shown["before"]) and fraction(shown["after"])):
             raise ValueError("'perturbation' names no class, or no shares")
+        if shown and type(shown["images"]) is not int:
+            raise ValueError("'perturbation' does not say on how many images")
         for name in (found.picture, *([shown["picture"]] if shown else [])):
             if name and not NAME.fullmatch(name):
                 raise ValueError(f"no name of a PNG: {name!r}")
         return found
 
-    return parsed(text, source, "details of a cell", SCHEMA, build)
+    return parsed(text, source, "details of a cell", SCHEMA, build, REMEDY)
 
 
-def details_of(folder: Path, record: Record, file: str) -> Details | None:
-    """The details beside ``records/<file>``; None if there are none, or damaged ones, or those of another cell.
+class Beside:
+    """What lies beside the records of one suite, read when it is shown.
 
-    Nothing depends on them but pictures, so a file that cannot be used is no error.
+    No table depends on it: what cannot be used counts as not there and is named in :attr:`damaged`. Older versions kept nothing.
+
+    Args:
+        folder: ``results/<suite>``.
     """
-    path = folder / DETAILS / file
-    try:
-        found = from_json(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError, UserError):
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._damaged: dict[str, None] = {}
+
+    @property
+    def damaged(self) -> list[str]:
+        """One sentence for each file that was found damaged so far."""
+        return list(self._damaged)
+
+    def details(self, record: Record, file: str) -> Details | None:
+        """The details beside ``records/<file>``, or None."""
+        path = self.folder / DETAILS / file
+        content = self._content(path)
+        if content is None:
+            return None
+        try:
+            found = from_json(content.decode(errors="replace"), str(path))
+            if found.id != record.cell:
+                raise UserError(f"{path}: it holds details of cell {found.id}, not of {record.cell}; {REMEDY}")
+        except UserError as error:
+            self._damaged[str(error)] = None
+            return None
+        return found
+
+    def picture(self, name: str) -> bytes | None:
+        """The PNG ``pictures/<name>``, or None."""
+        path = self.folder / PICTURES / name
+        content = self._content(path) if NAME.fullmatch(name) else None
+        if content is not None and not whole_png(content):
+            self._damaged[f"{path}: it is no whole PNG; {REMEDY_PICTURE}"] = None
+            return None
+        return content
+
+    def picture_of(self, record: Record, file: str) -> Path | None:
+        """Where the PNG lies that shows the trigger of a record's victim, or None."""
+        found = self.details(record, file)
+        return None if found is None or self.picture(found.picture) is None else self.folder / PICTURES / found.picture
+
+    def _content(self, path: Path) -> bytes | None:
+        if not path.exists():
+            return None
+        try:
+            if path.is_file():  # a pipe or device may never end
+                return path.read_bytes()
+            reason = "no regular file"
+        except OSError as error:
+            reason = f"it cannot be read ({error.strerror})"
+        self._damaged[f"{path}: {reason}; {REMEDY}"] = None
         return None
-    return found if found.id == record.cell else None
-
-
-def picture_of(folder: Path, record: Record, file: str) -> Path | None:
-    """The PNG that shows the trigger of a record's victim, or None."""
-    found = details_of(folder, record, file)
-    return None if found is None else png(folder, found.picture)
 
 
 def picture_beside(file: str) -> str:
@@ -118,11 +165,16 @@ def picture_beside(file: str) -> str:
     return f"{file.removesuffix('.json')}.png"
 
 
-def png(folder: Path, name: str) -> Path | None:
-    """``pictures/<name>``, if it is there and is a PNG."""
-    path = folder / PICTURES / name
-    try:
-        with path.open("rb") as file:
-            return path if NAME.fullmatch(name) and file.read(len(PNG)) == PNG else None
-    except OSError:
-        return None
+def whole_png(content: bytes) -> bool:
+    """Whether ``content`` is a PNG to its end, each of its chunks as its checksum says."""
+    at = len(PNG)
+    if not content.startswith(PNG):
+        return False
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4])
+        if zlib.crc32(content[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end]) or end > len(content):
+            return False
+        if content[at + 4 : at + 8] == b"IEND":
+            return end == len(content)
+        at = end
+    return False

@@ -76,7 +76,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         records=len(own.records),
         left_out=own.left_out,
         unsaid=unsaid,
-        damaged=own.damaged,
+        damaged=list(own.damaged),
         hint=hint(),
     )
     write_atomic(built.csv, to_csv(table).encode())
@@ -111,6 +111,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
             (folder / INTERVALS).unlink(missing_ok=True)
         further("statistics.md", statistics_md(seen.statistics if plain is table else statistics(plain), name))
         further(PAGE, render(suite_data(seen)))
+        built.damaged.extend(own.beside.damaged)  # the page alone looks at what lies beside records
         if figures:
             _draw(seen, further)
     return built

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.report.beside import picture_of
 from mnp_plugin.report.floors import Floors, floor_of
 from mnp_plugin.report.leaderboard import leaderboard
 from mnp_plugin.report.records import Record, Scores, der
@@ -100,14 +99,16 @@ def load_records(folder: Path | str) -> pd.DataFrame:
 
     Returns:
         Columns :data:`RUN_COLUMNS`, rates in percent, and ``picture``: the path of the PNG that shows the trigger of the victim,
-        empty where none was stored. Damaged records are left out with a warning that names them.
+        empty where none was stored. Damaged records, and damaged files beside them, are left out with a warning that names them.
 
     Raises:
         UserError: no records there, or one that cannot be read.
     """
     own = _read(folder)
     table = runs(own.records, own.floors, own.files)
-    pictures = {name: picture_of(own.folder, record, name) for name, record in zip(own.files, own.records, strict=True)}
+    pictures = {name: own.beside.picture_of(record, name) for name, record in zip(own.files, own.records, strict=True)}
+    for sentence in own.beside.damaged:
+        warnings.warn(sentence, stacklevel=2)
     return table.assign(picture=[str(pictures[name] or "") for name in table["file"]])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnp_plugin.report.beside import Beside
 from mnp_plugin.report.floors import Floors, by_victim
 from mnp_plugin.report.floors import from_json as floor_from_json
 from mnp_plugin.report.planned import Plan, read_plan, read_records
@@ -25,6 +26,7 @@ class Results:
 
     ``files`` names the record files in the order of ``records``; ``floors`` is by attack and seed, and by what is swept;
     ``left_out`` names record files of other settings or images, ``damaged`` says one sentence of each damaged file.
+    ``beside`` reads what else is kept of a record, to be looked at.
     """
 
     folder: Path
@@ -37,6 +39,12 @@ class Results:
     samples: list[SampleRecord]
     left_out: list[str]
     damaged: list[str]
+    beside: Beside
+
+    @property
+    def all_damaged(self) -> list[str]:
+        """:attr:`damaged`, and what was found damaged of that which lies beside records, as far as it was looked at."""
+        return [*self.damaged, *self.beside.damaged]
 
     @property
     def notices(self) -> list[str]:
@@ -82,4 +90,5 @@ def read_results(folder: Path) -> Results:
         samples=samples,
         left_out=own.left_out,
         damaged=damaged,
+        beside=Beside(folder),
     )

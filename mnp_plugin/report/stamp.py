@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.report.beside import DETAILS
 from mnp_plugin.report.texts import CHECKSUM, sealed
 
 
@@ -22,7 +23,7 @@ def stamp(folder: Path) -> int:
     Raises:
         UserError: no results there, or a file that is not JSON.
     """
-    kinds = ("records", "floors", "trials", "verdicts", "samples")
+    kinds = ("records", "floors", "trials", "verdicts", "samples", DETAILS)
     files = [*folder.glob("suite.json"), *(file for kind in kinds for file in sorted((folder / kind).glob("*.json")))]
     files = [file for file in files if file.is_file()]
     if not files:

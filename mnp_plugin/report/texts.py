@@ -23,6 +23,8 @@ Status = Literal["ok", "failed"]
 
 CHECKSUM = "sha256"
 """Key of the checksum of all the other content. It shows damage and edits by hand; it is no signature."""
+AGAIN = "delete it and run again"
+"""What puts a damaged record right."""
 UNSEALED = "it has no checksum, as an older version wrote it; to keep it, run: python -m mnp_plugin.report.stamp {folder}"
 
 
@@ -53,7 +55,7 @@ def unsealed(content: dict[str, Any]) -> bool | None:
         return False
 
 
-def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict[str, Any]], R]) -> R:
+def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict[str, Any]], R], remedy: str = AGAIN) -> R:
     """A record from its text.
 
     Args:
@@ -62,6 +64,7 @@ def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict
         what: the kind of record, in words.
         schema: the one that this version reads.
         build: makes it of its keys; a TypeError, a KeyError or a ValueError of its own becomes the message.
+        remedy: what puts a damaged file of this kind right.
 
     Raises:
         DamagedRecordError: not JSON, or not what its checksum says.
@@ -70,10 +73,10 @@ def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict
     try:
         plain = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedRecordError(f"{source}: not {what}, its JSON is broken ({error}); delete it and run again") from None
+        raise DamagedRecordError(f"{source}: not {what}, its JSON is broken ({error}); {remedy}") from None
     if not isinstance(plain, dict) or plain.get("schema") != schema:
         found = plain.get("schema") if isinstance(plain, dict) else None
-        raise UserError(f"{source}: not {what}: schema {found!r}, this version reads {schema}; delete it and run again")
+        raise UserError(f"{source}: not {what}: schema {found!r}, this version reads {schema}; {remedy}")
     whole = unsealed(plain)
     try:
         record = build(plain)
@@ -83,11 +86,11 @@ def parsed(text: str, source: str, what: str, schema: int, build: Callable[[dict
         refused = (
             DamagedRecordError if whole is False else UserError
         )  # what a newer version wrote is whole: nobody may replace it
-        raise refused(f"{source}: not {what}: {error}; delete it and run again") from None
+        raise refused(f"{source}: not {what}: {error}; {remedy}") from None
     if whole is None:
         raise UserError(f"{source}: {UNSEALED.format(folder=Path(source).parent.parent)}")
     if not whole:
-        raise DamagedRecordError(f"{source}: its content is not what its checksum says; delete it and run again")
+        raise DamagedRecordError(f"{source}: its content is not what its checksum says; {remedy}")
     return record
 
 
@@ -102,7 +105,7 @@ def read_all(files: Iterable[Path], read: Callable[[str, str], R]) -> tuple[dict
     for file in files:
         try:
             if not file.is_file():  # a folder; or a pipe or device, which may never end
-                raise DamagedRecordError(f"{file}: no regular file; delete it and run again")
+                raise DamagedRecordError(f"{file}: no regular file; {AGAIN}")
             found[file.name] = read(file.read_text(encoding="utf-8", errors="replace"), str(file))
         except DamagedRecordError as error:
             damaged.append(str(error))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from mnp_plugin import load_records
+from mnp_plugin.benchmark.care import damaged
+from mnp_plugin.benchmark.store import Store
+from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.cli import main
 from mnp_plugin.evaluation.scores import confusion
-from mnp_plugin.report.beside import PICTURES, Details, details_of
+from mnp_plugin.report.beside import PICTURES, Details
 from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.results import Results, read_results
 from mnp_plugin.report.shown import shown
@@ -48,7 +52,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def details(results: Results) -> dict[str, Details]:
     found = {}
     for record, file in zip(results.records, results.files, strict=True):
-        one = details_of(results.folder, record, file)
+        one = results.beside.details(record, file)
         assert one is not None, file
         found[f"{record.attack}-{record.defense}"] = one
     return found
@@ -157,6 +161,19 @@ def test_a_second_run_finds_all_that_and_changes_nothing(results: Results) -> No
         main(["run", str(home / "tiny.yaml"), "--results", str(home / "results"), "--store", str(home / "store"), "--quiet"]) == 0
     )
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_verify_names_what_is_damaged_beside_records(results: Results, tmp_path: Path) -> None:
+    shutil.copytree(results.folder.parents[1], tmp_path / "copy")
+    suite, store = load_suite(tmp_path / "copy/tiny.yaml"), Store(tmp_path / "copy/store", tmp_path / "copy/results")
+    assert list(damaged(store, suite)) == []
+    folder = store.suite_folder("tiny")
+    spoilt = [*folder.glob("details/badnets-ft-*"), *folder.glob("pictures/badnets-mnp-s0-*")]
+    for file in spoilt:
+        content = file.read_bytes()
+        file.write_bytes(content[:-20] + bytes([content[-20] ^ 1]) + content[-19:])
+    assert [sentence.partition(": ")[0] for sentence in damaged(store, suite)] == [str(file) for file in spoilt]
+    assert len(spoilt) == 2
 
 
 def test_records_hold_nothing_of_it(results: Results) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from mnp_plugin.report.beside import DETAILS, PICTURES, Details
+from mnp_plugin import load_records
+from mnp_plugin.cli import main
+from mnp_plugin.report.beside import DETAILS, PICTURES, REMEDY_PICTURE, Details
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.page.data import packed, suite_data
 from mnp_plugin.report.page.numbers import short, shown_as
@@ -198,7 +201,58 @@ def test_details_that_do_not_fit_are_left_out(
     text = json.loads((folder / DETAILS / file).read_text())
     del text["sha256"]
     (folder / DETAILS / file).write_text(to_json(Details(**{**text, **change})))
-    assert "details" not in suite_data(made)["records"][0]
+    data = suite_data(made)
+    assert "details" not in data["records"][0]
+    (sentence,) = data["damaged"]
+    assert file in sentence
+    assert "run again" in sentence
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "a flipped bit": lambda content: bytes([*content[:60], content[60] ^ 1, *content[61:]]),
+    "cut short": lambda content: content[:-9],
+    "something behind it": lambda content: content + b"more",
+    "no text": lambda content: b"\xff\xfe" * 50,
+    "empty": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("kind", [DETAILS, PICTURES])
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damage_beside_a_record_is_named_and_the_report_goes_on(
+    tmp_path: Path,
+    make_records: Make,
+    write_suite: Write,
+    kind: str,
+    damage: Callable[[bytes], bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_suite(tmp_path / "made", make_records(1, ("mnp",)))
+    made = shown(folder)
+    beside(folder, made.own.records[0], made.own.files[0])
+    (file,) = (folder / kind).iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert main(["report", "made", "--results", str(tmp_path), "--no-figures"]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"{file}: ")
+    assert "run again" in said.err.splitlines()[0]
+    assert "attack00" in said.out
+    assert file.name in (folder / "index.html").read_text()
+    with pytest.warns(UserWarning, match=file.name):
+        assert len(load_records(folder)) == 1
+    if kind == DETAILS:
+        assert main(["figure", "neurons", "made", "--results", str(tmp_path), "--out", str(tmp_path)]) == 2
+        assert str(file) in capsys.readouterr().err
+
+
+def test_what_is_no_file_is_named_too(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    """A pipe would be read for ever."""
+    folder = write_suite(tmp_path / "made", make_records(1, ("mnp",)))
+    made = shown(folder)
+    (folder / DETAILS).mkdir()
+    os.mkfifo(folder / DETAILS / made.own.files[0])
+    (sentence,) = suite_data(made)["damaged"]
+    assert sentence.startswith(f"{folder / DETAILS / made.own.files[0]}: no regular file; ")
 
 
 def test_what_is_no_picture_is_not_shown(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
@@ -206,7 +260,9 @@ def test_what_is_no_picture_is_not_shown(tmp_path: Path, make_records: Make, wri
     made = shown(folder)
     beside(folder, made.own.records[0], made.own.files[0])
     (folder / PICTURES / "trigger.png").write_text("<svg onload=alert(1)>")
-    assert suite_data(made)["pictures"] == {}
+    data = suite_data(made)
+    assert data["pictures"] == {}
+    assert data["damaged"] == [f"{folder / PICTURES / 'trigger.png'}: it is no whole PNG; {REMEDY_PICTURE}"]
 
 
 def test_a_page_without_room_says_what_it_leaves_out(tmp_path: Path, make_records: Make, write_suite: Write) -> None:

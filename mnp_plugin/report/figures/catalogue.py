@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mnp_plugin.core.errors import UserError, did_you_mean
-from mnp_plugin.report.beside import details_of
 from mnp_plugin.report.figures import defenses, detectors
 from mnp_plugin.report.figures.neurons import neurons
 from mnp_plugin.report.figures.style import styled, written
@@ -86,9 +85,11 @@ def _of_cell(shown: Shown, kind: str, cell: str | None) -> dict[str, bytes]:
     stored = [
         (file, details)
         for record, file in zip(shown.own.records, shown.own.files, strict=True)
-        if (cell is None or file.startswith(cell)) and (details := details_of(shown.own.folder, record, file)) and details.pruned
+        if (cell is None or file.startswith(cell)) and (details := shown.own.beside.details(record, file)) and details.pruned
     ]
     if not stored:
+        if shown.own.beside.damaged:
+            raise UserError(shown.own.beside.damaged[0])
         which = f"cell '{cell}'" if cell else "any cell"
         raise UserError(f"no neurons are stored of {which} of suite '{shown.name}', or none was pruned; a run stores them")
     if len(stored) > 1 and cell is None:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mnp_plugin.core.params import fingerprint
-from mnp_plugin.report.beside import Details, details_of, picture_beside, png
+from mnp_plugin.report.beside import Details, picture_beside
 from mnp_plugin.report.detection import cautions, detection
 from mnp_plugin.report.figures.detectors import by_detector
 from mnp_plugin.report.figures.neurons import standard
@@ -106,7 +106,8 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
     }
     room -= len(json.dumps(data))
     room -= _fill(shown, records, 2 * room // 3)
-    return data | {"pictures": _pictures(shown, records, room)}
+    pictures = _pictures(shown, records, room)
+    return data | {"pictures": pictures, "damaged": own.all_damaged}
 
 
 def _look(look: Look) -> list[int]:
@@ -234,7 +235,7 @@ def _fill(shown: Shown, records: Sequence[dict[str, Any]], room: int) -> int:
     """Give ``records`` their reports and what lies beside them, as far as ``room`` goes; the characters that took."""
     left = room
     for record, file, one in zip(shown.own.records, shown.own.files, records, strict=True):
-        details = details_of(shown.own.folder, record, file)
+        details = shown.own.beside.details(record, file)
         more = {"report": short(record.prune), **({"details": _details(details)} if details else {})}
         needed = len(json.dumps(more))
         if needed <= left:
@@ -255,7 +256,7 @@ def _recovered(shown: Shown) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for verdict in shown.own.verdicts:
         name = picture_beside(f"{verdict.attack}-{verdict.detector}-s{verdict.seed}-{verdict.id}.json")
-        if verdict.status == "ok" and png(shown.own.folder, name):
+        if verdict.status == "ok" and shown.own.beside.picture(name):
             one = {"detector": verdict.detector, "picture": name, "suspected": verdict.suspected, "score": short(verdict.score)}
             found.setdefault(verdict.victim, []).append(one)
     return found
@@ -300,9 +301,9 @@ def _pictures(shown: Shown, records: Sequence[Mapping[str, Any]], room: int) -> 
     perturbations = [one["perturbation"]["picture"] for one in details if one["perturbation"]]
     seen = [one["picture"] for record in records for one in record.get("recovered", ())]
     for name in dict.fromkeys((*triggers, *perturbations, *seen)):
-        path = png(shown.own.folder, name)
-        if path is not None:
-            uri = picture_uri(path.read_bytes())
+        content = shown.own.beside.picture(name)
+        if content is not None:
+            uri = picture_uri(content)
             room -= len(uri)
             if room >= 0:
                 found[name] = uri
