@@ -141,16 +141,21 @@ class Tree:
             stamps.update(b"\0" + _name(split, file) + b"\0" + _stamp(file))
         memory = cache / "contents" / stamps.hexdigest()[:32]
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            known = memory.read_text(encoding="ascii")
-            if len(known) == 16:
+            known, _, check = memory.read_text(encoding="ascii").partition(" ")
+            if check and check == _check(known):
                 return known
         digest = hashlib.sha256()
         for split, file in files:
             digest.update(_name(split, file) + b"\0" + hashlib.sha256(_bytes(file)).digest())
         found = digest.hexdigest()[:16]
         with contextlib.suppress(OSError):  # a cache that cannot be written to only costs time here
-            write_atomic(memory, found.encode())
+            write_atomic(memory, f"{found} {_check(found)}".encode())
         return found
+
+
+def _check(content: str) -> str:
+    """Digits by which what is remembered of a tree is known to be what was written."""
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _name(split: str, file: Path) -> bytes:

@@ -290,6 +290,17 @@ def test_folder_does_not_believe_decoded_images_that_were_changed(tmp_path: Path
     assert cached.read_bytes() == whole
 
 
+def test_folder_does_not_believe_a_fingerprint_that_was_changed(tmp_path: Path) -> None:
+    source, cache = ImageFolder(root=str(tree(tmp_path / "pictures")), size=8), tmp_path / "cache"
+    content = source.content(cache)
+    (memory,) = (cache / "contents").iterdir()
+    whole = memory.read_text()
+    for changed in (whole.replace(whole[0], "0" if whole[0] != "0" else "1", 1), whole[:16], ""):
+        memory.write_text(changed)
+        assert source.content(cache) == content
+        assert memory.read_text() == whole
+
+
 def test_folder_replaces_a_damaged_cache(tmp_path: Path) -> None:
     source, cache = ImageFolder(root=str(tree(tmp_path / "pictures")), size=8), tmp_path / "cache"
     first = source.load(cache)
