@@ -18,6 +18,7 @@ from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, plan, score_jobs
 from mnp_plugin.benchmark.store import FOLDERS, Store
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.params import fingerprint
 from mnp_plugin.io.tensors import unpacked
 from mnp_plugin.report.beside import Beside, picture_beside
 from mnp_plugin.report.records import Record, Scores
@@ -51,6 +52,8 @@ def damaged(store: Store, suite: Suite) -> Iterator[str]:
             kept = unpacked(file.read_bytes())
             if kept is None:
                 yield f"{file}: its content is not what its checksum says; run makes it again"
+            elif "spec" in kept[1] and fingerprint(kept[1]["spec"]) != fingerprint_in(file):
+                yield f"{file}: it holds something else than its name says, as if files were swapped; run makes it again"
     cells, beside = list(suite.cells()), Beside(store.suite_folder(suite.name))
     for job in [*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)]:
         found = store.read(suite.name, job.kind, job.file_name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mnp_plugin.report.records import Record
 
@@ -21,6 +21,22 @@ class Observer(Protocol):
 
     def measured(self, title: str, reason: str) -> None:
         """The record of a verdict, a trial or a floor was written; ``reason`` says why it failed, if it did."""
+
+
+@runtime_checkable
+class Noticing(Protocol):
+    """An observer that tells what is to be read from what merely runs; the others are told both alike."""
+
+    def notice(self, text: str) -> None:
+        """A sentence that whoever runs this should read."""
+
+
+def notify(observer: Observer, text: str) -> None:
+    """Tell ``observer`` a sentence that whoever runs this should read."""
+    if isinstance(observer, Noticing):
+        observer.notice(text)
+    else:
+        observer.busy(text)
 
 
 class Silent:

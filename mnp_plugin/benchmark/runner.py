@@ -16,7 +16,7 @@ from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
-from mnp_plugin.benchmark.observer import Observer, Silent
+from mnp_plugin.benchmark.observer import Observer, Silent, notify
 from mnp_plugin.benchmark.outlook import Past, refuse_what_does_not_fit
 from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, further_records, in_order, score_jobs
 from mnp_plugin.benchmark.store import Store
@@ -173,8 +173,8 @@ class Runner:
         at_hand = [job for job in lacking if all(need in made or need.load(self.store) is not None for need in job.needs)]
         known = len(further) + len(floors) - len(wanted) - len(lacking)
         self.observer.plan(len(self.cells), summary.skipped, known + len(wanted) + len(at_hand), known)
-        for path in self.store.damaged:
-            self.observer.busy(f"{path} is damaged and is made anew")
+        for path, fault in self.store.damaged.items():
+            notify(self.observer, f"{path} {fault} and is made anew")
         if jobs or at_hand:
             self.observer.busy("checking data and nets")
             nets = self.check()

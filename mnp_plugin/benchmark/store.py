@@ -38,6 +38,7 @@ FOLDERS = ("victims", "assets", "repaired", "training_sets")
 PROBE = 2**16
 """Bytes that must fit on the disk before anything is made."""
 
+DAMAGED = "is damaged"
 AWAY = "away"
 """In place of their content: images that cannot be read now."""
 
@@ -87,8 +88,8 @@ class Store:
         self.cache, self.results, self.remote = cache, results, remote
         self.locks = Locks(cache / "locks") if remote is None else RemoteLocks(remote)
         self._content: dict[str, str] = {}
-        self.damaged: dict[Path, None] = {}
-        """Files that were found damaged, in order; what they held is made anew."""
+        self.damaged: dict[Path, str] = {}
+        """Files that were found to be of no use, in order, and what is wrong with each; what they should hold is made anew."""
         for folder in (cache, results) if create else ():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -161,14 +162,20 @@ class Store:
 
     def load(self, kind: str, fingerprint: str, identity: Mapping[str, Any], content: str = "") -> Kept | None:
         """What :meth:`save` saved; None if it is not there, its file is damaged or holds something else: it is made again."""
-        found = self._read(self.path(kind, fingerprint, content))
+        path = self.path(kind, fingerprint, content)
+        found = self._read(path)
         if found is None:
             return None
         tensors, about = found
         said = about.get("spec", about.get("about"))  # the assets of older versions
-        if said != json.loads(json.dumps(identity)) or about.get("content", "") != content:
+        other = _differing(said, json.loads(json.dumps(identity)))
+        if about.get("content", "") != content:
+            other.append("images")
+        if other:  # it stays until what it should hold is made: it may be all that is left of something else
+            self.damaged[path] = f"holds something else than its name says ({', '.join(other)}), as if files were swapped,"
             return None
         if "facts" not in about and kind != "assets":
+            self.damaged[path] = DAMAGED
             return None
         return Kept(tensors, about.get("facts", {}))
 
@@ -193,7 +200,7 @@ class Store:
 
     def _discard(self, path: Path) -> None:
         self._remove(path)
-        self.damaged[path] = None
+        self.damaged[path] = DAMAGED
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and what is said of them; None if there is no such file, or a damaged one (which is made again)."""
@@ -356,6 +363,13 @@ def read_about(path: Path) -> dict[str, Any] | None:
             return said_of(start + file.read(size - 8)) if len(start) == 8 and size <= path.stat().st_size else None
     except OSError:
         return None
+
+
+def _differing(said: object, wanted: Mapping[str, Any]) -> list[str]:
+    """In which keys ``said`` is not ``wanted``."""
+    if not isinstance(said, dict):
+        return ["everything"]
+    return sorted(key for key in {*said, *wanted} if key not in said or key not in wanted or said[key] != wanted[key])
 
 
 def _put(path: Path, content: bytes) -> None:

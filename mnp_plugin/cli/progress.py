@@ -54,6 +54,10 @@ class Screen:
         """Print a line above the bars."""
         self.console.print(text, markup=False)
 
+    def notice(self, text: str) -> None:
+        """Print a sentence, and keep it."""
+        self.say(text)
+
     def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
         """Show what runs now. ``what`` is ``victim: stage, figures``; every stage has a bar of its own."""
         stage = what.partition(",")[0]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from mnp_plugin.benchmark.care import damaged
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.benchmark.suite_file import parse_suite
@@ -98,8 +99,13 @@ def test_a_victim_of_an_older_version_is_read(store: Store, suite: Suite) -> Non
 
 def test_a_file_that_holds_another_victim_counts_as_absent(store: Store, suite: Suite) -> None:
     path = saved(store, suite.victims[0])
-    path.rename(store.path("victims", suite.victims[1].fingerprint))
+    other = path.rename(store.path("victims", suite.victims[1].fingerprint))
     assert store.load_victim(suite.victims[1]) is None
+    assert store.damaged == {other: "holds something else than its name says (attack), as if files were swapped,"}
+    assert other.exists(), "it may be all that is left of it"
+    assert list(damaged(store, suite)) == [
+        f"{other}: it holds something else than its name says, as if files were swapped; run makes it again"
+    ]
 
 
 def record(suite: Suite, index: int = 0) -> Record:

@@ -495,6 +495,25 @@ def test_a_victim_file_that_was_damaged_is_made_again(done: Bench) -> None:
     assert {k: (r.before, r.after) for k, r in done.records.items()} == before
 
 
+def test_a_victim_file_that_was_swapped_for_another_is_made_again_with_a_word(
+    done: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are whole; only their names are each other's."""
+    before = {k: (r.before, r.after) for k, r in done.records.items()}
+    one, two = sorted((done.folder / "store" / "victims").glob("*.safetensors"))
+    content = one.read_bytes(), two.read_bytes()
+    one.write_bytes(content[1])
+    two.write_bytes(content[0])
+    shutil.rmtree(done.folder / "results")
+    capsys.readouterr()
+    assert done("run", "--device", "cpu") == 0
+    said = "".join(capsys.readouterr().err.split())  # the screen breaks long paths
+    for file in (one, two):
+        notice = f"{file} holds something else than its name says (attack), as if files were swapped, and is made anew"
+        assert said.count("".join(notice.split())) == 1
+    assert {k: (r.before, r.after) for k, r in done.records.items()} == before
+
+
 def test_the_table_does_not_depend_on_the_order_of_cells(finished: Bench, fresh: Bench) -> None:
     fresh.replace("[clean, badnets]", "[badnets, clean]")
     fresh.replace("  - none\n  - name: ft\n    epochs: 1\n", "  - name: ft\n    epochs: 1\n  - none\n")

@@ -10,7 +10,7 @@ from mnp_plugin.benchmark.environment import hardware, versions
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.victim import VictimJob
-from mnp_plugin.benchmark.store import Kept, Store
+from mnp_plugin.benchmark.store import DAMAGED, Kept, Store
 from mnp_plugin.benchmark.suite import AnyVictim, Cell
 from mnp_plugin.report.texts import DamagedRecordError, Status, to_json
 
@@ -54,7 +54,7 @@ class RecordJob(Job):
         try:
             record = None if found is None else self.read(*found)
         except DamagedRecordError:
-            store.damaged[store.suite_folder(self.suite) / self.kind / self.file_name] = None
+            store.damaged[store.suite_folder(self.suite) / self.kind / self.file_name] = DAMAGED
             return None
         if record is None or not store.current(self.images_of, record.content):
             return None

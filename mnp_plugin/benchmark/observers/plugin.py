@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mnp_plugin.benchmark.observer import Observer
+from mnp_plugin.benchmark.observer import Observer, notify
 from mnp_plugin.core.component import Component
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.records import Record
@@ -34,13 +34,16 @@ class Several:
         self.first, self.others = first, dict(others)
 
     def _tell(self, event: str, *arguments: Any) -> None:
-        getattr(self.first, event)(*arguments)
+        self._each(lambda observer: getattr(observer, event)(*arguments))
+
+    def _each(self, tell: Callable[[Observer], None]) -> None:
+        tell(self.first)
         for name, observer in list(self.others.items()):
             try:
-                getattr(observer, event)(*arguments)
+                tell(observer)
             except Exception as error:  # whatever a plugin does wrong must not end the run
                 del self.others[name]
-                self.first.busy(f"observer '{name}' is left out: {type(error).__name__}: {error}")
+                notify(self.first, f"observer '{name}' is left out: {type(error).__name__}: {error}")
 
     def plan(self, total: int, done: int, further: int = 0, further_done: int = 0) -> None:
         """As :meth:`Observer.plan`."""
@@ -57,6 +60,10 @@ class Several:
     def measured(self, title: str, reason: str) -> None:
         """As :meth:`Observer.measured`."""
         self._tell("measured", title, reason)
+
+    def notice(self, text: str) -> None:
+        """As :func:`notify`."""
+        self._each(lambda observer: notify(observer, text))
 
 
 @contextmanager
