@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mnp_plugin.api.calls import Progress
-from mnp_plugin.api.given import LEAST, outputs
+from mnp_plugin.api.given import LEAST, check_trains, outputs
 from mnp_plugin.api.nets import AUTO, resolve_net
 from mnp_plugin.api.sanity import complaint, hardly_right
 from mnp_plugin.api.settings import component
@@ -127,6 +127,7 @@ def load(
         model = resolved.model
         weights_into(model, tensors, checkpoint)
     except UserError:
+        _no_auxiliary_heads(tensors, checkpoint)
         _same_classes(tensors, checkpoint, data, classes)
         raise
     images = decode(files, side)
@@ -142,6 +143,7 @@ def load(
         raise UserError(f"{checkpoint} on the images of {data}: {error}; see --size") from None
     if known != len(classes):
         raise UserError(f"{checkpoint} tells {known} classes apart, but {data} holds {len(classes)} class folders")
+    check_trains(model, images, f"the net of {checkpoint}")
     if not bool(torch.isfinite(logits(model, images.x)).all()):
         raise UserError(f"the net's outputs on the images of {data} are not finite; the weights of {checkpoint} are damaged")
     right = accuracy(model, images)
@@ -267,4 +269,14 @@ def _same_classes(tensors: Mapping[str, torch.Tensor], checkpoint: Path, data: P
         raise UserError(
             f"{checkpoint} tells {len(matrices[-1][1])} classes apart, but {data} holds {len(classes)} class folders "
             f"({classes[0]} ... {classes[-1]}); give one folder for every class of the net"
+        )
+
+
+def _no_auxiliary_heads(tensors: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
+    """Say so where the weights hold the auxiliary heads that torchvision's GoogLeNet and Inception train with."""
+    heads = sorted({key.partition(".")[0] for key in tensors} & {"aux1", "aux2", "AuxLogits"})
+    if heads:
+        raise UserError(
+            f"{checkpoint} holds auxiliary heads ({', '.join(heads)}), which only training needed and no net here has; save the "
+            "weights without them: {key: value for key, value in model.state_dict().items() if not key.lower().startswith('aux')}"
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import Images, Recipe, to_bytes
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.evaluation.modes import training_fault
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.training.device import place
 
@@ -118,7 +119,7 @@ def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe)
 
     Raises:
         UserError: images or labels that do not fit the net, a net that cannot be copied, outputs that are no finite logits,
-            ``validation`` or a crop out of range.
+            no logits in train mode, ``validation`` or a crop out of range.
     """
     if not isinstance(validation, int | float) or not 0 < validation < 1:
         raise UserError(f"validation must be a share between 0 and 1, not {validation!r}")
@@ -135,6 +136,7 @@ def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe)
     own.requires_grad_(True)
     classes = outputs(own, images)
     _copy(own)  # methods copy the net after forward passes of their own
+    check_trains(own, images)
     if not bool(torch.isfinite(logits(own, images.x)).all()):
         raise UserError("the net's outputs on the clean images are not finite; its weights are damaged")
     return own, images, classes
@@ -160,6 +162,16 @@ def outputs(model: nn.Module, images: Images) -> int:
     if out.ndim != 2 or low < 0 or high >= out.shape[1]:
         raise UserError(f"labels {low}..{high} do not fit the model's output of shape {list(out.shape)}")
     return int(out.shape[1])
+
+
+def check_trains(model: nn.Module, images: Images, name: str = "the model") -> None:
+    """Refuse a net that gives no logits in train mode.
+
+    Raises:
+        UserError: what it gives instead, and what to do about it.
+    """
+    if fault := training_fault(model, images[:2].pixels()):
+        raise UserError(f"{name} cannot be trained, which repairs and verdicts do with copies of it: {fault}")
 
 
 def _copy(model: nn.Module) -> nn.Module:

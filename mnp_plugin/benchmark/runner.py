@@ -23,6 +23,7 @@ from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.contracts import AttackContext
 from mnp_plugin.core.errors import UserError, did_you_mean
+from mnp_plugin.evaluation.modes import training_fault
 from mnp_plugin.report.records import Record
 from mnp_plugin.report.texts import Status
 
@@ -133,7 +134,8 @@ class Runner:
         """Everything that can be known to be wrong before training; the bytes of the weights of each net, by its label.
 
         Raises:
-            UserError: data that do not load, a target outside the classes, a defense that cannot treat the net, ...
+            UserError: data that do not load, a target outside the classes, a net that gives no logits, a defense that
+                cannot treat it, ...
         """
         for victim in self.suite.victims:
             stages.check(victim, self.bench.source(victim))
@@ -141,6 +143,8 @@ class Runner:
         for victim in {v.net.label: v for v in self.suite.victims}.values():  # one of each net
             model = self.bench.source(victim).fresh_net()
             nets[victim.net.label] = sum(value.nbytes for value in model.state_dict().values())
+            if fault := training_fault(model, self.bench.source(victim).data.test[:2].pixels()):
+                raise UserError(f"the net '{victim.net.label}' cannot be trained: {fault}")
             for entry in self.suite.defenses:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")

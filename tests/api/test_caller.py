@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import googlenet
 
 from mnp_plugin import UserError, detect, purify, with_normalisation
+from mnp_plugin.api import given
 from mnp_plugin.contracts import Images, Recipe
 from mnp_plugin.evaluation.predict import accuracy
 
@@ -212,6 +214,26 @@ class Tells(nn.Module):
         return self.wrap(self.last(x.flatten(1)))
 
 
+class TellsInTraining(Tells):
+    """Gives more than logits in train mode."""
+
+    def forward(self, x: Tensor) -> object:
+        return super().forward(x) if self.training else self.last(x.flatten(1))
+
+
+class Bound(nn.Module):
+    """Cannot be called in train mode without targets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(192, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise ValueError("targets should not be none when in training mode")
+        return self.last(x.flatten(1))  # type: ignore[no-any-return]
+
+
 class Twice(nn.Module):
     """One module under two names."""
 
@@ -255,6 +277,9 @@ MODELS: list[tuple[Callable[[], object], str]] = [
     (lambda: Tells(lambda out: (out, out)), "gives a tuple, not logits"),
     (lambda: Tells(lambda out: {"logits": out}), "gives a dict, not logits"),
     (lambda: Tells(lambda out: out[:, 0]), "do not fit the model's output of shape"),
+    (lambda: TellsInTraining(lambda out: (out, out)), "in train mode it gives a tuple, .* make its forward give the logits"),
+    (lambda: TellsInTraining(lambda out: out[:, 0]), r"in train mode it gives a tensor of shape \[2\], not logits"),
+    (Bound, r"fails in train mode \(targets should not be none when in training mode\)"),
     (Twice, "one module with weights stands under two names, 'one' and 'two'"),
     (Keeps, r"cannot be copied .* keep them detached"),
     (damaged, "outputs on the clean images are not finite"),
@@ -267,6 +292,18 @@ MODELS: list[tuple[Callable[[], object], str]] = [
 def test_models_that_cannot_be_treated(verb: Any, make: Callable[[], object], message: str, clean: Images) -> None:
     with pytest.raises(UserError, match=message):
         verb(make(), clean.x, clean.y)
+
+
+@pytest.mark.parametrize("verb", [purify, detect])
+def test_auxiliary_heads_are_to_be_dropped_first(verb: Any, clean: Images) -> None:
+    net = googlenet(num_classes=10, aux_logits=True, init_weights=False)
+    x = clean.x.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    with pytest.raises(UserError, match="in train mode it gives a GoogLeNetOutputs, not logits") as refused:
+        verb(net, x, clean.y)
+    assert str(refused.value).endswith("model.aux1 = model.aux2 = None and model.aux_logits = False")
+    net.aux1 = net.aux2 = None
+    net.aux_logits = False
+    assert given.training_fault(net, x[:2].float() / 255) == ""
 
 
 def test_a_net_that_has_kept_its_features_already(clean: Images) -> None:

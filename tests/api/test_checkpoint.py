@@ -700,6 +700,36 @@ def test_pictures_of_another_size_than_the_net_takes(
         assert said.rstrip().endswith("see --size")
 
 
+def test_auxiliary_heads_are_refused_before_any_work(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As torchvision's GoogLeNet and Inception have them: a class of the user's own, and weights for a net without."""
+    code = """
+    from torch import nn
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last, self.aux1, self.aux_logits = nn.Linear(768, 2), nn.Linear(768, 2), True
+        def forward(self, x):
+            x = x.flatten(1)
+            return (self.last(x), self.aux1(x)) if self.training and self.aux_logits else self.last(x)
+    """
+    (tmp_path / "two_heads.py").write_text(textwrap.dedent(code))
+    monkeypatch.chdir(tmp_path)
+    weights = {f"{head}.{name}": torch.zeros(2, *more) for head in ("last", "aux1") for name, more in
+               (("weight", (768,)), ("bias", ()))}  # fmt: skip
+    torch.save(weights, "heads.pt")
+    torch.save({**own.victim.state_dict(), **weights}, "more.pt")
+    data = pictures(tmp_path / "data", "ab", 16)
+    for verb in ("purify", "detect"):
+        assert main([verb, "--checkpoint", "heads.pt", "--net", "two_heads:Heads", "--data", str(data), "--quiet"]) == 2
+        said = capsys.readouterr().err
+        assert "in train mode it gives a tuple, not logits [N, K]; drop its auxiliary heads" in said
+        assert "model.aux1 = None and model.aux_logits = False" in said
+        assert main(own.arguments(verb, "--checkpoint", "more.pt")) == 2
+        assert "more.pt holds auxiliary heads (aux1), which only training needed" in capsys.readouterr().err
+
+
 def test_a_name_without_a_colon_and_a_normalisation_of_bytes_are_explained(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*own.arguments("detect"), "--net", "mypkg.mod.Class"]) == 2
     assert "write package.module:Class, with a colon" in capsys.readouterr().err

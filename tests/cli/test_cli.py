@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from mnp_plugin import contracts
 from mnp_plugin.benchmark import stages
@@ -22,6 +23,7 @@ from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.cli import main
 from mnp_plugin.cli.progress import Screen
 from mnp_plugin.contracts import Component, DefenderView, Defense, DefenseContext, Purified
+from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.report.records import Record, Scores, from_json
 from mnp_plugin.report.texts import sealed
 
@@ -335,6 +337,21 @@ def test_a_net_that_cannot_take_the_images(fresh: Bench, trainings: list[str], c
     fresh.replace("name: smallnet\n  width: 4", "name: torchvision\n  arch: vit_b_16")
     fresh.replace("size: 8", "size: 20")  # no multiple of its patches of 16 pixels
     assert "vit_b_16 does not take images of 20x20" in message_of(capsys, fresh("run"))
+    assert trainings == []
+
+
+def test_a_net_that_gives_more_than_logits_in_train_mode(
+    fresh: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pair(nn.Sequential):
+        def forward(self, x: Tensor) -> Any:
+            out = super().forward(x)
+            return (out, out) if self.training else out
+
+    build = SmallNet.build
+    monkeypatch.setattr(SmallNet, "build", lambda *arguments: Pair(build(*arguments)))
+    message = message_of(capsys, fresh("run"))
+    assert "the net 'smallnet' cannot be trained: in train mode it gives a tuple, not logits" in message
     assert trainings == []
 
 
