@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from mnp_plugin.api.given import Array, bare, checked, images_of, questioned
+from mnp_plugin.api.given import Array, bare, checked, hooks_of, images_of, questioned
 from mnp_plugin.api.sanity import complaint, hardly_right
 from mnp_plugin.contracts import (
     Component,
@@ -63,11 +63,12 @@ def purify(
     """Repair a copy of ``model`` with a few clean images.
 
     The model (weights, modes, gradients, hooks), the global random streams, the default dtype and the grad mode stay as they
-    were; ``DataParallel`` and ``torch.compile`` are unwrapped.
+    were; ``DataParallel`` and ``torch.compile`` are unwrapped. Hooks on its forward pass may be part of what it computes: the
+    copies and the repaired net have them, and a warning names them. Backward hooks are not copied.
 
     Args:
         model: float32 net; takes [N, C, H, W] in [0, 1] (normalisation inside, see :func:`mnp_plugin.with_normalisation`) and
-            gives logits [N, K].
+            gives logits [N, K], in train mode, too.
         x: clean images, tensor or NumPy array, uint8 [N, C, H, W], or float in [0, 1]; a few of every class.
         y: their labels, int64 [N].
         defense: name of a registered defense, or one with its settings.
@@ -92,6 +93,7 @@ def purify(
         raise UserError(f"{type(method).__name__} is no defense; give the name of one, such as 'mnp'")
     if isinstance(method, TrainingSetDefense):
         raise UserError(training_set_wanted(method.name))
+    _warn_of_hooks(model)
     with _begun(model, x, y, validation, recipe, seed, f"defense '{method.name}'", progress) as work:
         result = method.run(work.view, work.tools)
         in_default_layout(result.model)
@@ -150,6 +152,7 @@ def detect(
     method = _method(detectors, detector, settings)
     if not isinstance(method, Detector):
         raise UserError(f"{type(method).__name__} is no detector; give the name of one, such as 'mnp'")
+    _warn_of_hooks(model)
     with _begun(model, x, y, validation, recipe, seed, f"detector '{method.name}'", progress) as work:
         verdict = method.run(work.view, work.tools)
     extra: dict[str, Any] = {"clean_accuracy": round(work.accuracy, 4)}
@@ -206,6 +209,7 @@ def screen(
         raise UserError(f"{type(method).__name__} is no detector of single images; give the name of one, such as 'strip'")
     if method.questions == "training set" and labels is None:
         raise UserError(f"detector '{method.name}' judges a training set; give the labels of its images, too")
+    _warn_of_hooks(model)
     with _begun(model, x, y, validation, recipe, seed, f"detector '{method.name}'", progress) as work:
         asked = questioned(images, labels, work.images, work.view.num_classes)
         return method.run(work.view, asked, work.tools)
@@ -272,6 +276,17 @@ def _begun(
             busy=progress or (lambda what, done, total: None),
         )
         yield _Work(images, view, tools, right)
+
+
+def _warn_of_hooks(model: object) -> None:
+    """Name the hooks that are called with our images: whether one observes or computes, nobody can tell without calling it."""
+    if hooks := hooks_of(bare(model)):
+        warnings.warn(
+            f"the model has hooks on its forward pass: {', '.join(hooks)}. They may be part of what it computes, so copies of it "
+            "and what comes back have them, and they are called many times with other images than yours. If one only observes, "
+            "remove it first (handle.remove()) and register it again afterwards",
+            stacklevel=3,
+        )
 
 
 def _no_fresh_net(who: str) -> nn.Module:

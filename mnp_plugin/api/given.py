@@ -134,6 +134,9 @@ def checked(model: nn.Module, images: Images, validation: float, recipe: Recipe)
     for p in own.parameters():
         p.grad = None
     own.requires_grad_(True)
+    for module in own.modules():  # they change no output; those of parameters are not copied either
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
     classes = outputs(own, images)
     _copy(own)  # methods copy the net after forward passes of their own
     check_trains(own, images)
@@ -172,6 +175,18 @@ def check_trains(model: nn.Module, images: Images, name: str = "the model") -> N
     """
     if fault := training_fault(model, images[:2].pixels()):
         raise UserError(f"{name} cannot be trained, which repairs and verdicts do with copies of it: {fault}")
+
+
+def hooks_of(model: nn.Module) -> list[str]:
+    """What others than torch and this package have registered on the forward pass of ``model``: ``log on 'layer1'``."""
+    found = []
+    for name, module in model.named_modules():
+        for registered in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            hook = getattr(registered, "func", registered)  # functools.partial
+            if not str(getattr(hook, "__module__", "")).startswith(("torch.", "mnp_plugin.")):
+                label = getattr(hook, "__qualname__", type(hook).__name__)
+                found.append(f"{label} on '{name}'" if name else f"{label} on the whole net")
+    return found
 
 
 def _copy(model: nn.Module) -> nn.Module:

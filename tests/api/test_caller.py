@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def test_the_model_stays_as_it_was(model: nn.Module, clean: Images, recipe: Reci
     flags = [(m.training, len(m._forward_pre_hooks), len(m._backward_hooks)) for m in model.modules()]
     wanted = [p.requires_grad for p in model.parameters()]
     act(model, clean, recipe)
+    assert calls == [], "backward hooks are not copied"
     handle.remove()
     after = [model.state_dict(), {key: p.grad for key, p in model.named_parameters()}]
     for old, new in zip(before, after, strict=True):
@@ -102,6 +104,41 @@ def test_results_do_not_depend_on_the_callers_grad_mode(
     assert verdict.score == detect(model, clean.x, clean.y, settings=BRIEF, recipe=recipe).score
     result.model(clean.pixels()).sum().backward()  # no inference tensors come out
     assert all(p.grad is not None for p in result.model.parameters())
+
+
+def record_shapes(_module: nn.Module, args: Any, *_: Any) -> None:
+    SEEN.append(tuple(args[0].shape))
+
+
+def double(_module: nn.Module, _args: Any, out: Tensor) -> Tensor:
+    return 2 * out
+
+
+SEEN: list[Any] = []
+
+
+@pytest.mark.parametrize("act", [repair, judge])
+def test_hooks_on_the_forward_pass_are_named_once_and_kept(model: nn.Module, clean: Images, recipe: Recipe, act: Act) -> None:
+    """Nobody can tell an observer from a part of the net without calling it: the caller is told what happens, and what to do."""
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    first.register_forward_hook(record_shapes)
+    model.register_forward_pre_hook(partial(record_shapes))
+    with pytest.warns(UserWarning, match="hooks on its forward pass") as caught:
+        act(model, clean, recipe)
+    (said,) = [str(one.message) for one in caught if "hooks on" in str(one.message)]
+    assert said.count("record_shapes") == 2
+    assert "record_shapes on the whole net" in said
+    assert "handle.remove()" in said
+    assert all(one.filename == __file__ for one in caught)
+    assert len(first._forward_hooks) == 1
+
+
+def test_a_hook_that_changes_the_output_is_part_of_what_is_repaired(model: nn.Module, clean: Images, recipe: Recipe) -> None:
+    model.eval().register_forward_hook(double)
+    expected = model(clean.pixels())
+    with pytest.warns(UserWarning, match="double on the whole net"):
+        result = purify(model, clean.x, clean.y, defense="none", recipe=recipe)
+    assert torch.allclose(result.model(clean.pixels()), expected, atol=1e-5)
 
 
 # -- with_normalisation
