@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from mnp_plugin.core.detector import Verdict
     from mnp_plugin.core.errors import MethodError, UserError
     from mnp_plugin.core.recipe import Recipe
+    from mnp_plugin.core.registries import attacks as attack_registry
+    from mnp_plugin.core.registries import datasets as dataset_registry
+    from mnp_plugin.core.registries import defenses as defense_registry
+    from mnp_plugin.core.registries import detectors as detector_registry
+    from mnp_plugin.core.registries import engines as engine_registry
+    from mnp_plugin.core.registries import nets as net_registry
+    from mnp_plugin.core.registries import observers as observer_registry
+    from mnp_plugin.core.registries import sample_detectors as sample_detector_registry
+    from mnp_plugin.core.registries import victim_sources as victim_source_registry
     from mnp_plugin.core.sample_detector import Screened
     from mnp_plugin.nets.normalise import with_normalisation
     from mnp_plugin.report.frames import load_leaderboard, load_records
@@ -42,16 +51,25 @@ __all__ = [
     "Screened",
     "UserError",
     "Verdict",
+    "attack_registry",
+    "dataset_registry",
+    "defense_registry",
     "detect",
     "detect_and_repair",
     "detect_checkpoint",
+    "detector_registry",
+    "engine_registry",
     "load_leaderboard",
     "load_records",
+    "net_registry",
+    "observer_registry",
     "purify",
     "registries",
     "repair_checkpoint",
+    "sample_detector_registry",
     "screen",
     "screen_checkpoint",
+    "victim_source_registry",
     "with_normalisation",
 ]
 
@@ -66,17 +84,27 @@ _WHERE = {
     "Screened": "core.sample_detector",
     "UserError": "core.errors",
     "Verdict": "core.detector",
+    "attack_registry": "core.registries:attacks",
+    "dataset_registry": "core.registries:datasets",
+    "defense_registry": "core.registries:defenses",
     "detect": "api.calls",
     "detect_and_repair": "api.cure",
     "detect_checkpoint": "api.judge",
+    "detector_registry": "core.registries:detectors",
+    "engine_registry": "core.registries:engines",
     "load_leaderboard": "report.frames",
     "load_records": "report.frames",
+    "net_registry": "core.registries:nets",
+    "observer_registry": "core.registries:observers",
     "purify": "api.calls",
     "repair_checkpoint": "api.repair",
+    "sample_detector_registry": "core.registries:sample_detectors",
     "screen": "api.calls",
     "screen_checkpoint": "api.screen",
+    "victim_source_registry": "core.registries:victim_sources",
     "with_normalisation": "nets.normalise",
 }
+"""Module, and the name in it where that is another: ``attacks``, ``defenses``, ``detectors`` and ``nets`` are packages here."""
 
 
 def __getattr__(name: str) -> object:
@@ -84,7 +112,8 @@ def __getattr__(name: str) -> object:
     if name == "registries":
         return import_module("mnp_plugin.core.registries")
     if name in _WHERE:
-        value = getattr(import_module(f"mnp_plugin.{_WHERE[name]}"), name)
+        module, _, own = _WHERE[name].partition(":")
+        value = getattr(import_module(f"mnp_plugin.{module}"), own or name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'mnp_plugin' has no attribute '{name}'")

@@ -44,6 +44,11 @@ def test_names_and_help_import_nothing_heavy(tmp_path: Path) -> None:
     assert "imports ['json']" in wrong(tmp_path, ["--help"], ["list", "--json"], heavy=("json",))
 
 
+def test_the_names_of_methods_are_known_without_torch() -> None:
+    code = "import sys; from mnp_plugin import net_registry as r; assert 'vit' in r.names() and 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_a_report_needs_pandas_and_no_torch(tmp_path: Path) -> None:
     record = Record(
         cell="c", suite="s", dataset="d", net="n", attack="clean", defense="none", seed=0, status="ok",
