@@ -92,6 +92,7 @@ setup(
             *REPORT,
             "scikit-posthocs>=0.9",
             "torch-pruning>=1.5",
+            "pyright[nodejs]>=1.1.414",  # of the versions tried, it needs no download of its own
             "pytest>=8.0",
             "pytest-benchmark>=4.0",
             "pytest-cov>=5.0",

@@ -1,12 +1,16 @@
-"""The public names are typed for those who check their own code with ``mypy --strict``."""
+"""The public names are typed for those who check their own code with ``mypy --strict`` or pyright."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+
+import pytest
 
 import mnp_plugin
 
@@ -48,6 +52,19 @@ def test_the_code_of_the_readme_passes_mypy_strict(tmp_path: Path) -> None:
     assert revealed == [
         "torch.nn.modules.linear.Linear", "typing.Mapping[str, Any]", "bool | None", "type[mnp_plugin.core.defense.Defense]",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(find_spec("pyright") is None, reason="pyright is not installed: pip install -e '.[test]'")
+def test_the_code_of_the_readme_passes_pyright_strict(tmp_path: Path) -> None:
+    users_code(tmp_path)
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"extraPaths": [str(ROOT)], "typeCheckingMode": "strict"}))
+    command = [sys.executable, "-m", "pyright", "--project", str(tmp_path), "--pythonpath", sys.executable, "--outputjson"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    said = json.loads(done.stdout)
+    assert done.returncode == 0, said["generalDiagnostics"]
+    assert said["summary"]["filesAnalyzed"] == 1
+    revealed = [re.findall(r'is "(.*)"$', found["message"])[0] for found in said["generalDiagnostics"]]
+    assert revealed == ["Linear", "Mapping[str, Any]", "bool | None", "type[Defense]"]
 
 
 def test_the_registries_are_public_names_beside_the_packages_of_methods() -> None:
