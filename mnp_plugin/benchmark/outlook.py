@@ -51,12 +51,12 @@ class Past:
                     seconds = facts.get("victim_seconds" if kind == "victims" else "seconds")
                     past.add(kind, about["spec"], seconds, file.stat().st_size)
         for file in store.results.glob("*/records/*.json"):
-            if (record := _plain(file)) is not None:
+            if (record := plain_record(file)) is not None:
                 past.add("victims", record["spec"], record.get("victim_seconds"))
                 past.add("repaired", record["spec"], record.get("seconds"))
         for kind in ("verdicts", "samples"):
             for file in store.results.glob(f"*/{kind}/*.json"):
-                if (record := _plain(file)) is not None:
+                if (record := plain_record(file)) is not None:
                     past.add(kind, record["spec"], record.get("seconds"))
         return past
 
@@ -77,9 +77,14 @@ class Past:
         return _nearest(self._bytes, _keys(job.kind, job.identity)) if job.kind in FOLDERS else RECORD
 
 
-def _plain(file: Path) -> dict[str, Any] | None:
+def plain_record(file: Path) -> dict[str, Any] | None:
+    """What stands in a record, of whatever kind and version, unchecked; None if it is damaged or does not say what it is of."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        found = json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("spec"), dict) else None

@@ -17,6 +17,7 @@ from mnp_plugin.benchmark.jobs.repair import RepairJob
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.victim import MeasuredVictim, VictimJob
 from mnp_plugin.benchmark.observer import Observer, Silent, notify
+from mnp_plugin.benchmark.older import in_words, older_records
 from mnp_plugin.benchmark.outlook import Past, refuse_what_does_not_fit
 from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, further_records, in_order, score_jobs
 from mnp_plugin.benchmark.store import Store
@@ -116,6 +117,7 @@ class Runner:
         ]
         self.observer: Observer = observer or Silent()
         self.bench = Bench(store, device, self.observer)
+        self.older = older_records(suite, store)
 
     def pending(self) -> list[ScoreJob]:
         """The cells that are to be run, in the order of the suite."""
@@ -184,6 +186,8 @@ class Runner:
             nets = self.check()
             self.store.probe()
             refuse_what_does_not_fit(jobs, Past.of(self.store), self.store, nets)
+        if said := in_words(self.older):
+            notify(self.observer, said)
         self._save_plan()
         for job in jobs:
             if isinstance(job, RepairJob) and job.unsaid(self.store):
@@ -206,7 +210,12 @@ class Runner:
     def _save_plan(self) -> None:
         several = len({(victim.dataset.label, victim.net.label) for victim in self.suite.victims}) > 1
         floors = floor_jobs(self.suite, self.suite.cells()) if several else []
-        self.store.save_plan(self.suite, further_records(self.suite), {job.file_name: job.subject for job in floors})
+        older = {
+            one.file: {"of": one.of, "versions": {key: version for key, (_, version, _) in one.versions.items()}}
+            for one in self.older
+            if one.kind == "records"
+        }
+        self.store.save_plan(self.suite, further_records(self.suite), {job.file_name: job.subject for job in floors}, older)
 
     def jobs(self, goals: Collection[Job]) -> list[Job]:
         """``goals`` and what must be made for them, in order: what is kept whole, and what only that needed, is left out."""

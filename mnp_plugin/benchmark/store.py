@@ -307,11 +307,13 @@ class Store:
         suite: Suite,
         further: Mapping[str, Sequence[str]] = MappingProxyType({}),
         of: Mapping[str, AnyVictim] = MappingProxyType({}),
+        older: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     ) -> None:
         """Save what tables need of the suite as it stands: its records, its gate and its labels, on which no number depends.
 
         ``further`` holds the names of its other records by kind (``verdicts``, ``trials``, ``floors``), ``of`` the victims of
-        those among them whose data set and net only the plan says.
+        those among them whose data set and net only the plan says. ``older`` says of records of older versions in the place of
+        which record they are shown until that is there (``of``), and the version of each method that is older (``versions``).
         """
         cells = list(suite.cells())
         folder = self.suite_folder(suite.name)
@@ -329,6 +331,7 @@ class Store:
                 name: {"dataset": victim.dataset.label, "net": victim.net.label}
                 for name, victim in [*((c.file_name, c.victim) for c in cells), *of.items()]
             },
+            **({"older": {name: dict(about) for name, about in older.items()}} if older else {}),
         } | {kind: list(names) for kind, names in further.items() if names}
         _put(folder / "suite.json", (json.dumps(sealed(plan), indent=1) + "\n").encode())
 

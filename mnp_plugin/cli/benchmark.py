@@ -122,6 +122,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _show_plan(arguments: argparse.Namespace) -> int:
+    from mnp_plugin.benchmark.older import in_words, older_records
     from mnp_plugin.benchmark.outlook import Past, cost, refuse_what_does_not_fit, todo
     from mnp_plugin.benchmark.store import open_store
     from mnp_plugin.benchmark.suite_file import load_suite
@@ -158,12 +159,14 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     done = sum(cell["state"] == "ok" for cell in cells)
     verdicts = _planned_verdicts(suite, store)
     judged = sum(verdict["state"] == "ok" for verdict in verdicts)
+    older = older_records(suite, store)
     jobs, past = todo(suite, store), Past.of(store)
     ahead = cost(jobs, past)
     if arguments.json:
         about = {"suite": suite.name, "victims": len(suite.victims), "done": done, "images unsaid": unsaid}
         also: dict[str, Any] = {"verdicts done": judged, "verdicts": verdicts} if verdicts else {}
         also |= {"jobs left": ahead.jobs, "seconds left": round(ahead.seconds), "bytes left": round(ahead.bytes)}
+        also |= {"of older versions": [one.file for one in older]} if older else {}
         _print_json({**about, "cells": cells, **also})
         return 0
     others = sum(shown["state"] == OTHER_IMAGES for shown in (*cells, *verdicts))
@@ -181,6 +184,8 @@ def _show_plan(arguments: argparse.Namespace) -> int:
         print(f"{others} records were made from other images than those there now: run makes them again")
     if damaged:
         print(f"{damaged} records are damaged: run makes them again")
+    if older:
+        print(in_words(older))
     if unsaid:
         print(_unsaid(unsaid))
     print(outlook(ahead))

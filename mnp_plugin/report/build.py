@@ -27,6 +27,7 @@ from mnp_plugin.report.spread import to_csv as intervals_csv
 from mnp_plugin.report.statistics import statistics
 from mnp_plugin.report.statistics import to_markdown as statistics_md
 from mnp_plugin.report.trials import trial_lines
+from mnp_plugin.report.versions import version_lines
 
 PAGE = "index.html"
 INTERVALS = "intervals.csv"
@@ -82,6 +83,8 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     write_atomic(built.csv, to_csv(table).encode())
     plain, name = in_markdown(table), escape(folder.name)
     text = to_markdown(plain, f"Leaderboard: {name}", escape(" ".join(own.notices)))
+    if versions := version_lines(own.records):
+        text += "\n".join(versions)
     if trials := trial_lines(plain):
         text += "\n" + "\n".join(trials)
     if plan is not None and verdicts:

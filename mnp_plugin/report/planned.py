@@ -13,6 +13,22 @@ from mnp_plugin.report.records import Record, from_json
 from mnp_plugin.report.texts import UNSEALED, read_all, unsealed
 
 
+@dataclass(frozen=True)
+class Older:
+    """A record of an older version of a method: it is shown, its version named, until the one ``of`` now is there.
+
+    ``versions`` gives the version of each method that is older, by the field of the record that holds its label.
+    """
+
+    of: str
+    versions: Mapping[str, int]
+
+    def named(self, record: Record) -> Record:
+        """``record`` with the versions in its labels."""
+        labels: dict[str, Any] = {key: f"{getattr(record, key)} (version {version})" for key, version in self.versions.items()}
+        return replace(record, **labels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a suite says of its tables (``suite.json``); older files name the records alone."""
@@ -34,6 +50,8 @@ class Plan:
     """Names of the files of its floors."""
     calibration_seeds: tuple[int, ...] = ()
     """Seeds of the nets that detectors may be calibrated on."""
+    older: Mapping[str, Older] = field(default_factory=dict)
+    """Records of older versions of methods, by file name."""
 
     def applied(self, record: Record, name: str) -> Record:
         """``record`` with the gate and the labels of the suite as it stands."""
@@ -77,6 +95,7 @@ def read_plan(folder: Path) -> Plan | None:
             trials=tuple(map(str, found.get("trials", ()))),
             floors=tuple(map(str, found.get("floors", ()))),
             calibration_seeds=tuple(map(int, found.get("calibration_seeds", ()))),
+            older={name: _older(about) for name, about in found.get("older", {}).items()},
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged; run the suite again, or delete it") from None
@@ -85,18 +104,25 @@ def read_plan(folder: Path) -> Plan | None:
     return plan
 
 
+def _older(about: Mapping[str, Any]) -> Older:
+    versions = {key: int(about["versions"][key]) for key in ("attack", "defense") if key in about["versions"]}
+    return Older(str(about["of"]), versions)
+
+
 @dataclass(frozen=True)
 class Found:
     """The records of a suite as planned.
 
     ``left_out`` names the record files of other settings, or of other images than the last run's; ``damaged`` says one sentence
-    of each damaged one. Neither counts. ``files`` names the files of ``records``, in their order.
+    of each damaged one. Neither counts. ``files`` names the files of ``records``, in their order. The last ``older`` of them are
+    of older versions of their methods, in the place of records that are not there yet.
     """
 
     records: list[Record]
     left_out: list[str]
     damaged: list[str]
     files: list[str] = field(default_factory=list, compare=False)
+    older: int = 0
 
 
 def read_records(folder: Path) -> Found:
@@ -112,5 +138,14 @@ def read_records(folder: Path) -> Found:
     planned = set(plan.records)
     found, damaged = read_all([f for f in files if f.name in planned], from_json)
     shown = {name: plan.applied(record, name) for name, record in found.items() if plan.shows(record.content)}
-    left_out = [f.name for f in files if f.name not in planned or (f.name in found and not plan.shows(found[f.name].content))]
-    return Found(list(shown.values()), left_out, damaged, list(shown))
+    instead = {name for name, older in plan.older.items() if older.of not in found}
+    before, broken = read_all([f for f in files if f.name in instead], from_json)
+    older = {
+        name: plan.older[name].named(plan.applied(record, plan.older[name].of))
+        for name, record in before.items()
+        if plan.shows(record.content)
+    }
+    shown |= older
+    whole = {*found, *before}
+    left_out = [f.name for f in files if f.name not in shown and (f.name in whole or f.name not in planned | instead)]
+    return Found(list(shown.values()), left_out, [*damaged, *broken], list(shown), len(older))

@@ -40,6 +40,13 @@ class Results:
     left_out: list[str]
     damaged: list[str]
     beside: Beside
+    older: int = 0
+    """How many of ``records`` are of older versions of their methods, in the place of planned ones."""
+
+    @property
+    def done(self) -> int:
+        """How many planned records are there."""
+        return len(self.records) - self.older
 
     @property
     def all_damaged(self) -> list[str]:
@@ -50,8 +57,10 @@ class Results:
     def notices(self) -> list[str]:
         """Sentences for the head of a table: what is missing."""
         found = []
-        if self.plan is not None and len(self.records) < len(self.plan.records):
-            found.append(f"Unfinished: {len(self.records)} of {len(self.plan.records)} planned cells have a record.")
+        if self.plan is not None and self.done < len(self.plan.records):
+            found.append(f"Unfinished: {self.done} of {len(self.plan.records)} planned cells have a record.")
+        if self.older:
+            found.append(f"Of older versions, named in brackets, until they are made again: {self.older} records.")
         if self.plan is None:
             found.append("suite.json is missing: gate, labels and further records are not known; run the suite again.")
         if self.damaged:
@@ -91,4 +100,5 @@ def read_results(folder: Path) -> Results:
         left_out=own.left_out,
         damaged=damaged,
         beside=Beside(folder),
+        older=own.older,
     )

@@ -23,6 +23,7 @@ from mnp_plugin.benchmark.suite_file import load_suite
 from mnp_plugin.cli import main
 from mnp_plugin.cli.progress import Screen
 from mnp_plugin.contracts import Component, DefenderView, Defense, DefenseContext, Purified
+from mnp_plugin.defenses.ft import FineTuning
 from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.report.records import Record, Scores, from_json
 from mnp_plugin.report.texts import sealed
@@ -501,6 +502,43 @@ def test_settings_that_change_leave_the_old_records_out_of_the_tables(
     assert "2 records of other settings" in capsys.readouterr().err
     assert len(list((done.folder / "results" / "tiny" / "records").iterdir())) == 6
     assert [(r["defense"], r["seeds"]) for r in done.csv] == [("none", "1"), ("ft", "1")] * 2
+
+
+def test_records_of_an_older_version_of_a_method_are_counted_and_shown_until_they_are_made_again(
+    done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FineTuning, "version", 2)
+    sentence = "2 records are of older versions of their methods (ft 1, now 2): run measures anew what they did"
+    assert done("plan") == 0
+    assert sentence in capsys.readouterr().out
+    assert done("plan", "--json") == 0
+    older = json.loads(capsys.readouterr().out)["of older versions"]
+    assert [name[:9] for name in older] == ["badnets-f", "clean-ft-"]
+    assert done("run", "--attacks", "badnets") == 0
+    said = capsys.readouterr()
+    assert sentence in " ".join(said.err.split())
+    assert "Unfinished: 3 of 4 planned cells have a record." in said.out
+    assert "Of older versions, named in brackets, until they are made again: 1 records." in said.out
+    assert "Versions of methods, where not the first: ft 2." in said.out
+    assert [(r["attack"], r["defense"]) for r in done.csv] == [
+        ("clean", "none"), ("clean", "ft (version 1)"), ("badnets", "none"), ("badnets", "ft"),
+    ]  # fmt: skip
+    assert done("run") == 0
+    said = capsys.readouterr()
+    assert [r["defense"] for r in done.csv] == ["none", "ft"] * 2
+    assert "2 records of other settings or images" in said.err
+    assert done("plan") == 0
+    assert "older" not in capsys.readouterr().out
+    assert trainings == []
+
+
+def test_records_of_other_settings_are_of_no_older_version(
+    done: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FineTuning, "version", 2)
+    done.replace("  epochs: 1\n  batch_size", "  epochs: 2\n  batch_size")  # of the victims
+    assert done("plan") == 0
+    assert "older" not in capsys.readouterr().out
 
 
 def test_a_victim_file_that_was_damaged_is_made_again(done: Bench) -> None:

@@ -79,7 +79,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "kind": "suite",
         "title": shown.name,
         "notices": own.notices,
-        "progress": {"done": len(own.records), "planned": planned, "failed": failed},
+        "progress": {"done": own.done, "planned": planned, "failed": failed},
         "looks": {
             kind: {name: _look(look) for name, look in of.items()}
             for kind, of in (("defenses", shown.looks), ("detectors", shown.detector_looks))
