@@ -82,7 +82,8 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     )
     write_atomic(built.csv, to_csv(table).encode())
     plain, name = in_markdown(table), escape(folder.name)
-    text = to_markdown(plain, f"Leaderboard: {name}", escape(" ".join(own.notices)))
+    runs = in_markdown(seen.runs) if plain is not table else seen.runs
+    text = to_markdown(plain, f"Leaderboard: {name}", escape(" ".join(own.notices)), runs)
     if versions := version_lines(own.records):
         text += "\n".join(versions)
     if trials := trial_lines(plain):
@@ -106,7 +107,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         write_atomic(folder / name, content.encode() if isinstance(content, str) else content)
         built.further.append(folder / name)
 
-    further("leaderboard.tex", to_latex(table, folder.name))
+    further("leaderboard.tex", to_latex(table, folder.name, seen.runs))
     if not built.hint:
         if len(seen.intervals):
             further(INTERVALS, intervals_csv(seen.intervals))

@@ -1,4 +1,4 @@
-"""``leaderboard.tex``: tables for a paper, with booktabs; mean ± std over seeds, best in bold and second underlined."""
+"""``leaderboard.tex``: tables for a paper, with booktabs; mean ± std over seeds or draws, best in bold and second underlined."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.report.leaderboard import SUMMARY, summarise
 from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.summary import SUMMARY, summarise, what_varies
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -35,12 +35,13 @@ def escape(text: object) -> str:
     return "".join(SPECIAL.get(c, c if c.isprintable() else " ") for c in str(text))
 
 
-def to_latex(table: pd.DataFrame, name: str) -> str:
+def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
     """A table of defenses over attacks, and one of attacks by defenses for each of ACC, ASR, RA and DER.
 
     Args:
         table: a leaderboard.
         name: of the suite.
+        runs: the single runs that it is made from.
     """
     lines = [
         f"% {escape(name)}: made by mnp-bench report; needs \\usepackage{{booktabs,graphicx}}",
@@ -50,12 +51,12 @@ def to_latex(table: pd.DataFrame, name: str) -> str:
     for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
         where = f"{dataset}, {net}, {images} clean images"
         label = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{name}-{dataset}-{net}-{images}")
-        summary = summarise(part)
+        summary = summarise(part, runs)
         if not summary.empty:
             lines += ["", *_summary(summary, where, label)]
         for score, (title, more) in SCORES.items():
             if part[score].notna().any():
-                lines += ["", *_matrix(part, score, f"{title} in percent: {where}", f"{label}-{score}", more)]
+                lines += ["", *_matrix(part, summary, score, f"{title} in percent: {where}", f"{label}-{score}", more)]
     return "\n".join([*lines, ""])
 
 
@@ -65,7 +66,7 @@ def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
     rows = summary.to_dict("records")
     marks: dict[str, list[str]] = {}
     for key in columns:
-        texts = [_number(row[key]) for row in rows]
+        texts = [_cell(row, key) for row in rows]
         ranked = [row["selection"] == "blind" and key != "seconds" for row in rows]
         marks[key] = _marked(texts, ranked, better.get(key, False))
     body = [
@@ -73,10 +74,11 @@ def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
         for i, row in enumerate(rows)
     ]
     heads = ["defense", "selection", "attacks", *(escape(SUMMARY[key]) for key in columns)]
-    return _tabular(heads, body, "llr" + "r" * len(columns), f"Defenses, means over attacks: {where}", label)
+    caption, note = f"Defenses, means over attacks: {where}", escape(what_varies(summary))
+    return _tabular(heads, body, "llr" + "r" * len(columns), caption, label, note=note)
 
 
-def _matrix(part: pd.DataFrame, score: str, caption: str, label: str, more: bool) -> list[str]:
+def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str, label: str, more: bool) -> list[str]:
     columns = list(dict.fromkeys(zip(part["defense"], part["selection"], strict=True)))
     found: dict[str, dict[tuple[str, str], dict[Any, Any]]] = {}
     for row in part.to_dict("records"):
@@ -93,13 +95,24 @@ def _matrix(part: pd.DataFrame, score: str, caption: str, label: str, more: bool
     took = part[(part["attack"] != "clean") & (part["flag"] == "") & part[score].notna()]
     means = took.groupby(["defense", "selection"])[score].agg(["mean", "size"])
     most = int(means["size"].max()) if len(means) else 0
-    whole = {key: row["mean"] for key, row in means.iterrows() if row["size"] == most}
-    last = ["mean", *_marked([_number(whole.get(column)) for column in columns], ranked, more)]
+    std = f"{score}_std"
+    spreads: dict[Any, float | None] = {(row["defense"], row["selection"]): row[std] for row in summary.to_dict("records")}
+    whole = {key: {score: row["mean"], std: spreads.get(key)} for key, row in means.iterrows() if row["size"] == most}
+    last = ["mean", *_marked([_cell(whole.get(column), score) for column in columns], ranked, more)]
     heads = ["attack", *(escape(d if s != "oracle" else f"{d} (oracle)") for d, s in columns)]
-    notes = [f"Mean: over {most} attacks that took."] if most > 1 else []
+    notes = [escape(_over_runs(part, score)), f"Mean: over {most} attacks that took." * (most > 1)]
     if flagged:
         notes.append(FLAGGED)
-    return _tabular(heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None, " ".join(notes))
+    return _tabular(
+        heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None, " ".join(filter(None, notes))
+    )
+
+
+def _over_runs(part: pd.DataFrame, score: str) -> str:
+    """What the ± of cells is, as a sentence; empty where there is none."""
+    known = part[part[f"{score}_std"].notna()]
+    kinds = [word for word, key in (("victim seed", "seeds"), ("clean draw", "draws")) if (known[key] > 1).any()]
+    return f"±: standard deviation; what varies: {' and '.join(kinds)}." if kinds else ""
 
 
 def _tabular(

@@ -15,6 +15,7 @@ import pandas as pd
 
 from mnp_plugin.report.floors import Floors, floor_of
 from mnp_plugin.report.records import Record, Scores, der
+from mnp_plugin.report.summary import SUMMARY, summarise, what_varies
 
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
@@ -157,46 +158,17 @@ def to_csv(table: pd.DataFrame) -> str:
     return csv
 
 
-def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Per defense and selection: means over attacks that took, mean rank by DER, damage on the clean model; best first."""
-    attacked = table[(table["attack"] != "clean") & (table["flag"] == "") & table["der"].notna()]
-    complete = attacked[attacked["selection"] != "oracle"].copy()
-    complete["rank"] = complete.groupby(["dataset", "net", "attack", "poison_ratio", "clean_images"])["der"].rank(
-        ascending=False, method="average"
-    )
-    healthy = table[(table["attack"] == "clean") & table["acc"].notna()]
-    rows = []
-    for (defense, selection), part in attacked.groupby(["defense", "selection"], sort=True):
-        ranks = complete[(complete["defense"] == defense) & (complete["selection"] == selection)]["rank"]
-        clean = healthy[(healthy["defense"] == defense) & (healthy["selection"] != "oracle")]["delta_acc"]
-        rows.append(
-            {
-                "defense": defense,
-                "selection": selection,
-                "knowledge": part["knowledge"].iloc[0] if "knowledge" in part else "",
-                "attacks": len(part),
-                **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
-                "excess_asr": part["excess_asr"].mean(skipna=False),  # of some of the attacks it would not fit the ASR beside it
-                "worst_asr": part["asr"].max(),
-                "rank": ranks.mean() if len(ranks) else None,
-                "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
-            }
-        )
-    summary = pd.DataFrame(rows)
-    return summary if summary.empty else summary.sort_values(["der", "defense", "selection"], ascending=[False, True, True])
-
-
-def to_markdown(table: pd.DataFrame, title: str, notice: str = "") -> str:
+def to_markdown(table: pd.DataFrame, title: str, notice: str = "", runs: pd.DataFrame | None = None) -> str:
     """Three tables: defenses ranked over attacks, attacks x defenses with ACC / ASR, and the victims before any defense.
 
-    ``notice`` is a sentence under the title.
+    ``notice`` is a sentence under the title; ``runs`` the single runs, for the spread of the means over attacks.
     """
     lines = [f"# {title}", "", *([notice, ""] if notice else [])]
     for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
         lines += [
             f"## {dataset}, {net}, {images} clean images",
             "",
-            *_summary_lines(part),
+            *_summary_lines(part, runs),
             "",
             *_matrix_lines(part),
             "",
@@ -218,22 +190,8 @@ def to_markdown(table: pd.DataFrame, title: str, notice: str = "") -> str:
     return "\n".join(lines)
 
 
-SUMMARY = {
-    "acc": "ACC",
-    "asr": "ASR",
-    "excess_asr": "excess",
-    "worst_asr": "worst ASR",
-    "ra": "RA",
-    "der": "DER",
-    "rank": "rank",
-    "clean_delta_acc": "ΔACC clean",
-    "seconds": "seconds",
-}
-"""Columns of the table of defenses, and their heads; the excess stands there where it was measured."""
-
-
-def _summary_lines(part: pd.DataFrame) -> list[str]:
-    summary = summarise(part)
+def _summary_lines(part: pd.DataFrame, runs: pd.DataFrame | None) -> list[str]:
+    summary = summarise(part, runs)
     if summary.empty:
         return ["No attack took and was defended, so there is nothing to rank."]
     columns = dict(SUMMARY)
@@ -247,9 +205,15 @@ def _summary_lines(part: pd.DataFrame) -> list[str]:
     ]
     for row in summary.to_dict("records"):
         knows = [row["knowledge"] or "clean images"] * given
-        cells = [row["defense"], row["selection"], *knows, str(row["attacks"]), *(_cell(row[k]) for k in columns)]
+        cells = [
+            row["defense"],
+            row["selection"],
+            *knows,
+            str(row["attacks"]),
+            *(_spread_cell(row[k], row.get(f"{k}_std")) for k in columns),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    return [*lines, *(["", said] if (said := what_varies(summary)) else [])]
 
 
 def _matrix_lines(part: pd.DataFrame) -> list[str]:

@@ -58,8 +58,6 @@ def attack_label(row: dict[Any, Any]) -> str:
 
 def ranking(table: pd.DataFrame) -> Ranking | None:
     """Rank the defenses of ``table`` (as for :func:`block`); None for fewer than three of them or fewer than two attacks."""
-    from scipy.stats import friedmanchisquare, rankdata, studentized_range
-
     scores = block(table)
     few = scores.columns[scores.notna().sum() * 2 < len(scores)]
     kept = scores.drop(columns=few)
@@ -67,6 +65,8 @@ def ranking(table: pd.DataFrame) -> Ranking | None:
     n, k = whole.shape
     if n < 2 or k < 3:
         return None
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range  # here: it takes most of a second
+
     rounded = whole.round(6)  # equal scores are ties, whatever the last bit of a mean is
     mean = pd.Series(rankdata(-rounded.to_numpy(), axis=1).mean(0), index=whole.columns)
     order = sorted(mean.index, key=lambda name: (mean[name], name))

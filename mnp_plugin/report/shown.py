@@ -51,7 +51,7 @@ class Shown:
     @cached_property
     def statistics(self) -> list[Statistics]:
         """By data set, net and number of clean images."""
-        return statistics(self.table)
+        return statistics(self.table, self.runs)
 
     @cached_property
     def beside(self) -> pd.DataFrame:

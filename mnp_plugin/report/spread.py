@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mnp_plugin.report.frames import RATES, counted
+from mnp_plugin.report.varying import varying
 
 CELL = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection")
 INTERVAL_COLUMNS = (*CELL, "score", "mean", "std", "low", "high", "n", "varies")
@@ -46,23 +47,14 @@ class Spread:
 def over_runs(runs: Iterable[tuple[int, int, float]], bounds: tuple[float, float] | None = (0.0, 100.0)) -> Spread | None:
     """Mean over runs with the interval of Student's t; None for a single run.
 
-    The seed is the unit: it trains another victim and divides the data anew. Draws of one victim are averaged first, unless
-    there is one victim alone; the interval then says how much the clean images matter, and nothing of other victims.
+    What counts as one is as :func:`~mnp_plugin.report.varying.varying` says; over draws of one victim, the interval says how much
+    the clean images matter, and nothing of other victims.
 
     Args:
         runs: (seed, draw, value) of each.
         bounds: what the interval is clipped to; rates cannot leave 0 to 100.
     """
-    by_seed: dict[int, list[float]] = {}
-    for seed, _, value in runs:
-        by_seed.setdefault(seed, []).append(value)
-    several = any(len(values) > 1 for values in by_seed.values())
-    if len(by_seed) > 1:
-        values = [fmean(group) for group in by_seed.values()]
-        varies = "victim seed (draws averaged)" if several else "victim seed"
-    else:
-        values = next(iter(by_seed.values()), [])
-        varies = "clean draw, one victim"
+    values, what = varying(runs)
     if len(values) < 2:
         return None
     mean, std = fmean(values), stdev(values)
@@ -70,15 +62,15 @@ def over_runs(runs: Iterable[tuple[int, int, float]], bounds: tuple[float, float
     low, high = mean - half, mean + half
     if bounds is not None:
         low, high = max(bounds[0], low), min(bounds[1], high)
-    return Spread(mean, std, low, high, len(values), varies)
+    return Spread(mean, std, low, high, len(values), what)
 
 
 @cache
 def quantile(freedom: int) -> float:
     """Of Student's t for an interval of 95 %."""
-    from scipy.stats import t  # here: reports without intervals do without scipy
+    from scipy.special import stdtrit  # here: reports without intervals do without scipy; scipy.stats takes longer to import
 
-    return float(t.ppf(0.975, freedom))
+    return float(stdtrit(freedom, 0.975))
 
 
 def over_attacks(values: Sequence[float]) -> Spread | None:

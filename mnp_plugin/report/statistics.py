@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pandas as pd
 
-from mnp_plugin.report.leaderboard import summarise
 from mnp_plugin.report.paired import LEAST, Comparison, comparisons
 from mnp_plugin.report.ranks import Ranking, attack_label, ranking
 from mnp_plugin.report.spread import FEW, Spread, over_attacks
+from mnp_plugin.report.summary import summarise, what_varies
 
 ENOUGH = 10
 """Up to this many attacks the chi-square of Friedman's test is a rough approximation (Demšar 2006)."""
@@ -21,7 +21,7 @@ class Overall:
     """One defense over all attacks that took.
 
     Args:
-        row: its row of :func:`~mnp_plugin.report.leaderboard.summarise`.
+        row: its row of :func:`~mnp_plugin.report.summary.summarise`.
         spreads: by score (``acc``, ``asr``, ``ra``, ``der``); None with too few attacks.
         worst: by score (``asr``, ``der``): (value, attack).
     """
@@ -33,7 +33,7 @@ class Overall:
 
 @dataclass(frozen=True)
 class Statistics:
-    """One data set, net and number of clean images."""
+    """One data set, net and number of clean images; ``varies`` says what the ± of its means is."""
 
     dataset: str
     net: str
@@ -42,16 +42,19 @@ class Statistics:
     ranking: Ranking | None
     comparisons: list[Comparison]
     cautions: list[str]
+    varies: str
 
 
-def statistics(table: pd.DataFrame) -> list[Statistics]:
-    """Statistics of every data set, net and number of clean images in a leaderboard."""
+def statistics(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> list[Statistics]:
+    """Statistics of every data set, net and number of clean images in a leaderboard; with single ``runs``, their spread, too."""
     found = []
     for key, part in table.groupby(["dataset", "net", "clean_images"], sort=True):
         dataset, net, images = cast("tuple[str, str, int]", key)
         ranks, pairs = ranking(part), comparisons(part)
-        overall = [_overall(row, part) for row in summarise(part).to_dict("records")]
-        found.append(Statistics(dataset, net, int(images), overall, ranks, pairs, _cautions(part, ranks, pairs)))
+        summary = summarise(part, runs)
+        overall = [_overall(row, part) for row in summary.to_dict("records")]
+        cautions = _cautions(part, ranks, pairs)
+        found.append(Statistics(dataset, net, int(images), overall, ranks, pairs, cautions, what_varies(summary)))
     return found
 
 

@@ -15,10 +15,11 @@ import pytest
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
-from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, summarise, to_csv, to_markdown
+from mnp_plugin.report.leaderboard import COLUMNS, leaderboard, to_csv, to_markdown
 from mnp_plugin.report.planned import Found, read_records
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.stamp import stamp
+from mnp_plugin.report.summary import summarise
 from mnp_plugin.report.texts import sealed, to_json
 
 ISSUE = (

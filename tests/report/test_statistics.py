@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pandas as pd
 import pytest
@@ -157,8 +158,67 @@ def test_the_worst_case_stands_beside_the_mean(make_records: Make) -> None:
 # ------------------------------------------------------------------------------------------------------------------ latex
 
 
+def latex(records: Sequence[Record], name: str = "made") -> str:
+    return to_latex(leaderboard(records), name, runs(records))
+
+
+def summary_of(text: str) -> tuple[str, dict[str, list[str]]]:
+    """Caption, and cells by defense and selection, of the first table: that of defenses."""
+    table = text.partition(r"\end{table}")[0]
+    rows = [line.removesuffix(r" \\").split(" & ") for line in table.splitlines() if line.endswith(r"\\")]
+    return table.partition(r"\label")[0], {f"{row[0]} {row[1]}": row for row in rows}
+
+
+def test_means_over_attacks_have_the_spread_over_seeds(make_records: Make) -> None:
+    """By hand: each seed's mean over attacks, and the deviation of these."""
+    records = make_records(3, seeds=(0, 1, 2))
+    caption, rows = summary_of(latex(records))
+    assert "what varies: victim seed, n = 3." in caption
+    means = [fmean(100 * r.after.acc for r in records if r.defense == "mnp" and r.seed == s and r.after) for s in range(3)]
+    cells = dict(zip(rows["defense selection"], rows["mnp blind"], strict=True))
+    assert cells["ACC"] == f"{fmean(means):.1f} $\\pm$ {stdev(means):.1f}"
+    assert all(r"$\pm$" in cells[name] for name in ("ASR", "RA", "DER"))
+    assert not any("pm" in cells[name] for name in ("attacks", "worst ASR", "rank", "seconds"))
+    assert cells["ASR"].startswith(r"\textbf{")
+    assert rows["anp blind"][4].startswith(r"\underline{")
+    mean = next(line for line in latex(records).splitlines() if line.startswith("mean & "))
+    assert cells["ACC"] in mean, "the mean of a matrix has it, too"
+
+
+def test_draws_of_one_victim_vary_by_themselves_and_those_of_several_are_averaged(make_records: Make) -> None:
+    assert "what varies: clean draw, one victim, n = 4." in summary_of(latex(make_records(3, draws=range(4))))[0]
+    both = latex(make_records(3, seeds=(0, 1), draws=range(4)))
+    assert "what varies: victim seed (draws averaged), n = 2." in summary_of(both)[0]
+    assert "what varies: victim seed and clean draw. Mean" in both
+
+
+def test_no_spread_is_made_up(make_records: Make) -> None:
+    single = latex(make_records(3))
+    assert "pm" not in single
+    assert "±" not in single
+    assert "varies" not in single
+    caption, rows = summary_of(latex([r for r in make_records(3, seeds=(0, 1)) if (r.attack, r.seed) != ("attack00", 1)]))
+    assert r"No $\pm$: attacks were run with different seeds." in caption
+    assert not any("pm" in cell for row in rows.values() for cell in row)
+    some = [r for r in make_records(3, seeds=(0, 1)) if (r.attack, r.seed, r.defense) != ("attack00", 1, "ft")]
+    caption, rows = summary_of(latex(some))
+    assert "n = 2; without one: attacks were run with different seeds." in caption
+    assert "pm" in rows["mnp blind"][3]
+    assert "pm" not in rows["ft blind"][3]
+
+
+def test_markdown_has_the_same_spread_whatever_the_names(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    for name in ("ft", "f[t]"):
+        records = [replace(r, defense=name if r.defense == "ft" else r.defense) for r in make_records(3, seeds=(0, 1))]
+        folder = write_suite(tmp_path / name[:2], records)
+        build_tables(folder)
+        text = (folder / "leaderboard.md").read_text()
+        assert "±: standard deviation of the mean over attacks; what varies: victim seed, n = 2." in text
+        assert re.search(r"\| f\\?\[?t\\?\]? \| blind \| 3 \| \d\d\.\d ± \d\.\d \|", text)
+
+
 def test_tables_for_papers_are_whole_and_mark_best_and_second(make_records: Make) -> None:
-    text = to_latex(leaderboard(make_records(3, seeds=(0, 1))), "made_up")
+    text = latex(make_records(3, seeds=(0, 1)), "made_up")
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule") == 5
     for align, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
@@ -172,7 +232,7 @@ def test_tables_for_papers_are_whole_and_mark_best_and_second(make_records: Make
 
 
 def test_a_table_wider_than_the_text_is_shrunk_to_it(make_records: Make) -> None:
-    one_seed, seeds = (to_latex(leaderboard(make_records(3, seeds=s)), "made") for s in ((0,), (0, 1)))
+    one_seed, seeds = (latex(make_records(3, seeds=s)) for s in ((0,), (0, 1)))
     assert "resizebox" in seeds.partition("Defenses, means")[2].partition(r"\end{table}")[0]
     assert "resizebox" not in one_seed.partition("ASR in percent")[2]
     for text in (one_seed, seeds):
@@ -184,7 +244,7 @@ def test_a_table_wider_than_the_text_is_shrunk_to_it(make_records: Make) -> None
 def test_latex_sets_every_table_within_the_text(make_records: Make, tmp_path: Path) -> None:
     many = make_records(3, [f"d_{i}" for i in range(12)], seeds=(0, 1))
     odd = [replace(record, attack=f"größe=1_{record.attack}") for record in make_records(3)]
-    tables = [to_latex(leaderboard(records), "a_b & c") for records in (many, odd)]
+    tables = [latex(records, "a_b & c") for records in (many, odd)]
     head = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "paper.tex").write_text("\n".join([head, *tables, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
@@ -197,14 +257,14 @@ def test_latex_says_which_cells_do_not_count_and_what_the_mean_is_over(make_reco
     records = make_records(3, seeds=(0, 1))
     failed = Scores(acc=0.9, asr=0.1, ra=0.8)  # attack00, seed 1
     records = [replace(r, before=failed) if (r.attack, r.seed) == ("attack00", 1) else r for r in records]
-    asr = to_latex(leaderboard(records), "made").partition("ASR in percent")[2].partition(r"\end{table}")[0]
+    asr = latex(records).partition("ASR in percent")[2].partition(r"\end{table}")[0]
     caption, _, rows = asr.partition(r"\label")
     assert "Mean: over 2 attacks that took." in caption
     assert "The attack failed on some or all victims" in caption
     marked = [line for line in rows.splitlines() if "dagger" in line]
     assert [line.partition(" ")[0] for line in marked] == ["attack00"]
     assert marked[0].count("dagger") == 5
-    assert "dagger" not in to_latex(leaderboard(make_records(3)), "made")
+    assert "dagger" not in latex(make_records(3))
 
 
 def test_names_are_no_markdown(tmp_path: Path, make_records: Make, write_suite: Write) -> None:

@@ -160,6 +160,7 @@ def _group(shown: Shown, which: Statistics) -> dict[str, Any]:
         "net": which.net,
         "images": which.clean_images,
         "cautions": which.cautions,
+        "varies": which.varies,
         "overall": [_overall(item) for item in which.overall],
         "ranking": ranking,
         "comparisons": comparisons,
@@ -176,6 +177,7 @@ def _overall(item: Overall) -> dict[str, Any]:
         "knowledge": item.row["knowledge"] or "",
         "attacks": item.row["attacks"],
         **{name: shown_as(item.row[name]) for name in names},
+        "std": {name: std for name in names if (std := shown_as(item.row.get(f"{name}_std"))) is not None},
         "interval": bounds,
         "worst": {score: [shown_as(value), attack] for score, (value, attack) in item.worst.items()},
     }

@@ -1,0 +1,110 @@
+"""The table of defenses: means over the attacks that took, ranks, damage on the clean net, and how much seeds matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import stdev
+from typing import Any
+
+import pandas as pd
+
+from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.varying import mean_over_attacks
+
+SUMMARY = {
+    "acc": "ACC",
+    "asr": "ASR",
+    "excess_asr": "excess",
+    "worst_asr": "worst ASR",
+    "ra": "RA",
+    "der": "DER",
+    "rank": "rank",
+    "clean_delta_acc": "ΔACC clean",
+    "seconds": "seconds",
+}
+"""Columns of the table of defenses, and their heads; the excess stands there where it was measured."""
+MEANS = ("acc", "asr", "ra", "der", "excess_asr")
+"""Scores that are means over attacks."""
+
+
+def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Per defense and selection: means over attacks that took, mean rank by DER, damage on the clean model; best first.
+
+    Args:
+        table: part of a leaderboard of one data set, net and number of clean images.
+        runs: single runs, as :func:`~mnp_plugin.report.frames.runs` gives them, of which those of ``table`` count. With them,
+            scores have a ``*_std``, the standard deviation over seeds (or draws of one victim); ``varies`` says over what, and
+            ``n`` over how many. All are missing for single runs, and where attacks were not all run with the same seeds and
+            draws; ``several`` tells the two apart.
+    """
+    attacked = table[(table["attack"] != "clean") & (table["flag"] == "") & table["der"].notna()]
+    complete = attacked[attacked["selection"] != "oracle"].copy()
+    complete["rank"] = complete.groupby(["dataset", "net", "attack", "poison_ratio", "clean_images"])["der"].rank(
+        ascending=False, method="average"
+    )
+    healthy = table[(table["attack"] == "clean") & table["acc"].notna()]
+    single = {} if runs is None else _by_defense(table, runs)
+    rows = []
+    for (defense, selection), part in attacked.groupby(["defense", "selection"], sort=True):
+        ranks = complete[(complete["defense"] == defense) & (complete["selection"] == selection)]["rank"]
+        clean = healthy[(healthy["defense"] == defense) & (healthy["selection"] != "oracle")]["delta_acc"]
+        rows.append(
+            {
+                "defense": defense,
+                "selection": selection,
+                "knowledge": part["knowledge"].iloc[0] if "knowledge" in part else "",
+                "attacks": len(part),
+                **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
+                "excess_asr": part["excess_asr"].mean(skipna=False),  # of some of the attacks it would not fit the ASR beside it
+                "worst_asr": part["asr"].max(),
+                "rank": ranks.mean() if len(ranks) else None,
+                "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
+                "several": bool((part["seeds"] > 1).any() or (part["draws"] > 1).any()),
+                **_spreads(
+                    single.get((str(defense), str(selection)), []), {attack_label(row) for row in part.to_dict("records")}
+                ),
+            }
+        )
+    summary = pd.DataFrame(rows)
+    return summary if summary.empty else summary.sort_values(["der", "defense", "selection"], ascending=[False, True, True])
+
+
+def _by_defense(table: pd.DataFrame, runs: pd.DataFrame) -> dict[tuple[str, str], list[dict[Any, Any]]]:
+    """Measured runs of the part that ``table`` is, by defense and selection."""
+    part = runs["acc"].notna()
+    for key in ("dataset", "net", "clean_images"):
+        part &= runs[key].isin(table[key].unique())
+    found: dict[tuple[str, str], list[dict[Any, Any]]] = {}
+    names = ["attack", "poison_ratio", "defense", "selection", "seed", "draw", *MEANS, "delta_acc"]
+    for row in runs.loc[part, names].to_dict("records"):
+        found.setdefault((row["defense"], row["selection"]), []).append({**row, "label": attack_label(row)})
+    return found
+
+
+def _spreads(runs: Sequence[Mapping[str, Any]], attacks: set[str]) -> dict[str, Any]:
+    """Standard deviations of the means over ``attacks``, and of the change on the clean net; None where there is none."""
+    found: dict[str, Any] = dict.fromkeys((*(f"{key}_std" for key in (*MEANS, "clean_delta_acc")), "varies", "n"))
+    for name, labels, key in (*((key, attacks, key) for key in MEANS), ("clean_delta_acc", {"clean"}, "delta_acc")):
+        if name == "clean_delta_acc" and found["n"] is None:
+            break
+        used = [(r["label"], r["seed"], r["draw"], r[key]) for r in runs if r["label"] in labels and not pd.isna(r[key])]
+        if (seen := mean_over_attacks(used)) is not None:
+            found[f"{name}_std"] = stdev(seen.values)
+            if name == "acc":  # every run has one
+                found |= {"varies": seen.what, "n": len(seen.values)}
+    return found
+
+
+def what_varies(summary: pd.DataFrame) -> str:
+    """What the ± of a summary is, as a sentence; empty for single runs of everything."""
+    if summary.empty:
+        return ""
+    known = summary[summary["n"].notna()]
+    uneven = "attacks were run with different seeds"
+    if known.empty:
+        return f"No ±: {uneven}." if summary["several"].any() else ""
+    least, most = int(known["n"].min()), int(known["n"].max())
+    n = f"{most}" if least == most else f"{least} to {most}"
+    what = " or ".join(sorted(known["varies"].unique()))
+    without = f"; without one: {uneven}" if summary["several"].sum() > len(known) else ""
+    return f"±: standard deviation of the mean over attacks; what varies: {what}, n = {n}{without}."
