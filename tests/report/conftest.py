@@ -1,9 +1,10 @@
-"""A suite of made-up records, as large as a test asks for."""
+"""A suite of made-up records, as large as a test asks for, and a browser to look at its page in."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +68,40 @@ def make_records() -> Callable[..., list[Record]]:
 def write_suite() -> Callable[[Path, Sequence[Record]], Path]:
     """:func:`written`."""
     return written
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real one; tests that take it are skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'mnp_plugin[browser]'")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a file; the test fails if the page says anything on its console or asks for anything."""
+    contexts: list[Any] = []
+    said: list[str] = []
+
+    def opened(file: Path, width: int = 1280, scheme: str = "light", fragment: str = "") -> Any:
+        context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda message: said.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: said.append(f"error: {error}"))
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        page.goto(f"{file.as_uri()}{fragment}")
+        page.wait_for_selector("#provenance")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert said == []

@@ -35,29 +35,40 @@ const looks = (places) => new Map(Object.entries(places).map(([name, [colour, ma
 
 const nameOf = (defense, selection) => (selection === "oracle" ? `${defense} (oracle)` : defense);
 
-/** A text that shows on hover and focus, and is then read out as the element's description. */
+let tipOf = null; // whose text is shown
+let pointer = ""; // where it is: what scrolls below a pointer at rest is not pointed at
+
+const place = (event) => `${event.screenX} ${event.screenY}`;
+document.addEventListener("pointermove", (event) => (pointer = place(event)), true);
+const isPointed = (event) => event.pointerType !== "touch" && place(event) !== pointer;
+
+/** Show a text beside the pointer, or below a node that has the focus; ``describes``: it is read out as the node's description. */
+function showTip(node, text, event, describes) {
+  const host = document.getElementById("drawer").open ? document.getElementById("drawer") : document.body;
+  const at = document.getElementById("tip");
+  host.append(at); // above a dialog only what is in it can be seen
+  at.textContent = text;
+  at.hidden = false;
+  tipOf = node;
+  if (describes) node.setAttribute("aria-describedby", "tip");
+  const rect = node.getBoundingClientRect(), pointed = event.type.startsWith("pointer");
+  const x = pointed ? event.clientX : rect.left;
+  const y = pointed ? event.clientY + 14 : rect.bottom + 4;
+  at.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - at.offsetWidth - 8))}px`);
+  at.style.setProperty("top", `${y + at.offsetHeight > innerHeight ? Math.max(4, y - at.offsetHeight - 26) : y}px`);
+}
+
+function hideTip(node) {
+  if (tipOf === node) document.getElementById("tip").hidden = true;
+  node.removeAttribute("aria-describedby");
+}
+
+/** A text that shows on hover and on focus, of the node or of what is in it, and is then read out as its description. */
 function tip(node, text) {
-  const box = () => document.getElementById("tip");
-  const show = (event) => {
-    const host = document.getElementById("drawer").open ? document.getElementById("drawer") : document.body;
-    const at = box();
-    host.append(at); // above a dialog only what is in it can be seen
-    at.textContent = typeof text === "function" ? text() : text;
-    at.hidden = false;
-    node.setAttribute("aria-describedby", "tip");
-    const rect = node.getBoundingClientRect();
-    const x = event.type === "focus" ? rect.left : event.clientX;
-    const y = event.type === "focus" ? rect.bottom : event.clientY + 14;
-    at.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - at.offsetWidth - 8))}px`);
-    at.style.setProperty("top", `${y + at.offsetHeight > innerHeight ? Math.max(4, y - at.offsetHeight - 26) : y}px`);
-  };
-  const hide = () => {
-    box().hidden = true;
-    node.removeAttribute("aria-describedby");
-  };
-  node.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && show(event));
-  node.addEventListener("focus", (event) => node.matches(":focus-visible") && show(event));
-  for (const kind of ["pointerleave", "blur", "click"]) node.addEventListener(kind, hide);
+  const show = (event) => showTip(event.target, typeof text === "function" ? text() : text, event, true);
+  node.addEventListener("pointerenter", (event) => isPointed(event) && show(event));
+  node.addEventListener("focusin", (event) => event.target.matches(":focus-visible") && show(event));
+  for (const kind of ["pointerleave", "focusout", "click"]) node.addEventListener(kind, (event) => hideTip(event.target));
   return node;
 }
 

@@ -26,7 +26,18 @@ function mark(x, y, look, { r = 4.5, hollow = false } = {}) {
   return fill(shape, { transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})`, class: hollow ? "mark hollow" : "mark" }, []);
 }
 
-/** A figure whose drawing follows its width. draw(width) gives an SVG element; label is what a screen reader says. */
+let resumed = null; // where in a chart the focus was, {label, at}, while the page is drawn anew
+
+/** Where in a chart the focus is: what `resumed` takes. */
+function focusInChart() {
+  const chart = document.activeElement.closest(".chart svg");
+  return chart && { label: chart.getAttribute("aria-label"), at: [...chart.querySelectorAll("[tabindex]")].indexOf(document.activeElement) };
+}
+
+/**
+ * A figure whose drawing follows its width; label is what a screen reader says. draw(width, point) gives an SVG element; what it
+ * passes to point(node, text, {name, open}) can be reached there, as in reach(), in this order. again() draws it once more.
+ */
 function chart(label, draw, ...notes) {
   const holder = el("div", { class: "chart" });
   let last = 0;
@@ -34,12 +45,22 @@ function chart(label, draw, ...notes) {
     const width = Math.floor(holder.clientWidth);
     if (!width || width === last) return;
     last = width;
-    const drawn = draw(width);
-    fill(drawn, { role: "img", "aria-label": label }, []);
-    holder.replaceChildren(drawn);
+    const points = [], before = holder.contains(document.activeElement) ? focusInChart() : document.activeElement === document.body && resumed;
+    const drawn = draw(width, (node, text, more) => (points.push({ node, text, ...more }), node));
+    fill(drawn, { role: points.length ? "group" : "img", "aria-label": label }, []);
+    const inner = el("div", {}, drawn), stopAt = points.length && reach(inner, points, +drawn.dataset.columns || 1);
+    holder.replaceChildren(inner);
+    if (!stopAt) return;
+    const back = before && before.label === label ? before.at : -1;
+    stopAt(Math.max(0, back));
+    if (back >= 0) {
+      resumed = null;
+      drawn.querySelector("[tabindex='0']").focus({ preventScroll: true });
+    }
   };
   new ResizeObserver(redraw).observe(holder);
-  return el("figure", {}, holder, notes.length ? el("figcaption", {}, ...notes) : null);
+  const node = el("figure", {}, holder, notes.length ? el("figcaption", {}, ...notes) : null);
+  return Object.assign(node, { again: () => { last = 0; redraw(); } });
 }
 
 function ticks(low, high, count = 5) {
@@ -122,11 +143,11 @@ function beside(plot, points, rightEdge) {
 /** A square matrix of counts as colours: each row by its own sum. */
 function confusion(label, matrix, classes) {
   const small = classes.length > 20;
-  return chart(label, (width) => {
+  return chart(label, (width, point) => {
     const side = Math.min(width, 340), room = small ? 8 : Math.min(84, 12 + 6.2 * Math.max(...classes.map((name) => name.length)));
     const cell = (side - room - 4) / classes.length, flat = 6.2 * Math.max(...classes.map((name) => name.length)) < cell;
     const below = small ? 4 : flat ? 15 : Math.min(room, 72), tall = side - room + below + 18;
-    const root = svg("svg", { viewBox: `0 0 ${side} ${tall}`, width: side, height: tall });
+    const root = svg("svg", { viewBox: `0 0 ${side} ${tall}`, width: side, height: tall, "data-columns": classes.length });
     if (!small) classes.forEach((name, j) => {
       const x = room + (j + 0.5) * cell, y = side - room + 4;
       root.append(svg("text", flat ? { x, y: y + 7, "text-anchor": "middle" } : { transform: `translate(${x + 4} ${y}) rotate(-90)`, "text-anchor": "end" }, cut(name, 11)));
@@ -138,8 +159,7 @@ function confusion(label, matrix, classes) {
         const share = sum ? count / sum : 0;
         const box = svg("rect", { x: room + j * cell, y: i * cell, width: cell - 0.6, height: cell - 0.6, class: i === j ? "right" : "wrong" });
         box.style.setProperty("--v", `${(Math.sqrt(share) * 100).toFixed(0)}%`);
-        box.append(svg("title", {}, `${classes[i]} predicted as ${classes[j]}: ${count} of ${sum}`));
-        root.append(box);
+        root.append(point(box, `${classes[i]} predicted as ${classes[j]}: ${count} of ${sum}`));
         if (cell > 22 && count) {
           root.append(svg("text", { x: room + (j + 0.5) * cell, y: (i + 0.5) * cell + 3.5, "text-anchor": "middle", class: share > 0.35 ? "over" : "" }, count));
         }
@@ -171,10 +191,10 @@ function evenly(places, steps, from) {
 
 /**
  * Lines through points: series [{name, points: [[x, y]], colour, dash, look, chosen}], and a ring where x was chosen. Points are
- * marked; or, with ``bare``, a few places of each line by its look.
+ * marked and can be reached; or, with ``bare``, a few places of each line by its look, and each line can be reached.
  */
 function lines(label, series, options, ...notes) {
-  return chart(label, (width) => {
+  return chart(label, (width, point) => {
     const all = series.flatMap((one) => one.points);
     const frame = axes(width, options.height || 240, {
       x: options.x || range(all.map((p) => p[0]), 0.03), y: options.y || range(all.map((p) => p[1])), ...(typeof options.axes === "function" ? options.axes(width) : options.axes),
@@ -183,15 +203,14 @@ function lines(label, series, options, ...notes) {
       const places = one.points.map(([x, y]) => [frame.x(x), frame.y(y)]);
       const line = svg("path", { d: `M${places.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}`, class: dashed(one) });
       line.style.setProperty("--c", one.colour);
-      line.append(svg("title", {}, one.name));
-      frame.plot.append(line);
+      frame.plot.append(options.bare ? point(line, one.name) : line);
       if (!options.bare) for (const [x, y] of one.points) {
         const dot = mark(frame.x(x), frame.y(y), { marker: 0, colour: one.colour }, { r: 2.6 });
-        dot.append(svg("title", {}, `${one.name}: ${options.said ? options.said(x) : +x.toPrecision(5)}, ${+y.toPrecision(4)}`));
-        frame.plot.append(dot);
+        const said = `${one.name}: ${options.said ? options.said(x) : +x.toPrecision(5)}, ${+y.toPrecision(4)}`;
+        frame.plot.append(point(dot, x === one.chosen ? `${said}, chosen` : said));
       } else if (one.look) for (const [x, y] of evenly(places, 5, 0.2 + 0.1 * (i % 6))) frame.plot.append(mark(x, y, one.look, { r: 3.4 }));
       const at = one.points.find(([x]) => x === one.chosen);
-      if (at) frame.plot.append(svg("circle", { cx: frame.x(at[0]), cy: frame.y(at[1]), r: 7, class: "ring" }, svg("title", {}, `${one.name}: chosen`)));
+      if (at) frame.plot.append(svg("circle", { cx: frame.x(at[0]), cy: frame.y(at[1]), r: 7, class: "ring" }));
     });
     return frame.root;
   }, ...notes);

@@ -12,19 +12,18 @@ function neuronCharts(details) {
   const clip = (value) => Math.max(-edge, Math.min(edge, value));
   const one = (title, [saliency, magnitude]) => chart(
     `${title}: magnitude against saliency of ${plural(names.length, "neuron")}, ${gone.size} of them pruned`,
-    (width) => {
+    (width, point) => {
       const frame = axes(width, Math.min(width, 340), { x: [-edge, edge], y: [-edge, edge], xLabel: "saliency, z within its layer", yLabel: "magnitude, z within its layer", left: 40 });
-      frame.plot.append(svg("line", { x1: frame.x(-edge), y1: frame.y(-edge), x2: frame.x(edge), y2: frame.y(edge), class: "diagonal" }));
-      for (const pruned of [false, true]) {
+      for (const pruned of [true, false]) { // the pruned ones are reached first, and lie above the others
         saliency.forEach((x, i) => {
           if (!isNumber(x) || !isNumber(magnitude[i]) || gone.has(i) !== pruned) return;
           const look = pruned ? { marker: 3, colour: "var(--c1)" } : { marker: 0, colour: "var(--c0)" };
           const dot = mark(frame.x(clip(x)), frame.y(clip(magnitude[i])), look, { r: pruned ? 3.4 : 2.2 });
           dot.classList.add(pruned ? "pruned" : "kept");
-          dot.append(svg("title", {}, `${names[i]}${pruned ? ", pruned" : ""}: saliency ${fixed(x, 2)}, magnitude ${fixed(magnitude[i], 2)}`));
-          frame.plot.append(dot);
+          frame.plot.prepend(point(dot, `${names[i]}${pruned ? ", pruned" : ""}: saliency ${fixed(x, 2)}, magnitude ${fixed(magnitude[i], 2)}`));
         });
       }
+      frame.plot.prepend(svg("line", { x1: frame.x(-edge), y1: frame.y(-edge), x2: frame.x(edge), y2: frame.y(edge), class: "diagonal" }));
       return frame.root;
     },
     title,

@@ -14,7 +14,9 @@ const signature = (node) => [node.tagName, node.id, node.getAttribute("aria-labe
 
 function start(data, before) {
   const head = document.getElementById("head"), main = document.getElementById("main");
-  document.getElementById("foot").replaceChildren(el("p", { class: "quiet" }, "Made by mnp_plugin. This page holds all it shows and asks no other server for anything."));
+  document.getElementById("foot").replaceChildren(
+    el("p", { class: "quiet" }, "Made by mnp_plugin. This page holds all it shows and asks no other server for anything."),
+    el("p", { class: "quiet" }, "Keys: Tab goes from one table or chart to the next; inside, arrow keys go from point to point", data.kind === "suite" ? ", and Enter opens a cell." : "."));
   if (data.kind !== "suite") {
     head.replaceChildren(...modelHead(data).filter(Boolean));
     main.replaceChildren(...modelMain(data));
@@ -25,6 +27,7 @@ function start(data, before) {
   const redraw = () => {
     const open = new Set([...main.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
     const focused = main.contains(document.activeElement) && signature(document.activeElement);
+    resumed = focusInChart();
     main.replaceChildren(...suiteMain(app));
     for (const one of main.querySelectorAll("details > summary")) if (open.has(one.textContent)) one.parentNode.open = true;
     if (focused) [...main.querySelectorAll("button, select, input, summary, [tabindex]")].find((one) => signature(one) === focused)?.focus({ preventScroll: true });
@@ -61,10 +64,11 @@ function watch(app, text) {
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
   dialog.addEventListener("close", () => history.replaceState(null, "", location.pathname + location.search));
   dialog.addEventListener("keydown", (event) => {
-    if (event.target.closest("select, input, .scroll")) return;
+    if (event.defaultPrevented || event.target.closest("select, input, .scroll")) return;
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (by && drawerState) openDrawer(drawerState.app, drawerState.rows, (drawerState.index + by + drawerState.rows.length) % drawerState.rows.length);
   });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") document.getElementById("tip").hidden = true; });
   const text = document.getElementById("data").textContent;
   const app = start(JSON.parse(text), null);
   openNamed(app);

@@ -67,8 +67,8 @@ function suiteMain(app) {
 
 // ------------------------------------------------------------------------------------------------------------------ summary
 
-const signed = (value) => (isNumber(value) ? `${value > 0 ? "+" : ""}${fixed(value)}` : "—");
-const withInterval = (row, score) => el("span", {}, fixed(row[score]), row.interval[score] && el("small", {}, ` [${fixed(row.interval[score][0])}, ${fixed(row.interval[score][1])}]`));
+const signed = (value, std) => (isNumber(value) ? `${value > 0 ? "+" : ""}${spread(value, std)}` : "—");
+const withInterval = (row, score) => el("span", {}, spread(row[score], row.std[score]), row.interval[score] && el("small", {}, ` [${fixed(row.interval[score][0])}, ${fixed(row.interval[score][1])}]`));
 
 function summaryPart(app, group) {
   if (!group.overall.length) return section("summary", "Summary", el("p", {}, "No attack took and was defended, so there is nothing to rank."));
@@ -79,11 +79,11 @@ function summaryPart(app, group) {
     { title: "ACC", value: (row) => row.acc, show: (row) => withInterval(row, "acc"), number: true, help: METRICS.acc.help },
     { title: "ASR", value: (row) => row.asr, show: (row) => withInterval(row, "asr"), number: true, low: true, help: METRICS.asr.help },
     { title: "worst ASR", value: (row) => row.worst.asr[0], show: (row) => el("span", {}, fixed(row.worst.asr[0]), row.defense !== "none" && el("small", {}, ` ${row.worst.asr[1]}`)), number: true, low: true, help: "the attack that it removes least" },
-    has("excess_asr") && { title: "excess", value: (row) => row.excess_asr, number: true, low: true, help: METRICS.excess_asr.help },
-    { title: "RA", value: (row) => row.ra, number: true, help: METRICS.ra.help },
+    has("excess_asr") && { title: "excess", value: (row) => row.excess_asr, show: (row) => spread(row.excess_asr, row.std.excess_asr), number: true, low: true, help: METRICS.excess_asr.help },
+    { title: "RA", value: (row) => row.ra, show: (row) => spread(row.ra, row.std.ra), number: true, help: METRICS.ra.help },
     { title: "DER", value: (row) => row.der, show: (row) => withInterval(row, "der"), number: true, help: METRICS.der.help },
     { title: "rank", value: (row) => row.rank, number: true, low: true, help: "mean rank by DER among choices that are not oracle" },
-    has("clean_delta_acc") && { title: "ΔACC clean", value: (row) => row.clean_delta_acc, show: (row) => signed(row.clean_delta_acc), number: true, help: "points of accuracy on the model that was never attacked" },
+    has("clean_delta_acc") && { title: "ΔACC clean", value: (row) => row.clean_delta_acc, show: (row) => signed(row.clean_delta_acc, row.std.clean_delta_acc), number: true, help: "points of accuracy on the model that was never attacked" },
     { title: "seconds", value: (row) => row.seconds, number: true, low: true },
   ].filter(Boolean);
   const table = sortable(columns, { rows: group.overall, label: "defenses, means over attacks" });
@@ -93,7 +93,7 @@ function summaryPart(app, group) {
     tooFew(group.cautions),
     ...app.data.notices.map((notice) => el("p", { class: "caution" }, notice)),
     table.node,
-    el("p", { class: "quiet" }, "Percent, means over attacks that took. In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. Oracle rows chose by test ASR and are no fair result."));
+    el("p", { class: "quiet" }, "Percent, means over attacks that took. ", group.varies && `${group.varies} `, "In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. Oracle rows chose by test ASR and are no fair result."));
 }
 
 const tooFew = (cautions) => cautions.length ? el("div", { class: "caution" }, el("strong", {}, "What the numbers are too few for"), el("ul", {}, ...cautions.map((text) => el("li", {}, text)))) : null;
@@ -186,7 +186,7 @@ function matrix(app, rows) {
 function list(app, rows) {
   const number = (key, more) => ({ title: METRICS[key] ? METRICS[key].name : key, value: (row) => row[key], number: true, help: METRICS[key] && METRICS[key].help, ...more });
   return sortable([
-    { title: "attack", value: (row) => row.attack, head: true, show: (row) => el("button", { type: "button", class: "link", onclick: () => openDrawer(app, app.visible, app.visible.indexOf(row)) }, row.attack) },
+    { title: "attack", value: (row) => row.attack, head: true, show: (row) => el("button", { type: "button", class: "link", "aria-label": `${row.attack} × ${nameOf(row.defense, row.selection)}`, onclick: () => openDrawer(app, app.visible, app.visible.indexOf(row)) }, row.attack) },
     { title: "defense", value: (row) => nameOf(row.defense, row.selection), show: (row) => [swatch(app.look.get(row.defense), row.selection === "oracle"), nameOf(row.defense, row.selection)] },
     number("acc", { show: (row) => spread(row.acc, row.acc_std) }),
     number("asr", { show: (row) => spread(row.asr, row.asr_std), low: true }),
@@ -228,23 +228,19 @@ function accAsr(app) {
   const rows = counting(app);
   if (!rows.some((row) => row.selection !== "none")) return null;
   const hidden = new Set();
-  let root = null;
-  const picture = chart("ACC against ASR after the defense, a point per attack and defense", (width) => {
+  const picture = chart("ACC against ASR after the defense, a point per attack and defense", (width, point) => {
     const frame = axes(width, Math.max(260, Math.min(360, width * 0.7)), { x: [-2, 102], y: range(rows.map((row) => row.acc)), xLabel: "ASR after the defense, %", yLabel: "ACC, %" });
-    for (const row of rows) {
-      const name = nameOf(row.defense, row.selection);
+    for (const row of rows.filter((one) => !hidden.has(nameOf(one.defense, one.selection)))) {
       const dot = mark(frame.x(row.asr), frame.y(row.acc), app.look.get(row.defense), { hollow: row.selection === "oracle" });
-      dot.dataset.name = name;
-      if (hidden.has(name)) dot.classList.add("hidden");
-      dot.addEventListener("click", () => openDrawer(app, rows, rows.indexOf(row)));
-      frame.plot.append(tip(dot, () => conditions(app, row)));
+      const name = `${row.attack} × ${nameOf(row.defense, row.selection)}: ACC ${fixed(row.acc)}, ASR ${fixed(row.asr)}`;
+      frame.plot.append(point(dot, () => conditions(app, row), { name, open: () => openDrawer(app, rows, rows.indexOf(row)) }));
     }
-    return (root = frame.root);
+    return frame.root;
   });
   const names = [...new Map(rows.map((row) => [nameOf(row.defense, row.selection), row]))].sort((a, b) => compare(a[0], b[0]));
   const key = legend(names.map(([name, row]) => ({ name, look: app.look.get(row.defense), hollow: row.selection === "oracle" })), (name, on) => {
     on ? hidden.delete(name) : hidden.add(name);
-    for (const dot of root.querySelectorAll(".mark")) dot.classList.toggle("hidden", hidden.has(dot.dataset.name));
+    picture.again();
   });
   return [el("h3", {}, "ACC against ASR"), key, picture, el("p", { class: "quiet" }, "Upper left is best. A click on a point opens the cell, on a name hides it.")];
 }
@@ -254,14 +250,14 @@ function pareto(app, group) {
   if (rows.length < 2) return null;
   const at = (row) => Math.max(row.seconds, 0.05), quick = [...rows].sort((a, b) => at(a) - at(b) || b.der - a.der), best = [];
   for (const row of quick) if (!best.length || row.der > best[best.length - 1].der) best.push(row);
-  return [el("h3", {}, "DER against seconds"), chart("mean DER against mean seconds of each defense", (width) => {
+  return [el("h3", {}, "DER against seconds"), chart("mean DER against mean seconds of each defense", (width, point) => {
     const times = rows.map(at);
     const frame = axes(width, 280, { x: [Math.min(...times) / 1.6, Math.max(...times) * 1.6], y: range(rows.map((row) => row.der), 0.12), log: true, xLabel: "seconds, mean", yLabel: "DER, mean, %" });
     let path = "";
     best.forEach((row, i) => (path += i ? `H${frame.x(at(row))}V${frame.y(row.der)}` : `M${frame.x(at(row))} ${frame.y(row.der)}`));
     frame.plot.append(svg("path", { d: `${path}H${frame.right}`, class: "front" }));
     for (const row of rows) {
-      frame.plot.append(tip(mark(frame.x(at(row)), frame.y(row.der), app.look.get(row.defense), { r: 5.5 }), `${row.defense}: DER ${fixed(row.der)}, ${fixed(row.seconds)} s`));
+      frame.plot.append(point(mark(frame.x(at(row)), frame.y(row.der), app.look.get(row.defense), { r: 5.5 }), `${row.defense}: DER ${fixed(row.der)}, ${fixed(row.seconds)} s`));
     }
     beside(frame.plot, rows.map((row) => ({ x: frame.x(at(row)), y: frame.y(row.der), name: row.defense })), frame.right);
     return frame.root;
@@ -304,7 +300,7 @@ function oracleChart(app) {
   const pairs = chosen.map((row) => [rows.find((other) => other.selection === "blind" && other.attack === row.attack && other.defense === row.defense), row]).filter(([blind]) => blind);
   return [el("h3", {}, "Blind beside oracle"),
     legend([{ name: "blind", look: { marker: 0, colour: "var(--c0)" } }, { name: "oracle", look: { marker: 3, colour: "var(--c1)" }, hollow: true }]),
-    chart("ASR of the blind choice and of the oracle's, by attack", (width) => {
+    chart("ASR of the blind choice and of the oracle's, by attack", (width, point) => {
       const names = pairs.map(([, row]) => `${row.attack} × ${row.defense}`), room = Math.min(width * 0.42, 10 + 6.2 * Math.max(...names.map((name) => name.length)));
       const height = 50 + 19 * pairs.length;
       const frame = axes(width, height, { x: [-2, 102], y: [0, 1], yTicks: [], xLabel: "ASR, %", left: room });
@@ -312,8 +308,9 @@ function oracleChart(app) {
         const y = 18 + 19 * i;
         frame.plot.append(svg("text", { x: room - 8, y: y + 4, "text-anchor": "end" }, cut(names[i], Math.floor(room / 6))));
         frame.plot.append(svg("line", { x1: frame.x(blind.asr), x2: frame.x(row.asr), y1: y, y2: y, class: "lead-line" }));
-        frame.plot.append(tip(mark(frame.x(blind.asr), y, { marker: 0, colour: "var(--c0)" }), () => conditions(app, blind)));
-        frame.plot.append(tip(mark(frame.x(row.asr), y, { marker: 3, colour: "var(--c1)" }, { hollow: true }), () => conditions(app, row)));
+        const said = (one) => point(mark(frame.x(one.asr), y, one === row ? { marker: 3, colour: "var(--c1)" } : { marker: 0, colour: "var(--c0)" }, { hollow: one === row }),
+          () => conditions(app, one), { name: `${names[i]}, ${one.selection}: ASR ${fixed(one.asr)}` });
+        frame.plot.append(said(blind), said(row));
       });
       return frame.root;
     }), el("p", { class: "quiet" }, "The oracle chose by test ASR, as published tables of ANP do; no defender can.")];
@@ -435,7 +432,7 @@ function rocChart(points, look, label = "ROC curve of every detector", xLabel = 
 function stripChart(points) {
   return [el("h3", {}, "Scores of clean and attacked nets"),
     legend([{ name: "clean", look: { marker: 0, colour: "var(--c0)" } }, { name: "attacked", look: { marker: 2, colour: "var(--c1)" } }]),
-    chart("scores of clean and attacked nets, a strip per detector", (width) => {
+    chart("scores of clean and attacked nets, a strip per detector", (width, point) => {
       const room = Math.min(width * 0.36, 12 + 6.4 * Math.max(...points.map((one) => one.detector.length))), height = 50 + 30 * points.length;
       const frame = axes(width, height, { x: [-0.02, 1.02], y: [0, 1], yTicks: [], xTicks: [0, 0.5, 1], xLabel: "score, scaled to each detector", left: room });
       points.forEach((one, i) => {
@@ -443,7 +440,7 @@ function stripChart(points) {
         frame.plot.append(svg("text", { x: room - 8, y: y + 4, "text-anchor": "end" }, cut(one.detector, Math.floor(room / 6.2))));
         for (const [score, attacked, name] of one.scores) {
           const dot = mark(frame.x((score - low) / (high - low || 1)), y + (attacked ? 6 : -6), attacked ? { marker: 2, colour: "var(--c1)" } : { marker: 0, colour: "var(--c0)" }, { r: 3.6 });
-          frame.plot.append(tip(dot, `${one.detector}, ${name}: score ${score}`));
+          frame.plot.append(point(dot, `${one.detector}, ${name}: score ${score}`));
         }
       });
       return frame.root;

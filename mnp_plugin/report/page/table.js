@@ -1,4 +1,5 @@
-// Tables that sort: by a click or key on a heading. Long ones show their first rows, and more on demand.
+// Tables that sort: by a click or key on a heading. Long ones show their first rows, and more on demand. Buttons in the rows of a table
+// are one stop of the tab key together.
 
 const STEP = 100; // rows that are added at once
 
@@ -51,10 +52,12 @@ function sortable(columns, options) {
       if (options.row) options.row(line, row);
       return line;
     }));
+    stopAt(0);
     more.hidden = order.length <= limit;
     more.textContent = `Show more (${order.length - limit} left)`;
     if (options.short) status.textContent = `${order.length} of ${plural(options.rows.length, "row")}${order.length > limit ? `, the first ${limit} shown` : ""}`;
   }
+  const stopAt = oneStop(body, () => [...body.querySelectorAll("button")], inTable);
   draw();
   const table = el("table", {}, options.caption && el("caption", {}, options.caption), el("thead", {}, el("tr", {}, ...heads)), body);
   const node = el("div", {}, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table), options.short && status, options.short && more);
