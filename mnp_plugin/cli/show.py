@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def add(verbs: Verbs) -> None:
     """Register the verbs."""
-    names = "summary, acc-asr, matrix, pareto, ranks, oracle, published, roc, scores, roc-inputs, roc-training-set or neurons"
+    defenses = "summary, acc-asr, matrix, pareto, ranks, oracle, published"
+    names = f"attacks, triggers, {defenses}, roc, scores, roc-inputs, roc-training-set or neurons"
     text = f"draw one figure of a suite: {names}"
     verb = verbs.add_parser("figure", help=text, description=text)
     verb.add_argument("name", help="which figure")

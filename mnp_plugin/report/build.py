@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from mnp_plugin.io.atomic import write_atomic
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as summary_csv
 from mnp_plugin.report.extra import hint
-from mnp_plugin.report.figures.catalogue import OF_DEFENSES, OF_DETECTORS, drawn
+from mnp_plugin.report.figures.catalogue import OF_DETECTORS, OF_PARTS, drawn
+from mnp_plugin.report.figures.kept import NOTE, kept, note, origin
 from mnp_plugin.report.judged import judged
 from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.latex import to_latex
@@ -33,7 +33,7 @@ PAGE = "index.html"
 INTERVALS = "intervals.csv"
 FIGURES = "figures"
 """Folder of the figures, beside the tables."""
-DRAWN = (*OF_DEFENSES, *OF_DETECTORS)
+DRAWN = (*OF_PARTS, *OF_DETECTORS)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     Args:
         folder: of the suite.
         published: a file of figures from elsewhere, which the md then sets beside ours, marked as such.
-        figures: draw ``figures/*.svg`` and ``*.pdf``, too, which takes seconds; needs the extra.
+        figures: draw ``figures/*.svg`` and ``*.pdf``, too, which takes seconds, unless those of the same results are there;
+            needs the extra.
 
     Raises:
         UserError: no records, or one that cannot be read and is not damaged.
@@ -103,7 +104,6 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     write_atomic(built.md, text.encode())
 
     def further(name: str, content: str | bytes) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
         write_atomic(folder / name, content.encode() if isinstance(content, str) else content)
         built.further.append(folder / name)
 
@@ -117,17 +117,22 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         further(PAGE, render(suite_data(seen)))
         built.damaged.extend(own.beside.damaged)  # the page alone looks at what lies beside records
         if figures:
-            _draw(seen, further)
+            built.further.extend(_draw(seen))
     return built
 
 
-def _draw(seen: Shown, write: Callable[[str, str | bytes], None]) -> None:
-    """Write all figures, and remove those of an earlier report that there is nothing for any more."""
-    folder = seen.own.folder / FIGURES
-    names = set()
-    for name, content in drawn(seen, ("svg", "pdf")):
-        write(f"{FIGURES}/{name}", content)
-        names.add(name)
+def _draw(seen: Shown) -> list[Path]:
+    """The figures, drawn unless they are there already; those that there is nothing for any more are removed."""
+    folder, made_from = seen.own.folder / FIGURES, origin(seen)
+    if (found := kept(folder, made_from)) is not None:
+        return found
+    files = dict(drawn(seen, ("svg", "pdf")))
+    if not files and not folder.exists():
+        return []
+    folder.mkdir(exist_ok=True)
+    for name, content in {**files, NOTE: note(made_from, files).encode()}.items():
+        write_atomic(folder / name, content)
     for file in folder.glob("*.*"):
-        if file.suffix in (".svg", ".pdf") and file.name not in names and re.sub(r"-\d+$", "", file.stem) in DRAWN:
+        if file.suffix in (".svg", ".pdf") and file.name not in files and re.sub(r"-\d+$", "", file.stem) in DRAWN:
             file.unlink()
+    return [folder / name for name in files]

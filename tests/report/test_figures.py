@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,17 @@ import pytest
 
 from mnp_plugin.cli import main
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.report import build
 from mnp_plugin.report.beside import DETAILS, Details
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.figures.catalogue import NAMES, drawn, one
 from mnp_plugin.report.figures.defenses import front
 from mnp_plugin.report.figures.detectors import roc_inputs
+from mnp_plugin.report.figures.kept import kept, origin
 from mnp_plugin.report.figures.neurons import standard
+from mnp_plugin.report.figures.style import blank, written
 from mnp_plugin.report.looks import COLOURS, MARKERS, USUAL, looks
-from mnp_plugin.report.records import Record
+from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.texts import to_json
@@ -54,6 +58,12 @@ def samples() -> Iterator[SampleRecord]:
     yield SampleRecord(detector="sieve", questions="inputs", auroc=0.5, roc=[[0.0, 0.0], [1.0, 1.0]], **(facts | {"asr": 0.0}))
 
 
+def no_attack(record: Record) -> Scores:
+    """What a clean net has instead of the scores of ``record``."""
+    assert record.before
+    return Scores(acc=record.before.acc, asr=None, ra=None)
+
+
 @pytest.fixture
 def made(tmp_path: Path, make_records: Make, write_suite: Write) -> Shown:
     found = shown(write_suite(tmp_path / "made", make_records(4)))
@@ -64,6 +74,7 @@ def test_every_figure_is_drawn_and_again_with_the_same_bytes(made: Shown) -> Non
     first = dict(drawn(made, ("svg", "pdf")))
     names = {name.rpartition(".")[0] for name in first}
     assert names == {
+        "attacks",
         "summary",
         "acc-asr",
         "matrix",
@@ -133,8 +144,91 @@ def test_a_report_draws_them_and_removes_what_it_draws_no_more(tmp_path: Path, m
     assert not [path for path in build_tables(folder).further if path.parent != folder], "only if asked for"
     built = build_tables(folder, figures=True)
     names = {path.name for path in built.further if path.parent.name == "figures"}
-    assert names == {f"{name}.{kind}" for name in ("summary", "acc-asr", "matrix", "pareto", "ranks") for kind in ("svg", "pdf")}
-    assert {path.name for path in (folder / "figures").iterdir()} == names | {"mine.svg", "ranks.png"}
+    assert names == {
+        f"{name}.{kind}" for name in ("attacks", "summary", "acc-asr", "matrix", "pareto", "ranks") for kind in ("svg", "pdf")
+    }
+    assert {path.name for path in (folder / "figures").iterdir()} == names | {"mine.svg", "ranks.png", "drawn.json"}
+
+
+def test_figures_are_drawn_again_only_when_something_changed(
+    tmp_path: Path, make_records: Make, write_suite: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = make_records(4)
+    folder = write_suite(tmp_path / "made", records)
+    draws: list[str] = []
+
+    def counted(*arguments: Any) -> Iterator[tuple[str, bytes]]:
+        draws.append("once")
+        return drawn(*arguments)
+
+    monkeypatch.setattr(build, "drawn", counted)
+
+    def again() -> int:
+        draws.clear()
+        built = build_tables(folder, figures=True)
+        assert len([path for path in built.further if path.parent.name == "figures"]) == 14
+        return len(draws)
+
+    assert again() == 1
+    assert again() == 0
+    matrix = folder / "figures/matrix.svg"
+    before = matrix.read_bytes()
+    matrix.write_text("edited")
+    assert again() == 1
+    assert matrix.read_bytes() == before
+    matrix.unlink()
+    assert again() == 1
+    (folder / "figures/drawn.json").write_text("[]")
+    assert again() == 1
+    shutil.rmtree(folder)
+    write_suite(folder, [replace(r, after=r.before) if r.defense == "mnp" else r for r in records])
+    (folder / "figures").mkdir()
+    assert again() == 1
+    assert matrix.read_bytes() != before
+    moved = folder.rename(tmp_path / "moved")
+    assert [path.name for path in kept(moved / "figures", origin(shown(moved))) or []], "wherever the suite lies"
+    monkeypatch.setattr("mnp_plugin.report.figures.kept.version", lambda package: "another")
+    assert kept(moved / "figures", origin(shown(moved))) is None
+
+
+def test_a_suite_of_attacks_alone_shows_what_they_do(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
+    records = make_records(3, ("none",), seeds=(0, 1))
+    records = [
+        replace(r, attack="clean", poison_ratio=None, before=no_attack(r), after=no_attack(r)) if r.attack == "attack02" else r
+        for r in records
+    ]
+    folder = write_suite(tmp_path / "made", records)
+    built = build_tables(folder, figures=True)
+    assert {path.name for path in built.further if path.parent.name == "figures"} == {"attacks.svg", "attacks.pdf"}
+    text = (folder / "figures/attacks.svg").read_text()
+    for said in (
+        "attack00 0.05",
+        "attack01 0.05",
+        "ASR, %",
+        "ACC, %",
+        "bar: standard deviation over seeds",
+        "dashed: ACC of the clean net",
+    ):
+        assert said in text
+    assert "tick: ASR of a clean net" not in text
+    only_clean = write_suite(tmp_path / "clean", [r for r in records if r.attack == "clean"])
+    assert not [path for path in build_tables(only_clean, figures=True).further if path.parent.name == "figures"]
+    assert not (only_clean / "figures").exists(), "nothing to show"
+
+
+def test_triggers_are_shown_where_pictures_were_kept(made: Shown) -> None:
+    with pytest.raises(UserError, match="nothing to draw for the figure 'triggers'"):
+        one(made, "triggers", "svg")
+    (made.own.folder / DETAILS).mkdir()
+    (made.own.folder / "pictures").mkdir()
+    for record, file in zip(made.own.records, made.own.files, strict=True):
+        if record.defense == "none" and record.attack != "attack03":
+            (made.own.folder / "pictures/strip.png").write_bytes(written(blank(3, 1)[0], "png"))
+            (made.own.folder / DETAILS / file).write_text(to_json(Details(id=record.cell, picture="strip.png")))
+    text = one(made, "triggers", "svg")["triggers.svg"].decode()
+    assert text.count("<image ") == 3
+    assert "attack02 0.05" in text
+    assert "attack03" not in text
 
 
 def test_the_command_writes_one_figure(

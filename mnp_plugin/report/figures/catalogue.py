@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mnp_plugin.core.errors import UserError, did_you_mean
-from mnp_plugin.report.figures import defenses, detectors
+from mnp_plugin.report.figures import attacks, defenses, detectors
 from mnp_plugin.report.figures.neurons import neurons
 from mnp_plugin.report.figures.style import styled, written
 from mnp_plugin.report.shown import Shown
@@ -15,7 +15,9 @@ from mnp_plugin.report.statistics import Statistics
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-OF_DEFENSES: Mapping[str, Callable[[Shown, Statistics], Figure | None]] = {
+OF_PARTS: Mapping[str, Callable[[Shown, Statistics], Figure | None]] = {
+    "attacks": attacks.attacks,
+    "triggers": attacks.triggers,
     "summary": defenses.summary,
     "acc-asr": defenses.acc_asr,
     "matrix": defenses.matrix,
@@ -24,15 +26,17 @@ OF_DEFENSES: Mapping[str, Callable[[Shown, Statistics], Figure | None]] = {
     "oracle": defenses.oracle,
     "published": defenses.published,
 }
+"""Figures of a data set, net and number of clean images."""
 OF_DETECTORS: Mapping[str, Callable[[Shown], Figure | None]] = {
     "roc": detectors.roc,
     "scores": detectors.scores,
     "roc-inputs": detectors.roc_inputs,
     "roc-training-set": detectors.roc_training_set,
 }
+"""Figures of a whole suite."""
 CELL = "neurons"
 """The figure of a single cell."""
-NAMES = (*OF_DEFENSES, *OF_DETECTORS, CELL)
+NAMES = (*OF_PARTS, *OF_DETECTORS, CELL)
 
 KINDS = ("svg", "pdf", "png")
 
@@ -48,7 +52,7 @@ def drawn(shown: Shown, kinds: tuple[str, ...], only: str | None = None) -> Iter
         only: the name of one figure; None for all but that of a cell.
     """
     with styled():
-        for name, draw in OF_DEFENSES.items():
+        for name, draw in OF_PARTS.items():
             if only not in (None, name):
                 continue
             for number, which in enumerate(shown.statistics, 1):

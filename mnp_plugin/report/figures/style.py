@@ -50,13 +50,13 @@ def styled() -> Iterator[None]:
         yield
 
 
-def blank(width: float = WIDTH, height: float = 3.2, columns: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
-    """An empty figure (inches) with ``columns`` axes side by side; ``more`` goes to ``subplots``."""
+def blank(width: float = WIDTH, height: float = 3.2, columns: int = 1, lines: int = 1, **more: Any) -> tuple[Figure, list[Axes]]:
+    """An empty figure (inches) with ``columns`` axes side by side in each of ``lines``; ``more`` goes to ``subplots``."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False, **more)
-    return figure, list(axes[0])
+    axes = figure.subplots(lines, columns, squeeze=False, **more)
+    return figure, list(axes.flat)
 
 
 def written(figure: Figure, kind: str) -> bytes:
