@@ -311,6 +311,19 @@ def test_several_data_sets_are_shown_one_at_a_time(
     assert page.inner_text("#count") == "20 cells of 20"
 
 
+def test_a_suite_of_attacks_alone_has_a_chart_of_them(
+    open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
+) -> None:
+    folder = write_suite(tmp_path / "attacks", make_records(3, ("none",), seeds=(0, 1)))
+    build_tables(folder)
+    page = open_page(folder / "index.html", width=360)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.locator("#charts h3").all_inner_texts() == ["Attacks"]
+    point = page.get_by_role("button", name="attack01 0.05: ASR 100.0 ± 0.0")
+    point.click()
+    assert page.inner_text("#drawer-title") == "attack01 0.05 × none"
+
+
 def test_a_large_suite_shows_its_first_rows_and_more_on_demand(
     open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
 ) -> None:

@@ -78,10 +78,11 @@ def triggers(shown: Shown, which: Statistics) -> Figure | None:
     widest = max(picture.shape[1] / picture.shape[0] for picture in pictures.values())
     columns = 2 if len(pictures) > 1 else 1
     lines = -(-len(pictures) // columns)
-    figure, panels = blank(WIDTH, lines * (WIDTH / columns / widest + 0.28), columns=columns, lines=lines)
+    figure, panels = blank(WIDTH, 0.2 + lines * (WIDTH / columns / widest + 0.28), columns=columns, lines=lines)
     for axes in panels:
         axes.axis("off")
     for axes, (label, shades) in zip(panels, pictures.items(), strict=False):
         axes.imshow(shades, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(label)
+    figure.supxlabel("rows: clean images, the same with the trigger, their difference times ten", fontsize=6.5, color="#444444")
     return figure

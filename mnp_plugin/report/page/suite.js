@@ -218,11 +218,30 @@ function victimsPart(app) {
 // ------------------------------------------------------------------------------------------------------------------- charts
 
 function chartParts(app, group) {
-  return [accAsr(app), pareto(app, group), ranksChart(group), oracleChart(app), publishedChart(app)].filter(Boolean)
+  return [attacksChart(app), accAsr(app), pareto(app, group), ranksChart(group), oracleChart(app), publishedChart(app)].filter(Boolean)
     .map((parts) => el("article", { class: "card" }, ...parts));
 }
 
 const counting = (app) => inGroup(app).filter((row) => !row.clean && !row.flag && isNumber(row.asr));
+
+/** What attacks do to nets, in a suite without a defense; with one, other charts have more to say. */
+function attacksChart(app) {
+  const rows = inGroup(app).filter((row) => !row.clean && isNumber(row.asr));
+  if (!rows.length || rows.some((row) => row.selection !== "none")) return null;
+  const longest = Math.max(...rows.map((row) => row.attack.length)), both = [["ASR", "asr", [-2, 102]], ["ACC", "acc", range(rows.flatMap((row) => [row.acc - (row.acc_std || 0), row.acc + (row.acc_std || 0)]))]];
+  return [el("h3", {}, "Attacks"), el("div", { class: "pair" }, ...both.map(([title, key, x]) => chart(`${title} of every attack`, (width, point) => {
+    const room = Math.min(width * 0.42, 10 + 6.2 * longest);
+    const frame = axes(width, 50 + 19 * rows.length, { x, y: [0, 1], yTicks: [], xLabel: `${title}, %`, left: room });
+    rows.forEach((row, i) => {
+      const y = 18 + 19 * i, std = row[`${key}_std`], at = (value) => frame.x(Math.max(x[0], Math.min(x[1], value)));
+      frame.plot.append(svg("text", { x: room - 8, y: y + 4, "text-anchor": "end" }, cut(row.attack, Math.floor(room / 6))));
+      if (isNumber(std)) frame.plot.append(svg("line", { x1: at(row[key] - std), x2: at(row[key] + std), y1: y, y2: y, class: "lead-line" }));
+      const name = `${row.attack}: ${title} ${spread(row[key], std)}${row.flag ? `, ${row.flag}` : ""}`, look = { marker: 0, colour: row.flag ? "var(--c1)" : "var(--c0)" };
+      frame.plot.append(point(mark(at(row[key]), y, look, { hollow: Boolean(row.flag) }), () => conditions(app, row), { name, open: () => openDrawer(app, rows, i) }));
+    });
+    return frame.root;
+  }))), el("p", { class: "quiet" }, rows.some((row) => isNumber(row.asr_std)) && "Lines: standard deviation over seeds. ", rows.some((row) => row.flag) && "Hollow: failed on some or all victims. ", "A click on a point opens the victim.")];
+}
 
 function accAsr(app) {
   const rows = counting(app);
