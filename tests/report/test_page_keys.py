@@ -72,6 +72,11 @@ def test_a_chart_is_one_stop_and_arrow_keys_go_from_point_to_point(open_page: Op
     )
     assert seen.startswith("solid")
     assert plain not in seen
+    places = "[document.activeElement, document.getElementById('tip')].map((one) => one.getBoundingClientRect())"
+    page.mouse.wheel(0, 150)
+    page.wait_for_timeout(100)
+    point, text = page.evaluate(places)
+    assert min(abs(text["top"] - point["bottom"]), abs(point["top"] - text["bottom"])) < 12, "it stays beside its point"
     second = press(page, "ArrowRight")
     assert second != first
     assert second in (last := press(page, "End"), press(page, "Home", "ArrowDown"))[1]

@@ -36,13 +36,15 @@ const looks = (places) => new Map(Object.entries(places).map(([name, [colour, ma
 const nameOf = (defense, selection) => (selection === "oracle" ? `${defense} (oracle)` : defense);
 
 let tipOf = null; // whose text is shown
+let followTip = null; // puts a text back beside its node when the page has scrolled, as it does after the focus moves
 let pointer = ""; // where it is: what scrolls below a pointer at rest is not pointed at
 
 const place = (event) => `${event.screenX} ${event.screenY}`;
 document.addEventListener("pointermove", (event) => (pointer = place(event)), true);
+document.addEventListener("scroll", () => followTip && followTip(), true);
 const isPointed = (event) => event.pointerType !== "touch" && place(event) !== pointer;
 
-/** Show a text beside the pointer, or below a node that has the focus; ``describes``: it is read out as the node's description. */
+/** Show a text beside the pointer, or beside a node that has the focus; ``describes``: it is read out as the node's description. */
 function showTip(node, text, event, describes) {
   const host = document.getElementById("drawer").open ? document.getElementById("drawer") : document.body;
   const at = document.getElementById("tip");
@@ -51,11 +53,14 @@ function showTip(node, text, event, describes) {
   at.hidden = false;
   tipOf = node;
   if (describes) node.setAttribute("aria-describedby", "tip");
-  const rect = node.getBoundingClientRect(), pointed = event.type.startsWith("pointer");
-  const x = pointed ? event.clientX : rect.left;
-  const y = pointed ? event.clientY + 14 : rect.bottom + 4;
-  at.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - at.offsetWidth - 8))}px`);
-  at.style.setProperty("top", `${y + at.offsetHeight > innerHeight ? Math.max(4, y - at.offsetHeight - 26) : y}px`);
+  const put = (x, below, above) => {
+    at.style.setProperty("left", `${Math.max(4, Math.min(x, innerWidth - at.offsetWidth - 8))}px`);
+    at.style.setProperty("top", `${below + at.offsetHeight > innerHeight ? Math.max(4, above - at.offsetHeight) : below}px`);
+  };
+  const beside = (rect) => put(rect.left, rect.bottom + 6, rect.top - 6);
+  followTip = event.type.startsWith("pointer") ? null : () => beside(node.getBoundingClientRect());
+  if (followTip) followTip();
+  else put(event.clientX, event.clientY + 14, event.clientY - 12);
 }
 
 function hideTip(node) {

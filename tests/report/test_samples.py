@@ -1,0 +1,25 @@
+"""Tables of detectors of single images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mnp_plugin.report.samples import SampleRecord
+from mnp_plugin.report.screened import sample_lines, sample_table
+
+ONE = SampleRecord(
+    id="0" * 16, victim="v", suite="made", dataset="digits", net="smallnet", attack="badnets", poison_ratio=0.1, seed=0,
+    detector="sieve", questions="inputs", status="ok", asr=1.0, positives=5, negatives=5, auroc=0.7, tpr_at_5_fpr=0.5, tpr=0.6,
+    fpr=0.1, clean_images=100, seconds=1.0,
+)  # fmt: skip
+
+
+def test_several_victims_have_a_spread_and_a_single_one_has_none() -> None:
+    single, several = (
+        "\n".join(
+            sample_lines(sample_table([replace(ONE, seed=seed, victim=str(seed), auroc=0.7 + 0.1 * seed) for seed in seeds], 0.8))
+        )
+        for seeds in ((0,), (0, 1, 2))
+    )
+    assert "| digits, smallnet | sieve | 1 | 0.70 | 50.0 |" in single
+    assert "| digits, smallnet | sieve | 3 | 0.80 ± 0.10 | 50.0 |" in several
