@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mnp_plugin.report.frames import RATES, counted
 from mnp_plugin.report.varying import varying
@@ -81,10 +82,15 @@ def over_attacks(values: Sequence[float]) -> Spread | None:
     if len(values) < FEW:
         return None
     known = np.sort(np.asarray(values, dtype=float))
-    stream = np.random.default_rng(0)
-    means = known[stream.integers(len(known), size=(DRAWS, len(known)))].mean(1)
+    means = known[_resampled(len(known))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return Spread(float(known.mean()), float(known.std(ddof=1)), float(low), float(high), len(known), "attack")
+
+
+@cache
+def _resampled(n: int) -> NDArray[np.int64]:
+    """Draws of the bootstrap over ``n`` values, as their places; the same each time."""
+    return np.random.default_rng(0).integers(n, size=(DRAWS, n))
 
 
 def intervals(runs: pd.DataFrame) -> pd.DataFrame:
