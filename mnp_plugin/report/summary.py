@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mnp_plugin.report.ranks import attack_label
-from mnp_plugin.report.varying import mean_over_attacks
+from mnp_plugin.report.varying import AVERAGED, mean_over_attacks
 
 SUMMARY = {
     "acc": "ACC",
@@ -105,6 +105,8 @@ def what_varies(summary: pd.DataFrame) -> str:
         return f"No ±: {uneven}." if summary["several"].any() else ""
     least, most = int(known["n"].min()), int(known["n"].max())
     n = f"{most}" if least == most else f"{least} to {most}"
-    what = " or ".join(sorted(known["varies"].unique()))
+    kinds = set(known["varies"])
+    kinds -= {"victim seed"} if AVERAGED in kinds else set()  # a row of one draw, as that without a defense, is no other kind
+    what = " or ".join(sorted(kinds))
     without = f"; without one: {uneven}" if summary["several"].sum() > len(known) else ""
     return f"±: standard deviation of the mean over attacks; what varies: {what}, n = {n}{without}."

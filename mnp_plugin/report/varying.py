@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+AVERAGED = "victim seed (draws averaged)"
 Run = tuple[str, int, int, float]
 """Attack, seed, draw, value."""
 
@@ -33,8 +34,7 @@ def varying(runs: Iterable[tuple[int, int, float]]) -> Varying:
         by_seed.setdefault(seed, []).append(value)
     if len(by_seed) > 1:
         several = any(len(values) > 1 for values in by_seed.values())
-        what = "victim seed (draws averaged)" if several else "victim seed"
-        return Varying([fmean(values) for values in by_seed.values()], what)
+        return Varying([fmean(values) for values in by_seed.values()], AVERAGED if several else "victim seed")
     return Varying(next(iter(by_seed.values()), []), "clean draw, one victim")
 
 

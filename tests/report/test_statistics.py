@@ -190,6 +190,8 @@ def test_draws_of_one_victim_vary_by_themselves_and_those_of_several_are_average
     both = latex(make_records(3, seeds=(0, 1), draws=range(4)))
     assert "what varies: victim seed (draws averaged), n = 2." in summary_of(both)[0]
     assert "what varies: victim seed and clean draw. Mean" in both
+    once = [r for r in make_records(3, seeds=(0, 1), draws=range(4)) if r.defense != "none" or not r.draw]
+    assert "what varies: victim seed (draws averaged), n = 2." in summary_of(latex(once))[0]
 
 
 def test_no_spread_is_made_up(make_records: Make) -> None:
