@@ -59,7 +59,7 @@ def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataF
                 "worst_asr": part["asr"].max(),
                 "rank": ranks.mean() if len(ranks) else None,
                 "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
-                "several": bool((part["seeds"] > 1).any() or (part["draws"] > 1).any()),
+                "several": runs is not None and bool((part["seeds"] > 1).any() or (part["draws"] > 1).any()),
                 **_spreads(
                     single.get((str(defense), str(selection)), []), {attack_label(row) for row in part.to_dict("records")}
                 ),

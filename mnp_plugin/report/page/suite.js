@@ -93,7 +93,9 @@ function summaryPart(app, group) {
     tooFew(group.cautions),
     ...app.data.notices.map((notice) => el("p", { class: "caution" }, notice)),
     table.node,
-    el("p", { class: "quiet" }, "Percent, means over attacks that took. ", group.varies && `${group.varies} `, "In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. Oracle rows chose by test ASR and are no fair result."));
+    el("p", { class: "quiet" }, "Percent, means over attacks that took. ", group.varies && `${group.varies} `,
+      group.overall.some((row) => Object.keys(row.interval).length) && "In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. ",
+      group.overall.some((row) => row.selection === "oracle") && "Oracle rows chose by test ASR and are no fair result."));
 }
 
 const tooFew = (cautions) => cautions.length ? el("div", { class: "caution" }, el("strong", {}, "What the numbers are too few for"), el("ul", {}, ...cautions.map((text) => el("li", {}, text)))) : null;
