@@ -45,7 +45,7 @@ def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
     """
     lines = [
         f"% {escape(name)}: made by mnp-bench report; needs \\usepackage{{booktabs,graphicx}}",
-        "% Percent. Means over attacks whose victim took; blind choices unless a column says oracle. Bold: best, underlined:",
+        "% Percent. Means over attacks whose victim took; blind choices unless a name says oracle. Bold: best, underlined:",
         "% second, among defenses that are not oracle; no repair (none) is not marked.",
     ]
     for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
@@ -70,12 +70,12 @@ def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
         ranked = [row["selection"] == "blind" and key != "seconds" for row in rows]
         marks[key] = _marked(texts, ranked, better.get(key, False))
     body = [
-        [escape(row["defense"]), escape(row["selection"]), str(row["attacks"]), *(marks[key][i] for key in columns)]
+        [escape(_named(row["defense"], row["selection"])), str(row["attacks"]), *(marks[key][i] for key in columns)]
         for i, row in enumerate(rows)
     ]
-    heads = ["defense", "selection", "attacks", *(escape(SUMMARY[key]) for key in columns)]
+    heads = ["defense", "attacks", *(escape(SUMMARY[key]) for key in columns)]
     caption, note = f"Defenses, means over attacks: {where}", escape(what_varies(summary))
-    return _tabular(heads, body, "llr" + "r" * len(columns), caption, label, note=note)
+    return _tabular(heads, body, "lr" + "r" * len(columns), caption, label, note=note)
 
 
 def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str, label: str, more: bool) -> list[str]:
@@ -99,7 +99,7 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
     spreads: dict[Any, float | None] = {(row["defense"], row["selection"]): row[std] for row in summary.to_dict("records")}
     whole = {key: {score: row["mean"], std: spreads.get(key)} for key, row in means.iterrows() if row["size"] == most}
     last = ["mean", *_marked([_cell(whole.get(column), score) for column in columns], ranked, more)]
-    heads = ["attack", *(escape(d if s != "oracle" else f"{d} (oracle)") for d, s in columns)]
+    heads = ["attack", *(escape(_named(*column)) for column in columns)]
     notes = [escape(_over_runs(part, score)), f"Mean: over {most} attacks that took." * (most > 1)]
     if flagged:
         notes.append(FLAGGED)
@@ -151,6 +151,10 @@ def _width(rows: Sequence[Sequence[str]]) -> int:
     )
 
 
+def _named(defense: str, selection: str) -> str:
+    return f"{defense} (oracle)" if selection == "oracle" else defense
+
+
 def _number(value: float | None) -> str:
     return "" if value is None or pd.isna(value) else f"{round(value, 1) + 0.0:.1f}"
 
@@ -159,7 +163,7 @@ def _cell(row: dict[Any, Any] | None, score: str) -> str:
     if row is None:
         return ""
     text, std = _number(row[score]), _number(row.get(f"{score}_std"))
-    return f"{text} $\\pm$ {std}" if text and std else text
+    return rf"{text} {{\scriptsize $\pm$ {std}}}" if text and std else text
 
 
 def _marked(texts: Sequence[str], ranked: Sequence[bool], more: bool) -> list[str]:
