@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnp_plugin.report.beside import Beside
@@ -39,7 +39,7 @@ class Results:
     samples: list[SampleRecord]
     left_out: list[str]
     damaged: list[str]
-    beside: Beside
+    beside: Beside = field(repr=False)  # an address is no result: see figures.kept
     older: int = 0
     """How many of ``records`` are of older versions of their methods, in the place of planned ones."""
 
