@@ -1,6 +1,6 @@
 """What do faults cost a grid of runs, beyond the job that was under way?
 
-    python experiments/faults/grid.py FOLDER [KILLS] [SEED] [FAULT]
+    python experiments/faults/grid.py FOLDER [KILLS] [SEED] [FAULT] [SUITE]
 
 A small suite runs once undisturbed. Then the same suite, each time from nothing, meets one fault after another: SIGKILL at random
 moments (KILLS times, several in each grid), SIGTERM, Ctrl-C twice, a full disk under two processes, a read-only store, two runs
@@ -31,6 +31,8 @@ from typing import Any
 
 import psutil
 import torch
+import torch._dynamo  # torch imports it for the first optimiser
+import torchvision.utils  # noqa: F401
 
 import mnp_plugin.report.build  # noqa: F401 - imported before forking
 from mnp_plugin.attacks import badnets, trojannn  # noqa: F401
@@ -285,14 +287,17 @@ def vanished(place: Place, whole: Place) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main(folder: Path, kills: int = 100, seed: int = 0, only: str = "") -> int:
-    """Prints figures, of all faults or that of the name ``only``; 1 if any grid ended otherwise."""
+def main(folder: Path, kills: int = 100, seed: int = 0, only: str = "", text: str = SUITE) -> int:
+    """Prints figures, of all faults or that of the name ``only``; 1 if any grid ended otherwise.
+
+    ``text`` is another suite of as many victims and cells.
+    """
     torch.set_num_threads(1)
     Digits().load(folder)  # imports what reads it
     os.environ["OMP_NUM_THREADS"] = "1"
     folder.mkdir(parents=True)
     suite = folder / "faults.yaml"
-    suite.write_text(SUITE)
+    suite.write_text(text)
 
     def new(name: str) -> Place:
         return Place(folder / name, suite)
