@@ -20,9 +20,9 @@ from mnp_plugin.contracts import State
 from mnp_plugin.report.records import from_json
 
 SUITE = """
-dataset: {name: digits, size: 16}
+dataset: {name: digits, size: 8}
 net: {name: smallnet, width: 4}
-recipe: {epochs: 4, batch_size: 64, crop: 1, flip: false, small_epochs: 2, small_scale: 0.5}
+recipe: {epochs: 4, batch_size: 256, crop: 1, flip: false, small_epochs: 2, small_scale: 0.5}
 clean_budget: {images: 40}
 attacks:
   - badnets
