@@ -72,17 +72,17 @@ def test_no_defense_loses_the_clean_task(scene: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ft", "fp", "nad"])
-def test_how_a_suite_trains_its_nets_changes_no_treatment(scene: Any, name: str) -> None:
-    tools, other = scene.tools(), scene.tools()
+def test_how_a_suite_trains_its_nets_changes_no_treatment(small_patient: Any, name: str) -> None:
+    tools, other = small_patient.tools(), small_patient.tools()
     shaped = replace(other.recipe, epochs=100, small_epochs=99, schedule="linear", warmup=0.5, label_smoothing=0.1)
     method = defenses.get(name)()
-    plain = method.run(scene.view(), tools).model.state_dict()
-    beside = method.run(scene.view(), replace(other, recipe=shaped)).model.state_dict()
+    plain = method.run(small_patient.view(), tools).model.state_dict()
+    beside = method.run(small_patient.view(), replace(other, recipe=shaped)).model.state_dict()
     assert all(torch.equal(value, beside[key]) for key, value in plain.items())
 
 
-def test_fine_pruning_keeps_pruned_columns_at_zero(scene: Any) -> None:
-    result = FinePruning(epochs=2).run(scene.view(), scene.tools())
+def test_fine_pruning_keeps_pruned_columns_at_zero(small_patient: Any) -> None:
+    result = FinePruning(epochs=2).run(small_patient.view(), small_patient.tools())
     head = [m for m in result.model.modules() if isinstance(m, nn.Linear)][-1]
     assert int((head.weight == 0).all(dim=0).sum()) == result.report["pruned"]
 
@@ -151,23 +151,28 @@ def test_masks_refuse_a_net_without_batch_norm(scene: Any) -> None:
 @pytest.mark.parametrize(
     "net", [SmallConvNeXt(width=8, depth=1), SmallViT(width=16, depth=1), SmallNet(width=2)], ids=lambda net: net.name
 )
-def test_fine_pruning_takes_the_least_active_features_of_any_net(scene: Any, net: Net) -> None:
+def test_fine_pruning_takes_the_least_active_features_of_any_net(small_patient: Any, net: Net) -> None:
     torch.manual_seed(0)
-    model = build_net(net, scene.data)
+    model = build_net(net, small_patient.data)
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     nn.init.normal_(head.weight)
-    result = FinePruning(epochs=1, drop=100).run(replace(scene.view(), model=model), scene.tools())
+    result = FinePruning(epochs=1, drop=100).run(replace(small_patient.view(), model=model), small_patient.tools())
     columns = [m for m in result.model.modules() if isinstance(m, nn.Linear)][-1].weight.abs().sum(0)
     assert int((columns == 0).sum()) == result.report["pruned"] > 0
     assert result.report["of"] == head.in_features
 
 
-def test_mnp_treats_a_net_without_batch_normalisation(scene: Any) -> None:
+def test_mnp_treats_a_net_without_batch_normalisation(small_patient: Any) -> None:
     torch.manual_seed(0)
-    model = build_net(SmallConvNeXt(width=8, depth=1), scene.data)
-    fit(model, scene.split.train[:600], Recipe(epochs=5, batch_size=64, crop=1, flip=False), torch.Generator().manual_seed(0))
-    view = replace(scene.view(), model=model)
-    result = MNP(suppression_steps=3, recover_steps=3, steps=20, restore_steps=40, agreement=0.6).run(view, scene.tools())
+    model = build_net(SmallConvNeXt(width=8, depth=1), small_patient.data)
+    fit(
+        model,
+        small_patient.split.train[:600],
+        Recipe(epochs=5, batch_size=64, crop=1, flip=False),
+        torch.Generator().manual_seed(0),
+    )
+    view = replace(small_patient.view(), model=model)
+    result = MNP(suppression_steps=3, recover_steps=3, steps=20, restore_steps=40, agreement=0.6).run(view, small_patient.tools())
     assert result.report["agreement"]["repaired"] > 0.6
     neurons = Neurons(model, view.clean[:1].pixels())
     silent = int((neurons.weights(result.model, "weight") == 0).sum())

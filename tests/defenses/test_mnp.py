@@ -34,12 +34,12 @@ BRIEF: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def repaired(patient: Callable[..., Any]) -> Any:
-    return patient("mnp", restore_steps=60, probes=2, most=0.25)
+    return patient("mnp", restore_steps=40, probes=2, most=0.25)
 
 
 @pytest.fixture(scope="module")
-def brief(patient: Callable[..., Any]) -> Any:
-    return patient("mnp", **BRIEF)
+def brief(small_patient: Callable[..., Any]) -> Any:
+    return small_patient("mnp", **BRIEF)
 
 
 def norms(model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -106,24 +106,24 @@ def test_pruned_neurons_are_silent_and_their_filters_empty(brief: Any) -> None:
     assert filters[~gone].all()
 
 
-def test_pruning_alone_trains_nothing(patient: Any) -> None:
-    result = patient("mnp-prune", **BRIEF).result
-    victim = norms(patient.victim.model)
+def test_pruning_alone_trains_nothing(small_patient: Any) -> None:
+    result = small_patient("mnp-prune", **BRIEF).result
+    victim = norms(small_patient.victim.model)
     left = result.details["pruned"] == 0
     assert all(torch.equal(a[left], b[left]) for a, b in zip(norms(result.model), victim, strict=True))
     assert result.report["agreement"]["pruned"] == result.report["agreement"]["repaired"]
 
 
-def test_less_agreement_never_prunes_less(patient: Callable[..., Any]) -> None:
-    counts = [patient("mnp-prune", **BRIEF, agreement=share).result.report["pruned"] for share in (1.0, 0.6)]
+def test_less_agreement_never_prunes_less(small_patient: Callable[..., Any]) -> None:
+    counts = [small_patient("mnp-prune", **BRIEF, agreement=share).result.report["pruned"] for share in (1.0, 0.6)]
     assert counts[0] < counts[1]
 
 
-def test_it_is_the_same_each_time_and_leaves_the_victim_alone(patient: Any, brief: Any) -> None:
-    images: Images = patient.split.test
-    before = logits(patient.victim.model, images.x[:50])
-    assert torch.equal(patient("mnp", **BRIEF).weights, brief.weights)
-    assert torch.equal(before, logits(patient.victim.model, images.x[:50]))
+def test_it_is_the_same_each_time_and_leaves_the_victim_alone(small_patient: Any, brief: Any) -> None:
+    images: Images = small_patient.split.test
+    before = logits(small_patient.victim.model, images.x[:50])
+    assert torch.equal(small_patient("mnp", **BRIEF).weights, brief.weights)
+    assert torch.equal(before, logits(small_patient.victim.model, images.x[:50]))
 
 
 @pytest.mark.parametrize(
@@ -140,17 +140,17 @@ def test_it_is_the_same_each_time_and_leaves_the_victim_alone(patient: Any, brie
     ],
     ids=lambda switch: "-".join(map(str, next(iter(switch.items())))),
 )
-def test_each_objective_acts(patient: Callable[..., Any], brief: Any, switch: dict[str, Any]) -> None:
-    assert not torch.equal(patient("mnp", **{**BRIEF, **switch}).weights, brief.weights)
+def test_each_objective_acts(small_patient: Callable[..., Any], brief: Any, switch: dict[str, Any]) -> None:
+    assert not torch.equal(small_patient("mnp", **{**BRIEF, **switch}).weights, brief.weights)
 
 
-def test_one_image_of_each_class_is_a_budget(patient: Any) -> None:
-    clean = patient.split.clean
+def test_one_image_of_each_class_is_a_budget(small_patient: Any) -> None:
+    clean = small_patient.split.clean
     first = torch.stack([(clean.y == c).nonzero()[0, 0] for c in range(10)])
-    few = replace(patient.view(), clean=clean[first[:8]], validation=clean[first[8:]])
-    result = defenses.get("mnp")(**BRIEF).run(few, patient.tools())
+    few = replace(small_patient.view(), clean=clean[first[:8]], validation=clean[first[8:]])
+    result = defenses.get("mnp")(**BRIEF).run(few, small_patient.tools())
     assert 0 < result.report["pruned"] < result.report["of"]
-    assert patient.measure(result.model).acc > 0.7
+    assert small_patient.measure(result.model).acc > 0.7
 
 
 class Corner(nn.Module):
@@ -235,10 +235,10 @@ def test_a_filter_that_a_skip_reads_too_is_kept() -> None:
     assert not net.get_parameter("layer1.0.conv1.weight")[2].any()
 
 
-def test_masks_below_a_half_are_those_that_the_first_round_prunes(patient: Any, brief: Any) -> None:
+def test_masks_below_a_half_are_those_that_the_first_round_prunes(small_patient: Any, brief: Any) -> None:
     method = defenses.get("mnp")(**BRIEF)
-    view = patient.view()
+    view = small_patient.view()
     neurons = Neurons(view.model, view.clean[:1].pixels())
-    gone = (method.optimise_masks(view, neurons, patient.tools()) < 0.5).nonzero().flatten()
+    gone = (method.optimise_masks(view, neurons, small_patient.tools()) < 0.5).nonzero().flatten()
     first = brief.result.details["rank"].argsort()[: brief.result.report["rounds"][0]["pruned"]]
     assert gone.tolist() == sorted(first.tolist())

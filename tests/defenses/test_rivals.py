@@ -87,10 +87,10 @@ def test_training_gives_a_victim_like_the_kept_one(patient: Any) -> None:
 
 
 @pytest.mark.parametrize("name", OFF)
-def test_the_mechanism_is_what_acts(patient: Callable[..., Any], brief: Brief, name: str) -> None:
+def test_the_mechanism_is_what_acts(small_patient: Callable[..., Any], brief: Brief, name: str) -> None:
     on, off = OFF[name]
     settings = {**brief[name], **on}
-    assert not torch.equal(patient(name, **settings).weights, patient(name, **{**settings, **off}).weights)
+    assert not torch.equal(small_patient(name, **settings).weights, small_patient(name, **{**settings, **off}).weights)
 
 
 def test_every_defense_is_tested_here_or_next_door() -> None:
@@ -151,17 +151,17 @@ def test_neural_cleanse_names_the_target_and_unlearns_it(patient: Callable[..., 
     assert outcome.after.acc > 0.9
 
 
-def test_tsbd_zeroes_what_it_says(patient: Callable[..., Any], brief: Brief) -> None:
+def test_tsbd_zeroes_what_it_says(small_patient: Callable[..., Any], brief: Brief) -> None:
     settings = {**brief["tsbd"], "shares": (0.25,), "lr": 0.0, "drop": 100.0}
-    result = patient("tsbd", **settings).result
+    result = small_patient("tsbd", **settings).result
     zero = sum(int((m.weight == 0).sum()) for m in result.model.modules() if isinstance(m, nn.Conv2d))
     assert zero == result.report["zeroed"] > 0
 
 
 @pytest.mark.parametrize("name", ["fst", "d3"])
-def test_the_new_head_is_as_long_as_the_old(patient: Any, brief: Brief, name: str) -> None:
-    new = head_of(patient(name, **brief[name]).result.model).weight
-    old = head_of(patient.victim.model).weight
+def test_the_new_head_is_as_long_as_the_old(small_patient: Any, brief: Brief, name: str) -> None:
+    new = head_of(small_patient(name, **brief[name]).result.model).weight
+    old = head_of(small_patient.victim.model).weight
     assert torch.allclose(new.norm(), old.norm(), rtol=1e-4)
     assert not torch.allclose(new, old, atol=1e-2)
 

@@ -31,9 +31,9 @@ def test_activation_clustering_drops_the_poisoned_images_and_no_backdoor_is_lear
     assert outcome.result.report["by_class"][0] == len(patient.victim.poisoned)
 
 
-def test_spectral_drops_its_share_of_every_class(patient: Any) -> None:
-    counts = patient.training_set().y.bincount()
-    report = patient("spectral", passes=1, share=0.25).result.report
+def test_spectral_drops_its_share_of_every_class(small_patient: Any) -> None:
+    counts = small_patient.training_set().y.bincount()
+    report = small_patient("spectral", passes=1, share=0.25).result.report
     assert report == {"dropped": sum(int(0.25 * int(n)) for n in counts), "of": int(counts.sum())}
 
 
@@ -43,9 +43,9 @@ def test_spectral_scores_by_hand() -> None:
     assert torch.allclose(spectral_scores(features), torch.tensor([9.0, 1, 1, 1]), atol=0.05)
 
 
-def test_abl_isolates_the_images_of_lowest_loss(patient: Any) -> None:
-    train = patient.training_set()
-    result = patient("abl", isolation_epochs=5, epochs=0, unlearning_epochs=0, isolated=0.02).result
+def test_abl_isolates_the_images_of_lowest_loss(small_patient: Any) -> None:
+    train = small_patient.training_set()
+    result = small_patient("abl", isolation_epochs=5, epochs=0, unlearning_epochs=0, isolated=0.02).result
     losses = F.cross_entropy(logits(result.model, train.x), train.y, reduction="none")  # nothing was trained after it
     lowest = losses.argsort()[:26]
     assert result.report["isolated"] == 26
@@ -63,9 +63,9 @@ def test_abl_isolates_the_images_of_lowest_loss(patient: Any) -> None:
     ids=["ep", "abl", "d-br"],
 )
 def test_the_mechanism_is_what_acts(
-    patient: Callable[..., Any], brief: Brief, name: str, on: dict[str, Any], off: dict[str, Any]
+    small_patient: Callable[..., Any], brief: Brief, name: str, on: dict[str, Any], off: dict[str, Any]
 ) -> None:
-    assert not torch.equal(patient(name, **brief[name] | on).weights, patient(name, **brief[name] | off).weights)
+    assert not torch.equal(small_patient(name, **brief[name] | on).weights, small_patient(name, **brief[name] | off).weights)
 
 
 def test_entropy_by_hand() -> None:
