@@ -31,6 +31,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "nad": {"epochs": 1, "teacher_epochs": 1},
     "mnp-prune": {"suppression_steps": 2, "recover_steps": 2, "steps": 2, "probes": 1},
     "mnp": {
+        "rounds": 1,
         "suppression_steps": 2,
         "recover_steps": 2,
         "restore_steps": 3,
