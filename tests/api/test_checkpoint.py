@@ -59,7 +59,10 @@ defenses: [none]
 """
 FLAGS = ["--net", "smallnet", "--net-settings", "width=6", "--crop", "1", "--no-flip"]
 BRIEF = ["expose=false", "searches=1", "images=8", "steps=2", "mask_steps=2", "restore_steps=2"]
-QUICK = ["--settings", "suppression_steps=3", "recover_steps=3", "steps=30", "restore_steps=60", "agreement=0.6"]
+PRUNING = ["suppression_steps=3", "recover_steps=3", "steps=30", "agreement=0.6"]
+QUICK = [*PRUNING, "restore_steps=20"]
+ONCE = [*PRUNING, "rounds=1", "restore_steps=2"]
+"""Settings of MNP for repairs of which nothing but their output is looked at."""
 
 
 def write_tree(folder: Path, images: Images) -> Path:
@@ -119,8 +122,8 @@ def purified(own: Own) -> Path:
     test = write_tree(own.folder / "test", own.test[:60])
     triggered = write_tree(own.folder / "triggered", own.carriers)
     page = ["--html", str(own.folder / "repair.html")]
-    arguments = own.arguments("purify", "--out", str(out), *page, "--test", str(test), "--triggered", str(triggered), *QUICK)
-    assert main(arguments) == 0
+    asked = ["--out", str(out), "--test", str(test), "--triggered", str(triggered), *page, "--settings", *QUICK]
+    assert main(own.arguments("purify", *asked)) == 0
     return out
 
 
@@ -178,7 +181,7 @@ def test_the_page_of_a_verdict(own: Own, tmp_path: Path) -> None:
 
 
 def test_the_command_repairs_as_python_does(own: Own, purified: Path) -> None:
-    settings = {key: yaml.safe_load(value) for key, value in (word.split("=") for word in QUICK[1:])}
+    settings = {key: yaml.safe_load(value) for key, value in (word.split("=") for word in QUICK)}
     recipe = Recipe(crop=1, flip=False)
     result = purify(own.net(own.victim.state_dict()), own.images.x, own.images.y, settings=settings, recipe=recipe)
     weights = load_file(purified / "repaired.safetensors")
@@ -266,7 +269,7 @@ def test_a_net_with_its_normalisation_measured_and_saved_as_safetensors(own: Own
 
 def test_compact_writes_a_net_that_runs_alone(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch_pruning", reason="the extra 'compact' is not installed")
-    assert main(own.arguments("purify", "--out", str(tmp_path), "--compact", *QUICK)) == 0
+    assert main(own.arguments("purify", "--out", str(tmp_path), "--compact", "--settings", *ONCE)) == 0
     assert "compact: " in capsys.readouterr().out
     repaired = own.net(load_file(tmp_path / "repaired.safetensors"))
     small = torch.export.load(tmp_path / "compact.pt2").module()
@@ -390,8 +393,8 @@ CURE = ["--settings", "draws=1", "nulls=0", "images=8", "steps=4", "mask_steps=2
 
 def test_detect_goes_on_to_repair_where_the_verdict_is_yes(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    repair = ["--repair", "--out", str(out), "--defense-settings", *QUICK[1:]]
-    assert main(own.arguments("detect", *repair, "--json", "--exit-code", *CURE, "threshold=-1000.0")) == 1
+    repair = ["--repair", "--out", str(out), "--defense-settings"]
+    assert main(own.arguments("detect", *repair, *QUICK, "--json", "--exit-code", *CURE, "threshold=-1000.0")) == 1
     facts = json.loads(capsys.readouterr().out)
     assert facts["verdict"] == "backdoored"
     assert facts["repaired"] == report_of(out)
@@ -401,7 +404,7 @@ def test_detect_goes_on_to_repair_where_the_verdict_is_yes(own: Own, tmp_path: P
     assert tried["images"] == len(others)
     assert 0 <= tried["sent there"]["before"] <= 1
     assert own.asr(own.net(load_file(out / "repaired.safetensors"))) < own.asr(own.victim)
-    again = own.arguments("detect", *repair, *CURE, "threshold=-1000.0")
+    again = own.arguments("detect", *repair, *ONCE, *CURE, "threshold=-1000.0")
     assert main(again) == 2  # before anything is judged
     captured = capsys.readouterr()
     assert "--force" in captured.err
