@@ -37,18 +37,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bench(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def started(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What Python said to ``words``, with the package installed in ``site``."""
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    command = [sys.executable, "-m", "mnp_plugin", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False)
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False
+    )
 
 
-def test_an_installed_attack_runs_through_the_benchmark(site: Path, tmp_path: Path) -> None:
+def test_an_installed_attack_is_listed_passes_the_contract_and_runs_through_the_benchmark(site: Path, tmp_path: Path) -> None:
+    """One process for all three: each would import torch anew."""
     (tmp_path / "mine.yaml").write_text(SUITE)
-    listed = bench(site, tmp_path, "list")
-    assert "corner-attack 1.0" in listed.stdout
-    ran = bench(site, tmp_path, "run", "mine.yaml", "--store", "store")
-    assert ran.returncode == 0, ran.stderr
+    code = """
+from mnp_plugin.cli import main
+for arguments in (["list"], ["check", "corner"], ["run", "mine.yaml", "--store", "store"]):
+    assert main(arguments) == 0, arguments
+"""
+    done = started(site, tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "corner-attack 1.0" in done.stdout
     records = [json.loads(f.read_text()) for f in (tmp_path / "results/mine/records").glob("*.json")]
     assert sorted((r["attack"], r["defense"], r["status"]) for r in records) == [
         ("corner", "ft", "ok"),
@@ -57,18 +64,13 @@ def test_an_installed_attack_runs_through_the_benchmark(site: Path, tmp_path: Pa
     assert all(r["spec"]["attack"]["size"] == 3 for r in records)
 
 
-def test_an_installed_attack_passes_the_contract(site: Path, tmp_path: Path) -> None:
-    checked = bench(site, tmp_path, "check", "corner")
-    assert checked.returncode == 0, checked.stderr
-
-
 def test_a_broken_plugin_is_listed_and_stops_nothing(site: Path, tmp_path: Path) -> None:
     (site / "broken_plugin.py").write_text("raise RuntimeError('no licence file')\n")
     info = site / "broken_plugin-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text("[mnp_plugin]\nbroken = broken_plugin\n")
-    listed = bench(site, tmp_path, "list")
+    listed = started(site, tmp_path, "-m", "mnp_plugin", "list")
     assert listed.returncode == 0
     assert "broken plugin 'broken'" in listed.stdout
     assert "RuntimeError: no licence file" in listed.stdout
