@@ -34,7 +34,7 @@ BRIEF: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def repaired(patient: Callable[..., Any]) -> Any:
-    return patient("mnp", restore_steps=40, probes=2, most=0.25)
+    return patient("mnp", suppression_steps=20, recover_steps=20, restore_steps=40, batch_size=48, probes=2, most=0.25)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_a_step_goes_towards_the_class_and_no_further_than_allowed(patient: Any)
 
 def test_hardening_moves_the_suspected_class_away(patient: Any) -> None:
     """Against the same restoring without it, from the same net."""
-    case, method = Case.of(patient.view(), patient.tools()), MNP(restore_steps=40)
+    case, method = Case.of(patient.view(), patient.tools()), MNP(restore_steps=40, batch_size=48)
     rates = []
     for step in (0.0, 0.3):
         net = method.restored(case, case.victim, case.victim, case.nobody(), 0, step)
