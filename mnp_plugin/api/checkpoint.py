@@ -14,7 +14,7 @@ from torch import nn
 
 from mnp_plugin.api.calls import Progress
 from mnp_plugin.api.given import LEAST, check_trains, outputs
-from mnp_plugin.api.nets import AUTO, resolve_net
+from mnp_plugin.api.nets import AUTO, resolve_net, told_apart
 from mnp_plugin.api.sanity import complaint, hardly_right
 from mnp_plugin.api.settings import component
 from mnp_plugin.contracts import Images, nets
@@ -263,11 +263,11 @@ def _side(file: Path) -> int:
 
 
 def _same_classes(tensors: Mapping[str, torch.Tensor], checkpoint: Path, data: Path, classes: tuple[str, ...]) -> None:
-    """Say so where the last matrix of weights, mostly a classifier's last layer, has another number of rows."""
-    matrices = [(key, value) for key, value in tensors.items() if key.endswith("weight") and value.ndim == 2]
-    if matrices and len(matrices[-1][1]) != len(classes):
+    """Say so where the weights seem to tell another number of classes apart."""
+    known = told_apart(tensors)
+    if known not in (None, len(classes)):
         raise UserError(
-            f"{checkpoint} tells {len(matrices[-1][1])} classes apart, but {data} holds {len(classes)} class folders "
+            f"{checkpoint} tells {known} classes apart, but {data} holds {len(classes)} class folders "
             f"({classes[0]} ... {classes[-1]}); give one folder for every class of the net"
         )
 

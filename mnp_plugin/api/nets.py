@@ -64,11 +64,17 @@ def resolve_net(name: str, settings: Sequence[str], weights: Mapping[str, Tensor
         return ResolvedNet(name, tuple(settings), _from_class(name, settings, num_classes, shape))
     net = component(nets, name, settings)
     model = net.build(num_classes, shape)
-    if _differences(model, weights):
+    if _differences(model, weights) and told_apart(weights) in (None, num_classes):  # else none fits, found after seconds
         fitting = next((c for c in _candidates(weights, num_classes, shape) if not _differences(c.model, weights)), None)
         if fitting is not None:
             raise UserError(f"these weights are not of the net '{name}'; they fit {_asked(fitting)}")
     return ResolvedNet(name, tuple(settings), model)
+
+
+def told_apart(weights: Mapping[str, Tensor]) -> int | None:
+    """Rows of the last matrix of weights, mostly a classifier's last layer; None if there is no matrix."""
+    matrices = [value for key, value in weights.items() if key.endswith("weight") and value.ndim == 2]
+    return len(matrices[-1]) if matrices else None
 
 
 def _found(weights: Mapping[str, Tensor], num_classes: int, shape: Shape) -> ResolvedNet:

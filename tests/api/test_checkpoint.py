@@ -630,6 +630,14 @@ def test_a_mistake_is_one_message_and_writes_nothing(
     assert not out.exists()
 
 
+def test_another_number_of_classes_is_said_without_building_every_net(
+    own: Own, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took seven seconds to find that none fits."""
+    monkeypatch.setattr("mnp_plugin.api.nets._candidates", None)
+    assert main(own.arguments("purify", "--out", str(tmp_path / "out"), *fewer_classes(own, tmp_path))) == 2
+
+
 def test_mistakes_of_the_method_and_of_the_output(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     write_tree(tmp_path / "other", own.test[:5])
