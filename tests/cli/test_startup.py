@@ -8,8 +8,6 @@ from pathlib import Path
 
 from mnp_plugin.benchmark.find import installed_suites
 from mnp_plugin.core.registries import all_registries
-from mnp_plugin.report.records import Record, Scores
-from mnp_plugin.report.texts import to_json
 
 HEAVY = ("torch", "torchvision", "torchmetrics", "sklearn", "scipy", "pandas", "PIL", "torch_pruning", "matplotlib", "jinja2")
 
@@ -47,17 +45,6 @@ def test_names_and_help_import_nothing_heavy(tmp_path: Path) -> None:
 def test_the_names_of_methods_are_known_without_torch() -> None:
     code = "import sys; from mnp_plugin import net_registry as r; assert 'vit' in r.names() and 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_report_needs_pandas_and_no_torch(tmp_path: Path) -> None:
-    record = Record(
-        cell="c", suite="s", dataset="d", net="n", attack="clean", defense="none", seed=0, status="ok",
-        before=Scores(acc=0.9), after=Scores(acc=0.9), gate=0.8, clean_images=5,
-    )  # fmt: skip
-    folder = tmp_path / "results" / "s" / "records"
-    folder.mkdir(parents=True)
-    (folder / "one.json").write_text(to_json(record))
-    assert wrong(tmp_path, ["report", "s"], heavy=("torch",)) == ""
 
 
 def test_a_plan_needs_no_torch(tmp_path: Path) -> None:
