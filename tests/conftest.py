@@ -50,17 +50,24 @@ BRIEF: dict[str, dict[str, Any]] = {
 
 
 LONG = (
-    "defenses/test_mnp.py",
     "benchmark/test_engines.py",
-    "api/test_checkpoint.py",
-    "benchmark/test_interrupted.py",
-    "defenses/test_rivals.py",
     "test_testing.py",
-    "cli/test_startup.py",
-    "attacks/test_learned_attacks.py",
-    "test_plugin.py",
-    "defenses/test_defenses.py",
+    "api/test_checkpoint.py",
+    "io/test_malicious.py",
+    "defenses/test_rivals.py",
+    "defenses/test_mnp.py",
+    "report/test_page_in_browser.py",
+    "benchmark/test_content.py",
+    "integrations/backdoorbench/test_backdoorbench.py",
+    "benchmark/test_faults.py",
+    "benchmark/test_interrupted.py",
     "api/test_caller.py",
+    "attacks/test_learned_attacks.py",
+    "cli/test_startup.py",
+    "cli/test_cli.py",
+    "report/test_figures.py",
+    "test_docs.py",
+    "test_plugin.py",
 )
 """The files that take longest, longest first."""
 
