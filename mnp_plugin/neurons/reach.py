@@ -53,13 +53,13 @@ def climbed(net: nn.Module, start: Tensor, classes: int, tools: DefenseContext, 
     return x.detach()
 
 
-def nudged(net: nn.Module, x: Tensor, target: int, eps: float, tools: DefenseContext) -> Tensor:
-    """Images [N, C, H, W] in [0, 1], each moved one step towards ``target``: by ``eps`` along the sign of its own gradient.
+def nudged(net: nn.Module, x: Tensor, target: Tensor, eps: float, tools: DefenseContext) -> Tensor:
+    """Images [N, C, H, W] in [0, 1], each moved one step towards a class, int64 [N]: by ``eps`` along the sign of its gradient.
 
     The step starts from a random place within half of ``eps``, as in fast adversarial training (Wong et al., Fast is better
     than free, ICLR 2020, arXiv 2001.03994). Gradients that the parameters of ``net`` have stay as they are.
     """
     start = (torch.rand(x.shape, generator=tools.generator, device=x.device) - 0.5) * eps
     moved = (x + start).clamp(0, 1).requires_grad_(True)
-    (slope,) = torch.autograd.grad(forward(net, moved, tools).log_softmax(1)[:, target].sum(), moved)
+    (slope,) = torch.autograd.grad(forward(net, moved, tools).log_softmax(1).gather(1, target[:, None]).sum(), moved)
     return (x + (start + eps * slope.sign()).clamp(-eps, eps)).clamp(0, 1)

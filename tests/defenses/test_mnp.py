@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -202,7 +203,7 @@ def test_what_is_suspected(ends: list[tuple[int, float]], reached: dict[int, flo
 def test_a_step_goes_towards_the_class_and_no_further_than_allowed(patient: Any) -> None:
     model, tools = patient.view().model.requires_grad_(False).eval(), patient.tools()
     x = patient.split.test.pixels()[:100]
-    moved = nudged(model, x, 3, 0.1, tools)
+    moved = nudged(model, x, torch.full((100,), 3), 0.1, tools)
     assert float((moved - x).abs().max()) <= 0.1 + 1e-6
     assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
     with torch.no_grad():
@@ -218,6 +219,34 @@ def test_hardening_moves_the_suspected_class_away(patient: Any) -> None:
         net = method.restored(case, case.victim, case.victim, case.nobody(), 0, step)
         rates.append(method.reached(case, net, 0.3))
     assert rates[1][0] < 0.5 * rates[0][0]
+
+
+def test_hardening_that_costs_the_net_its_answers_is_undone(patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hardening would give is a net that knows nothing: it is undone, unless it may cost everything."""
+    case = Case.of(patient.view(), patient.tools())
+    lost = copy.deepcopy(case.victim)
+    for parameter in lost.parameters():
+        parameter.zero_()
+    monkeypatch.setattr(MNP, "restored", lambda *_: lost)
+    monkeypatch.setattr(MNP, "near", lambda *_: True)
+    args = case, case.victim, case.victim, case.nobody(), 0
+    assert MNP().hardened(*args) == (case.victim, 0.0)
+    assert MNP(cost=1.0).hardened(*args) == (lost, 0.5)
+
+
+def test_restoring_is_steady_where_the_victim_is(patient: Any) -> None:
+    """Under steps to a class of their own, more of the images keep their answers than with a restoring that is not."""
+    plain = Case.of(patient.view(), patient.tools())
+    assert MNP(moved=1.0).steadied(plain).steady == 0.125
+    assert MNP(moved=0.0, steady=0.5).steadied(plain).steady == 0
+    assert MNP(moved=1.0, steady=0.0).steadied(plain).steady == 0
+    method = MNP(restore_steps=40, steady=0.3)
+    rates = []
+    for steady in (0.0, 0.3):
+        case = replace(plain, steady=steady)
+        net = method.restored(case, case.victim, case.victim, case.nobody(), None)
+        rates.append(sum(method.reached(case, net, 0.3).values()))
+    assert rates[1] < 0.7 * rates[0]
 
 
 def test_a_filter_that_a_skip_reads_too_is_kept() -> None:
