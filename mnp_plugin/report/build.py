@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.report.after import after_lines
 from mnp_plugin.report.detection import detection, detection_lines
 from mnp_plugin.report.detection import to_csv as summary_csv
 from mnp_plugin.report.extra import hint
@@ -26,7 +27,6 @@ from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.spread import to_csv as intervals_csv
 from mnp_plugin.report.statistics import statistics
 from mnp_plugin.report.statistics import to_markdown as statistics_md
-from mnp_plugin.report.trials import trial_lines
 from mnp_plugin.report.versions import version_lines
 
 PAGE = "index.html"
@@ -87,8 +87,8 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     text = to_markdown(plain, f"Leaderboard: {name}", escape(" ".join(own.notices)), runs)
     if versions := version_lines(own.records):
         text += "\n".join(versions)
-    if trials := trial_lines(plain):
-        text += "\n" + "\n".join(trials)
+    if after := after_lines(plain, runs):
+        text += "\n" + "\n".join(after)
     if plan is not None and verdicts:
         gate, calibration = plan.gate or 0.0, plan.calibration_seeds
         found = detection(verdicts, gate, calibration)
@@ -113,7 +113,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
             further(INTERVALS, intervals_csv(seen.intervals))
         else:  # one run of everything
             (folder / INTERVALS).unlink(missing_ok=True)
-        further("statistics.md", statistics_md(seen.statistics if plain is table else statistics(plain), name))
+        further("statistics.md", statistics_md(seen.statistics if plain is table else statistics(plain, runs), name))
         further(PAGE, render(suite_data(seen)))
         built.damaged.extend(own.beside.damaged)  # the page alone looks at what lies beside records
         if figures:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from mnp_plugin.report.after import runs_after, with_trials
 from mnp_plugin.report.floors import Floors, floor_of
 from mnp_plugin.report.leaderboard import leaderboard
 from mnp_plugin.report.records import Record, Scores, der
 from mnp_plugin.report.results import Results, read_results
-from mnp_plugin.report.trials import with_trials
 
 RATES = ("acc", "asr", "ra", "der", "delta_acc", "excess_asr")
 """Scores of a run that are averaged, in percent or points."""
@@ -98,14 +98,15 @@ def load_records(folder: Path | str) -> pd.DataFrame:
         folder: ``results/<suite>``.
 
     Returns:
-        Columns :data:`RUN_COLUMNS`, rates in percent, and ``picture``: the path of the PNG that shows the trigger of the victim,
-        empty where none was stored. Damaged records, and damaged files beside them, are left out with a warning that names them.
+        Columns :data:`RUN_COLUMNS`, rates in percent; ``asr_<trial>`` for each trial of the suite; and ``picture``: the path of
+        the PNG that shows the trigger of the victim, empty where none was stored. Damaged records, and damaged files beside
+        them, are left out with a warning that names them.
 
     Raises:
         UserError: no records there, or one that cannot be read.
     """
     own = _read(folder)
-    table = runs(own.records, own.floors, own.files)
+    table = runs_of(own)
     pictures = {name: own.beside.picture_of(record, name) for name, record in zip(own.files, own.records, strict=True)}
     for sentence in own.beside.damaged:
         warnings.warn(sentence, stacklevel=2)
@@ -121,12 +122,18 @@ def load_leaderboard(folder: Path | str) -> pd.DataFrame:
     Raises:
         UserError: as :func:`load_records`.
     """
-    return table_of(_read(folder))
+    own = _read(folder)
+    return table_of(own, runs_of(own))
 
 
-def table_of(own: Results) -> pd.DataFrame:
-    """The leaderboard of what was read, with the columns of its trials."""
-    return with_trials(leaderboard(own.records, own.floors), own.records, [t for t in own.trials if t.status == "ok"])
+def runs_of(own: Results) -> pd.DataFrame:
+    """:func:`runs` of what was read, with the columns of its trials."""
+    return runs_after(runs(own.records, own.floors, own.files), own.trials)
+
+
+def table_of(own: Results, single: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard of what was read, with the columns of its trials; ``single`` is its :func:`runs_of`."""
+    return with_trials(leaderboard(own.records, own.floors), counted(single))
 
 
 def _read(folder: Path | str) -> Results:

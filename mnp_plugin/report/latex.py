@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from mnp_plugin.report.after import PART, after_defense, meaning, trial_columns
 from mnp_plugin.report.ranks import attack_label
-from mnp_plugin.report.summary import SUMMARY, summarise, what_varies
+from mnp_plugin.report.summary import SUMMARY, summarise, what_varies, what_varies_in_cells
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
@@ -36,7 +37,7 @@ def escape(text: object) -> str:
 
 
 def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
-    """A table of defenses over attacks, and one of attacks by defenses for each of ACC, ASR, RA and DER.
+    """A table of defenses over attacks, one of attacks by defenses for each of ACC, ASR, RA and DER, and one of the trials.
 
     Args:
         table: a leaderboard.
@@ -48,7 +49,8 @@ def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
         "% Percent. Means over attacks whose victim took; blind choices unless a name says oracle. Bold: best, underlined:",
         "% second, among defenses that are not oracle; no repair (none) is not marked.",
     ]
-    for (dataset, net, images), part in table.groupby(["dataset", "net", "clean_images"], sort=True):
+    trials = after_defense(table, runs)
+    for (dataset, net, images), part in table.groupby(PART, sort=True):
         where = f"{dataset}, {net}, {images} clean images"
         label = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{name}-{dataset}-{net}-{images}")
         summary = summarise(part, runs)
@@ -57,6 +59,8 @@ def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
         for score, (title, more) in SCORES.items():
             if part[score].notna().any():
                 lines += ["", *_matrix(part, summary, score, f"{title} in percent: {where}", f"{label}-{score}", more)]
+        if len(trials) and len(after := trials[(trials[PART] == [dataset, net, images]).all(axis=1)]):
+            lines += ["", *_after(after, where, f"{label}-after")]
     return "\n".join([*lines, ""])
 
 
@@ -100,7 +104,7 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
     whole = {key: {score: row["mean"], std: spreads.get(key)} for key, row in means.iterrows() if row["size"] == most}
     last = ["mean", *_marked([_cell(whole.get(column), score) for column in columns], ranked, more)]
     heads = ["attack", *(escape(_named(*column)) for column in columns)]
-    notes = [escape(_over_runs(part, score)), f"Mean: over {most} attacks that took." * (most > 1)]
+    notes = [escape(what_varies_in_cells(part, (score,))), f"Mean: over {most} attacks that took." * (most > 1)]
     if flagged:
         notes.append(FLAGGED)
     return _tabular(
@@ -108,11 +112,14 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
     )
 
 
-def _over_runs(part: pd.DataFrame, score: str) -> str:
-    """What the ± of cells is, as a sentence; empty where there is none."""
-    known = part[part[f"{score}_std"].notna()]
-    kinds = [word for word, key in (("victim seed", "seeds"), ("clean draw", "draws")) if (known[key] > 1).any()]
-    return f"±: standard deviation; what varies: {' and '.join(kinds)}." if kinds else ""
+def _after(after: pd.DataFrame, where: str, label: str) -> list[str]:
+    trials, rows = trial_columns(after), after.to_dict("records")
+    columns, blind = ["asr", *trials], [row["selection"] == "blind" for row in rows]
+    marked = [_marked([_cell(row, score) for row in rows], blind, more=False) for score in columns]
+    body = [[escape(row["defense"]), str(row["attacks"]), *cells] for row, *cells in zip(rows, *marked, strict=True)]
+    heads = ["defense", "attacks", "ASR", *(column.removeprefix("asr_") for column in trials)]
+    note = " ".join(filter(None, (escape(what_varies(after)), escape(meaning(trials)))))
+    return _tabular(heads, body, "lr" + "r" * len(columns), f"After the defense, means over attacks: {where}", label, note=note)
 
 
 def _tabular(

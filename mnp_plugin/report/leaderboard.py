@@ -15,7 +15,7 @@ import pandas as pd
 
 from mnp_plugin.report.floors import Floors, floor_of
 from mnp_plugin.report.records import Record, Scores, der
-from mnp_plugin.report.summary import SUMMARY, summarise, what_varies
+from mnp_plugin.report.summary import SUMMARY, summarise, what_varies, what_varies_in_cells
 
 COLUMNS = (
     "dataset", "net", "attack", "poison_ratio", "clean_images", "defense", "selection", "seeds",
@@ -173,6 +173,7 @@ def to_markdown(table: pd.DataFrame, title: str, notice: str = "", runs: pd.Data
             *_matrix_lines(part),
             "",
             *_victim_lines(part),
+            *([said, ""] if (said := what_varies_in_cells(part)) else []),
         ]
     lines += [
         "Percent. ASR leaves the target class out (all-to-all: none). Means are over attacks whose victim took (flag empty);",
@@ -210,7 +211,7 @@ def _summary_lines(part: pd.DataFrame, runs: pd.DataFrame | None) -> list[str]:
             row["selection"],
             *knows,
             str(row["attacks"]),
-            *(_spread_cell(row[k], row.get(f"{k}_std")) for k in columns),
+            *(spread_cell(row[k], row.get(f"{k}_std")) for k in columns),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, *(["", said] if (said := what_varies(summary)) else [])]
@@ -249,21 +250,22 @@ def _victim_lines(part: pd.DataFrame) -> list[str]:
     ]
     for row in rows:
         label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
-        cells = [label, str(row["seeds"]), *(_spread_cell(row[k], row[f"{k}_std"]) for k in ("acc", "asr", "ra"))]
+        cells = [label, str(row["seeds"]), *(spread_cell(row[k], row[f"{k}_std"]) for k in ("acc", "asr", "ra"))]
         cells += [f"{_cell(row['asr_floor'])} / {_cell(row['ra_floor'])}"] * floors
         ssim = "—" if pd.isna(row["ssim"]) else f"{row['ssim']:.3f}"
         lines.append(f"| {' | '.join([*cells, _cell(row['asr_8bit']), _cell(row['psnr']), ssim, _cell(row['linf'])])} |")
     return [*lines, ""]
 
 
-def _spread_cell(value: float | None, std: float | None) -> str:
+def spread_cell(value: float | None, std: float | None) -> str:
+    """``84.7 ± 0.3``, the value alone, or a dash where there is none."""
     return _cell(value) if std is None or pd.isna(std) else f"{_cell(value)} ± {_cell(std)}"
 
 
 def _score(row: dict[Any, Any] | None) -> str:
     if row is None or pd.isna(row["acc"]):
         return "—" if row is None or not row["flag"] else "failed"
-    parts = [_spread_cell(row[key], row[f"{key}_std"]) for key in ("acc", "asr") if not pd.isna(row[key])]
+    parts = [spread_cell(row[key], row[f"{key}_std"]) for key in ("acc", "asr") if not pd.isna(row[key])]
     text = " / ".join(parts)
     return f"{text} ⚠" if row["flag"] else text
 

@@ -5,13 +5,14 @@ Published figures were measured elsewhere, on other victims; they are shown besi
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.report.leaderboard import spread_cell
+from mnp_plugin.report.summary import what_varies_in_cells
 
 COLUMNS = ("dataset", "poison_ratio", "model", "attack", "defense", "acc", "asr", "ra")
 """Columns of the file; ACC, ASR and RA in percent, empty where nothing was published."""
@@ -104,10 +105,13 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
         "| dataset, net | attack | defense | published | here | here, selection |",
         "|---|---|---|---|---|---|",
     ]
-    rows = matched(ours, published).to_dict("records")
+    found = matched(ours, published)
+    rows = found.to_dict("records")
     for row in rows:
         cells = [f"{row['dataset']}, {_net(row)}", f"{row['attack']} {_ratio(row)}", row["defense"], _rates(row, "_published")]
         lines.append(f"| {' | '.join([*map(str, cells), _rates(row), str(row['selection'])])} |")
+    if said := what_varies_in_cells(found, ("acc", "asr", "ra")):
+        lines += ["", said]
     if not rows:
         lines[-2:] = ["No cell of this suite (data set, net, attack, poison ratio and defense alike) was published."]
     return [*lines, ""]
@@ -140,5 +144,4 @@ def _attack(label: str) -> str:
 
 
 def _rates(row: dict[Any, Any], which: str = "") -> str:
-    values = [row[f"{key}{which}"] for key in ("acc", "asr", "ra")]
-    return " / ".join(f"{v:.1f}" if isinstance(v, float) and not math.isnan(v) else "—" for v in values)
+    return " / ".join(spread_cell(row[f"{key}{which}"], None if which else row[f"{key}_std"]) for key in ("acc", "asr", "ra"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnp_plugin.report.frames import runs, table_of
+from mnp_plugin.report.frames import runs_of, table_of
 from mnp_plugin.report.looks import Look, looks
 from mnp_plugin.report.published import matched, read_published
 from mnp_plugin.report.results import Results, read_results
@@ -36,12 +36,12 @@ class Shown:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The leaderboard."""
-        return table_of(self.own)
+        return table_of(self.own, self.runs)
 
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row per record and selection."""
-        return runs(self.own.records, self.own.floors, self.own.files)
+        return runs_of(self.own)
 
     @cached_property
     def intervals(self) -> pd.DataFrame:

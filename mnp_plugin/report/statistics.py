@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from mnp_plugin.report.leaderboard import spread_cell
 from mnp_plugin.report.paired import LEAST, Comparison, comparisons
 from mnp_plugin.report.ranks import Ranking, attack_label, ranking
 from mnp_plugin.report.spread import FEW, Spread, over_attacks
@@ -113,18 +114,18 @@ def to_markdown(found: list[Statistics], name: str) -> str:
     for part in found:
         lines += [f"## {part.dataset}, {part.net}, {part.clean_images} clean images", ""]
         lines += [*(f"- {caution}" for caution in part.cautions), ""] if part.cautions else []
-        lines += [*_overall_lines(part.overall), *_rank_lines(part.ranking), *_pair_lines(part.comparisons)]
+        lines += [*_overall_lines(part.overall, part.varies), *_rank_lines(part.ranking), *_pair_lines(part.comparisons)]
     return "\n".join(lines)
 
 
-def _overall_lines(overall: list[Overall]) -> list[str]:
+def _overall_lines(overall: list[Overall], varies: str) -> list[str]:
     if not overall:
         return ["No attack took and was defended.", ""]
     lines = ["| defense | selection | attacks | ACC | ASR | worst ASR | DER | worst DER |", "|---|---|---|---|---|---|---|---|"]
     for item in overall:
         row = item.row
         worst = [f"{value:.1f} ({attack})" for value, attack in (item.worst["asr"], item.worst["der"])]
-        means = [with_interval(row[score], item.spreads[score]) for score in ("acc", "asr", "der")]
+        means = [with_interval(row[score], item.spreads[score], row[f"{score}_std"]) for score in ("acc", "asr", "der")]
         cells = [row["defense"], row["selection"], str(row["attacks"]), means[0], means[1], worst[0], means[2], worst[1]]
         lines.append(f"| {' | '.join(cells)} |")
     return [
@@ -132,13 +133,15 @@ def _overall_lines(overall: list[Overall]) -> list[str]:
         "",
         "Percent, means over attacks that took, with the 95 % interval of a bootstrap over attacks: how the mean would vary with",
         "other attacks like these. It says nothing of other seeds.",
+        *([varies] if varies else []),
         "",
     ]
 
 
-def with_interval(value: float, spread: Spread | None) -> str:
-    """``84.7 [84.3, 85.1]``, or the value alone."""
-    return f"{value:.1f}" if spread is None else f"{value:.1f} [{spread.low:.1f}, {spread.high:.1f}]"
+def with_interval(value: float, spread: Spread | None, std: float | None) -> str:
+    """``84.7 ± 0.2 [84.3, 85.1]``, or what there is of it."""
+    interval = "" if spread is None else f" [{spread.low:.1f}, {spread.high:.1f}]"
+    return f"{spread_cell(value, std)}{interval}"
 
 
 def p_text(value: float | None) -> str:

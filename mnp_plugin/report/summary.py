@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from mnp_plugin.report.ranks import attack_label
-from mnp_plugin.report.varying import AVERAGED, mean_over_attacks
+from mnp_plugin.report.varying import AVERAGED, Varying, mean_over_attacks
 
 SUMMARY = {
     "acc": "ACC",
@@ -43,7 +43,7 @@ def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataF
         ascending=False, method="average"
     )
     healthy = table[(table["attack"] == "clean") & table["acc"].notna()]
-    single = {} if runs is None else _by_defense(table, runs)
+    single = {} if runs is None else runs_by_defense(table, runs, (*MEANS, "delta_acc"))
     rows = []
     for (defense, selection), part in attacked.groupby(["defense", "selection"], sort=True):
         ranks = complete[(complete["defense"] == defense) & (complete["selection"] == selection)]["rank"]
@@ -69,16 +69,31 @@ def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataF
     return summary if summary.empty else summary.sort_values(["der", "defense", "selection"], ascending=[False, True, True])
 
 
-def _by_defense(table: pd.DataFrame, runs: pd.DataFrame) -> dict[tuple[str, str], list[dict[Any, Any]]]:
-    """Measured runs of the part that ``table`` is, by defense and selection."""
+def runs_by_defense(
+    table: pd.DataFrame, runs: pd.DataFrame, scores: Sequence[str]
+) -> dict[tuple[str, str], list[dict[Any, Any]]]:
+    """Measured ``runs`` of the part that ``table`` is, by defense and selection: these scores, and the label of the attack."""
     part = runs["acc"].notna()
     for key in ("dataset", "net", "clean_images"):
         part &= runs[key].isin(table[key].unique())
     found: dict[tuple[str, str], list[dict[Any, Any]]] = {}
-    names = ["attack", "poison_ratio", "defense", "selection", "seed", "draw", *MEANS, "delta_acc"]
+    names = ["attack", "poison_ratio", "defense", "selection", "seed", "draw", *scores]
     for row in runs.loc[part, names].to_dict("records"):
         found.setdefault((row["defense"], row["selection"]), []).append({**row, "label": attack_label(row)})
     return found
+
+
+def means_over_attacks(runs: Sequence[Mapping[str, Any]], attacks: set[str], score: str) -> Varying | None:
+    """The means of ``score`` over ``attacks``, of each seed (or draw) of one defense; None where nothing varies by itself.
+
+    Args:
+        runs: of a defense, from :func:`runs_by_defense`.
+        attacks: labels.
+        score: name of a column.
+    """
+    return mean_over_attacks(
+        [(r["label"], r["seed"], r["draw"], r[score]) for r in runs if r["label"] in attacks and not pd.isna(r[score])]
+    )
 
 
 def _spreads(runs: Sequence[Mapping[str, Any]], attacks: set[str]) -> dict[str, Any]:
@@ -87,12 +102,27 @@ def _spreads(runs: Sequence[Mapping[str, Any]], attacks: set[str]) -> dict[str, 
     for name, labels, key in (*((key, attacks, key) for key in MEANS), ("clean_delta_acc", {"clean"}, "delta_acc")):
         if name == "clean_delta_acc" and found["n"] is None:
             break
-        used = [(r["label"], r["seed"], r["draw"], r[key]) for r in runs if r["label"] in labels and not pd.isna(r[key])]
-        if (seen := mean_over_attacks(used)) is not None:
+        if (seen := means_over_attacks(runs, labels, key)) is not None:
             found[f"{name}_std"] = stdev(seen.values)
             if name == "acc":  # every run has one
                 found |= {"varies": seen.what, "n": len(seen.values)}
     return found
+
+
+def what_varies_in_cells(table: pd.DataFrame, scores: Sequence[str] = ("acc", "asr", "ra", "der")) -> str:
+    """What the ± of single rows of a leaderboard is, as a sentence; empty where there is none."""
+    known = table[table[[f"{score}_std" for score in scores]].notna().any(axis=1)]
+    kinds = []
+    for word, key in (("victim seed", "seeds"), ("clean draw", "draws")):
+        counts = known.loc[known[key] > 1, key]
+        if len(counts):
+            kinds.append(f"{word} (n = {_least_to_most(counts)})")
+    return f"±: standard deviation over the runs of a cell; what varies: {' and '.join(kinds)}." if kinds else ""
+
+
+def _least_to_most(counts: pd.Series) -> str:
+    least, most = int(counts.min()), int(counts.max())
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def what_varies(summary: pd.DataFrame) -> str:
@@ -103,10 +133,8 @@ def what_varies(summary: pd.DataFrame) -> str:
     uneven = "attacks were run with different seeds"
     if known.empty:
         return f"No ±: {uneven}." if summary["several"].any() else ""
-    least, most = int(known["n"].min()), int(known["n"].max())
-    n = f"{most}" if least == most else f"{least} to {most}"
     kinds = set(known["varies"])
     kinds -= {"victim seed"} if AVERAGED in kinds else set()  # a row of one draw, as that without a defense, is no other kind
     what = " or ".join(sorted(kinds))
     without = f"; without one: {uneven}" if summary["several"].sum() > len(known) else ""
-    return f"±: standard deviation of the mean over attacks; what varies: {what}, n = {n}{without}."
+    return f"±: standard deviation of the mean over attacks; what varies: {what}, n = {_least_to_most(known['n'])}{without}."

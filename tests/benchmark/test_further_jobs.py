@@ -119,7 +119,7 @@ def test_asked_for_later_they_add_records_and_columns_and_change_no_cell(place: 
     assert verdicts["badnets"]["status"] == "ok"
     assert verdicts["badnets"]["clean_images"] == 100
     lines = (folder / "leaderboard.csv").read_text().splitlines()
-    assert lines[0] == f"{head},asr_recalibrated,asr_retuned50"
+    assert lines[0] == f"{head},asr_recalibrated,asr_recalibrated_std,asr_retuned50,asr_retuned50_std"
     text = (folder / "leaderboard.md").read_text()
     assert "## Detection" in text
     assert "## After the defense" in text

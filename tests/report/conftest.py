@@ -13,6 +13,7 @@ import pytest
 
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.texts import sealed, to_json
+from mnp_plugin.report.trials import TrialRecord
 
 DEFENSES = ("none", "ft", "anp", "mnp")
 STRENGTH = {"none": 0.0, "ft": 0.1, "anp": 0.7, "mnp": 0.95}
@@ -45,8 +46,8 @@ def synthetic(
     return found
 
 
-def written(folder: Path, records: Sequence[Record]) -> Path:
-    """``folder`` with a suite of ``records``."""
+def written(folder: Path, records: Sequence[Record], trials: Sequence[TrialRecord] = ()) -> Path:
+    """``folder`` with a suite of ``records`` and ``trials``."""
     (folder / "records").mkdir(parents=True)
     names = []
     for record in records:
@@ -54,7 +55,13 @@ def written(folder: Path, records: Sequence[Record]) -> Path:
         name = f"{record.attack}-{record.defense}-s{record.seed}{draw}-{record.cell}.json"
         (folder / "records" / name).write_text(to_json(record))
         names.append(name)
-    (folder / "suite.json").write_text(json.dumps(sealed({"suite": folder.name, "gate": 0.8, "records": names})))
+    plan: dict[str, Any] = {"suite": folder.name, "gate": 0.8, "records": names}
+    if trials:
+        (folder / "trials").mkdir()
+        plan["trials"] = [f"{one.attack}-{one.defense}-{one.trial}-s{one.seed}-{one.id}.json" for one in trials]
+        for name, trial in zip(plan["trials"], trials, strict=True):
+            (folder / "trials" / name).write_text(to_json(trial))
+    (folder / "suite.json").write_text(json.dumps(sealed(plan)))
     return folder
 
 
@@ -65,7 +72,7 @@ def make_records() -> Callable[..., list[Record]]:
 
 
 @pytest.fixture
-def write_suite() -> Callable[[Path, Sequence[Record]], Path]:
+def write_suite() -> Callable[..., Path]:
     """:func:`written`."""
     return written
 

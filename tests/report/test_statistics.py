@@ -189,7 +189,7 @@ def test_draws_of_one_victim_vary_by_themselves_and_those_of_several_are_average
     assert "what varies: clean draw, one victim, n = 4." in summary_of(latex(make_records(3, draws=range(4))))[0]
     both = latex(make_records(3, seeds=(0, 1), draws=range(4)))
     assert "what varies: victim seed (draws averaged), n = 2." in summary_of(both)[0]
-    assert "what varies: victim seed and clean draw. Mean" in both
+    assert "what varies: victim seed (n = 2) and clean draw (n = 4). Mean" in both
     once = [r for r in make_records(3, seeds=(0, 1), draws=range(4)) if r.defense != "none" or not r.draw]
     assert "what varies: victim seed (draws averaged), n = 2." in summary_of(latex(once))[0]
 
@@ -216,7 +216,12 @@ def test_markdown_has_the_same_spread_whatever_the_names(tmp_path: Path, make_re
         build_tables(folder)
         text = (folder / "leaderboard.md").read_text()
         assert "±: standard deviation of the mean over attacks; what varies: victim seed, n = 2." in text
-        assert re.search(r"\| f\\?\[?t\\?\]? \| blind \| 3 \| \d\d\.\d ± \d\.\d \|", text)
+        row = re.compile(r"\| f\\?\[?t\\?\]? \| blind \| 3 \| \d\d\.\d ± \d\.\d \|")
+        assert row.search(text)
+        assert "±: standard deviation over the runs of a cell; what varies: victim seed (n = 2)." in text
+        statistics_md = (folder / "statistics.md").read_text()
+        assert row.search(statistics_md), "too few attacks for an interval"
+        assert "what varies: victim seed, n = 2." in statistics_md
 
 
 def test_tables_for_papers_are_whole_and_mark_best_and_second(make_records: Make) -> None:

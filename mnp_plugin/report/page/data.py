@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mnp_plugin.core.params import fingerprint
+from mnp_plugin.report.after import MEANING, after_defense, trial_columns
 from mnp_plugin.report.beside import Details, picture_beside
 from mnp_plugin.report.detection import cautions, detection
 from mnp_plugin.report.figures.detectors import by_detector
@@ -26,6 +27,7 @@ from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.roc import curve
 from mnp_plugin.report.shown import Shown
 from mnp_plugin.report.statistics import Overall, Statistics
+from mnp_plugin.report.summary import what_varies, what_varies_in_cells
 
 ROOM = 5_700_000
 """Characters of all data. What drawers show of single records fills what the rest leaves; what comes after is named and left out,
@@ -50,7 +52,8 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         room: characters of all data.
     """
     own, pool = shown.own, Pool()
-    groups = [_group(shown, which) for which in shown.statistics]
+    trials = after_defense(shown.table, shown.runs)
+    groups = [_group(shown, which, trials) for which in shown.statistics]
     records = _records(shown, pool, _recovered(shown))
     place: dict[tuple[Any, ...], list[int]] = {}
     for i, record in enumerate(own.records):
@@ -94,7 +97,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
             [
                 {
                     "attack": attack_label(row),
-                    **{k: shown_as(row[k]) for k in PUBLISHED},
+                    **{k: shown_as(row[k]) for k in (*PUBLISHED, "acc_std", "asr_std", "ra_std")},
                     **{k: row[k] for k in ("defense", "selection")},
                 }
                 for row in shown.beside.to_dict("records")
@@ -140,7 +143,7 @@ def packed(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}
 
 
-def _group(shown: Shown, which: Statistics) -> dict[str, Any]:
+def _group(shown: Shown, which: Statistics, trials: pd.DataFrame) -> dict[str, Any]:
     ranking = None
     if which.ranking is not None:
         found = which.ranking
@@ -161,6 +164,8 @@ def _group(shown: Shown, which: Statistics) -> dict[str, Any]:
         "images": which.clean_images,
         "cautions": which.cautions,
         "varies": which.varies,
+        "within": what_varies_in_cells(shown.part(which)),
+        "after": _after(shown.part(which, trials)) if len(trials) else {},
         "overall": [_overall(item) for item in which.overall],
         "ranking": ranking,
         "comparisons": comparisons,
@@ -180,6 +185,25 @@ def _overall(item: Overall) -> dict[str, Any]:
         "std": {name: std for name in names if (std := shown_as(item.row.get(f"{name}_std"))) is not None},
         "interval": bounds,
         "worst": {score: [shown_as(value), attack] for score, (value, attack) in item.worst.items()},
+    }
+
+
+def _after(trials: pd.DataFrame) -> dict[str, Any]:
+    """What the trials of this part found; empty where there was none."""
+    columns = trial_columns(trials)
+    if trials.empty:
+        return {}
+    rows = [
+        {
+            **{key: row[key] for key in ("defense", "selection", "attacks")},
+            **{name: shown_as(row[name]) for score in ("asr", *columns) for name in (score, f"{score}_std")},
+        }
+        for row in trials.to_dict("records")
+    ]
+    return {
+        "columns": [[column, MEANING[column.removeprefix("asr_")]] for column in columns],
+        "rows": packed(rows),
+        "varies": what_varies(trials),
     }
 
 

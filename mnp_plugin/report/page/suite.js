@@ -38,7 +38,7 @@ function suiteHead(app, redraw) {
   ];
   const choose = app.data.groups.length > 1 && el("label", {}, "Show ", el("select", { id: "group", onchange: (event) => { app.group = +event.target.value; redraw(); } },
     ...app.data.groups.map((group, i) => el("option", { value: i, selected: i === app.group }, groupName(group)))));
-  const links = [["summary", "Summary"], ["cells", "Attacks × defenses"], ["victims", "Victims"], ["charts", "Charts"], ["chance", "Statistics"], ["detection", "Detection"], ["samples", "Single images"], ["flags", "Failed and flagged"], ["provenance", "Provenance"]]
+  const links = [["summary", "Summary"], ["cells", "Attacks × defenses"], ["victims", "Victims"], ["after", "After the defense"], ["charts", "Charts"], ["chance", "Statistics"], ["detection", "Detection"], ["samples", "Single images"], ["flags", "Failed and flagged"], ["provenance", "Provenance"]]
     .filter(([id]) => document.getElementById(id));
   return [
     el("div", { class: "top" }, el("h1", {}, app.data.title, el("small", {}, app.data.groups[app.group] ? groupName(app.data.groups[app.group]) : "")), el("div", { class: "buttons" }, choose, themeButton())),
@@ -56,6 +56,7 @@ function suiteMain(app) {
     summaryPart(app, group),
     cellsPart(app),
     victimsPart(app),
+    afterPart(app, group),
     charts.length > 0 && section("charts", "Charts", el("div", { class: "cards" }, ...charts)),
     chancePart(group),
     detection,
@@ -131,8 +132,11 @@ function cellsPart(app) {
       el("label", {}, "Score ", metric),
       inGroup(app).some((row) => row.selection === "oracle") && box("oracle", "oracle"),
       inGroup(app).some((row) => row.flag) && box("flagged", "flagged")),
-    count, holder);
+    count, holder, within(app));
 }
+
+/** What the ± of single cells is. */
+const within = (app) => app.data.groups[app.group].within && el("p", { class: "quiet" }, app.data.groups[app.group].within);
 
 /** Conditions of a cell in words, for hovering. */
 function conditions(app, row) {
@@ -214,7 +218,20 @@ function victimsPart(app) {
     number("acc", "ACC", METRICS.acc.help), number("asr", "ASR", METRICS.asr.help), number("ra", "RA", METRICS.ra.help),
     number("asr_floor", "clean ASR", "ASR of a clean net on the same images"), number("asr_8bit", "ASR at 8 bit", "on triggered images rounded to 8 bit"),
     number("psnr", "PSNR dB", "clean against triggered images"), number("ssim", "SSIM", "clean against triggered images", 3), number("linf", "L∞ grey levels", "largest change of a pixel"),
-  ].filter(Boolean), { rows, label: "victims before any defense" }).node);
+  ].filter(Boolean), { rows, label: "victims before any defense" }).node, within(app));
+}
+
+/** What trials left of the repaired nets. */
+function afterPart(app, group) {
+  if (!group.after.rows) return null;
+  const score = (key, title, help) => ({ title, help, value: (row) => row[key], show: (row) => spread(row[key], row[`${key}_std`]), number: true, low: true });
+  return section("after", "After the defense", sortable([
+    { title: "defense", value: (row) => row.defense, head: true, show: (row) => [swatch(app.look.get(row.defense)), row.defense] },
+    { title: "attacks", value: (row) => row.attacks, show: (row) => row.attacks, number: true },
+    score("asr", "ASR", "of the repaired net as it stands"),
+    ...group.after.columns.map(([key, help]) => score(key, key.replace("asr_", ""), help)),
+  ], { rows: unpacked(group.after.rows), label: "ASR after the defense, means over attacks" }).node,
+  el("p", { class: "quiet" }, "ASR in percent, means over attacks that took. ", group.after.varies && `${group.after.varies} `, "A backdoor that comes back at once was asleep, not removed."));
 }
 
 // ------------------------------------------------------------------------------------------------------------------- charts
@@ -345,9 +362,9 @@ function publishedChart(app) {
     { title: "defense", value: (row) => nameOf(row.defense, row.selection) },
     ...["acc", "asr", "ra"].flatMap((score) => [
       { title: `${score.toUpperCase()} published`, value: (row) => row[`${score}_published`], number: true },
-      { title: `${score.toUpperCase()} here`, value: (row) => row[score], number: true },
+      { title: `${score.toUpperCase()} here`, value: (row) => row[score], show: (row) => spread(row[score], row[`${score}_std`]), number: true },
     ]),
-  ], { rows, label: "published figures beside ours" }).node, el("p", { class: "quiet" }, "Published figures were measured on other victims with other seeds and are never averaged with ours.")];
+  ], { rows, label: "published figures beside ours" }).node, el("p", { class: "quiet" }, rows.some((row) => isNumber(row.acc_std)) && "±: standard deviation over seeds and draws. ", "Published figures were measured on other victims with other seeds and are never averaged with ours.")];
 }
 
 // --------------------------------------------------------------------------------------------------------------- statistics

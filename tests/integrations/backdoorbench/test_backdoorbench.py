@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import pickle
@@ -546,18 +547,19 @@ def test_published_figures_stand_beside_ours(tmp_path: Path, capsys: pytest.Capt
     assert "3 published cells, 2 with figures" in capsys.readouterr().out
     records = tmp_path / "results/s/records"
     records.mkdir(parents=True)
-    for defense in ("none", "ft", "mnp"):
+    for defense, seed in itertools.product(("none", "ft", "mnp"), (0, 1)):
         plain = {
-            "cell": defense, "suite": "s", "dataset": "cifar10", "net": "preactresnet18", "attack": "badnet_0_1",
-            "defense": defense, "seed": 0, "status": "ok", "poison_ratio": 0.1, "before": {"acc": 0.9, "asr": 1.0, "ra": 0.0},
-            "after": {"acc": 0.8, "asr": 0.25, "ra": 0.5}, "oracle": None, "schema": 1,
+            "cell": f"{defense}{seed}", "suite": "s", "dataset": "cifar10", "net": "preactresnet18", "attack": "badnet_0_1",
+            "defense": defense, "seed": seed, "status": "ok", "poison_ratio": 0.1, "before": {"acc": 0.9, "asr": 1.0, "ra": 0.0},
+            "after": {"acc": 0.8, "asr": 0.25 + 0.1 * seed, "ra": 0.5}, "oracle": None, "schema": 1,
         }  # fmt: skip
-        (records / f"{defense}.json").write_text(json.dumps(sealed(plain)))
+        (records / f"{defense}{seed}.json").write_text(json.dumps(sealed(plain)))
     words = ["report", "s", "--results", str(tmp_path / "results")]
     assert main([*words, "--published", str(tmp_path / "published/backdoorbench.csv")]) == 0
     text = (tmp_path / "results/s/leaderboard.md").read_text()
     assert "## Published beside here" in text
-    assert "| badnet_0_1 0.1 | ft | 90.0 / 1.5 / 88.0 | 80.0 / 25.0 / 50.0 | blind |" in text
+    assert "| badnet_0_1 0.1 | ft | 90.0 / 1.5 / 88.0 | 80.0 ± 0.0 / 30.0 ± 7.1 / 50.0 ± 0.0 | blind |" in text
+    assert "what varies: victim seed (n = 2)." in text.split("## Published")[1]
     assert "| mnp | " not in text.split("## Published")[1]
     assert main(words) == 0
     assert "Published" not in (tmp_path / "results/s/leaderboard.md").read_text()
