@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,14 +158,11 @@ def detection_lines(table: pd.DataFrame) -> list[str]:
     head += (["calibrated: TPR", "FPR"] if calibrated else []) + ["seconds", "MiB"]
     lines = ["## Detection", "", *_table_head(head)]
     for row in sorted(rows, key=lambda row: (row["dataset"], row["net"], row["clean_images"], -_number(row["auroc"]))):
-        area = "—" if pd.isna(row["auroc"]) else f"{row['auroc']:.2f}"
-        if not pd.isna(row["auroc_low"]):
-            area += f" [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
         wanted = ["tpr_at_5_fpr", "target_hit", *(["calibrated_tpr", "calibrated_fpr"] if calibrated else []), "seconds"]
         shares = ["—" if pd.isna(row[k]) else f"{row[k]:.1f}" for k in wanted]
         memory = "—" if pd.isna(row["peak_mb"]) else f"{row['peak_mb']:.0f}"
         where = f"{row['dataset']}, {row['net']}, {row['clean_images']} clean images"
-        cells = [where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), area, *shares, memory]
+        cells = [where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), _area(row), *shares, memory]
         lines.append(f"| {' | '.join(cells)} |")
     few = [f"- {caution}" for caution in cautions(table)]
     return [*lines, "", *few, *([""] if few else []), *_notes(calibrated), *_by_attack(table)]
@@ -184,6 +181,12 @@ def cautions(table: pd.DataFrame) -> list[str]:
                 "says too little where all nets agree."
             )
     return found
+
+
+def _area(row: Mapping[Any, Any]) -> str:
+    """AUROC with its interval, if there is one."""
+    interval = "" if pd.isna(row["auroc_low"]) else f" [{row['auroc_low']:.2f}, {row['auroc_high']:.2f}]"
+    return "—" if pd.isna(row["auroc"]) else f"{row['auroc']:.2f}{interval}"
 
 
 def _number(value: Any) -> float:
@@ -213,7 +216,7 @@ def _by_attack(table: pd.DataFrame) -> list[str]:
     counts = {attack: max(test[test["attack"] == attack]["attacked_nets"]) for attack in attacks}
     lines = ["AUROC by attack (nets):", "", *_table_head(["nets", "detector", *(f"{a} ({counts[a]})" for a in attacks)])]
     for key, group in test.groupby(["dataset", "net", "clean_images", "detector"], sort=True):
-        by = dict(zip(group["attack"], group["auroc"], strict=True))
-        cells = [f"{key[0]}, {key[1]}", str(key[3]), *(f"{by[a]:.2f}" if a in by else "—" for a in attacks)]
+        by = {row["attack"]: _area(row) for row in group.to_dict("records")}
+        cells = [f"{key[0]}, {key[1]}", str(key[3]), *(by.get(attack, "—") for attack in attacks)]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]

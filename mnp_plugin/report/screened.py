@@ -59,22 +59,24 @@ def sample_lines(table: pd.DataFrame) -> list[str]:
         part = table[(table["questions"] == questions) & (table["flag"] == "")]
         if part.empty:
             continue
-        names = [title.lower(), "detector", "victims", "AUROC", "TPR at 5 % FPR", "TPR", "FPR", "FPR on clean sets", "seconds"]
-        lines += [f"## {title}", "", f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+        names = "detector | victims | AUROC | TPR at 5 % FPR | TPR | FPR | FPR on clean sets (sets) | seconds"
+        lines += [f"## {title}", "", f"| {title.lower()} | {names} |", "|---" * 9 + "|"]
         rows = []
         for key, group in part.groupby(["dataset", "net", "detector"], sort=True):
             attacked, healthy = group[group["positives"] > 0], group[group["positives"] == 0]
             values = [(attacked["auroc"], 2), (attacked["tpr_at_5_fpr"], 1), (attacked["tpr"], 1), (attacked["fpr"], 1)]
-            shown = [_mean(column, digits) for column, digits in [*values, (healthy["fpr"], 1), (group["seconds"], 1)]]
-            best, shown[0] = shown[0], shown[0] + _spread(attacked["auroc"], 2)
-            rows.append((best, f"| {key[0]}, {key[1]} | {key[2]} | {len(attacked)} | {' | '.join(shown)} |"))
+            shown = [_mean(column, digits) + _spread(column, digits) for column, digits in [*values, (healthy["fpr"], 1)]]
+            shown[-1] += f" ({len(healthy)})" if len(healthy) else ""
+            shown.append(_mean(group["seconds"], 1))
+            line = f"| {key[0]}, {key[1]} | {key[2]} | {len(attacked)} | {' | '.join(shown)} |"
+            rows.append((_mean(attacked["auroc"], 2), line))
         lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + ["", *_by_attack(part, title.lower())]
     if lines:
         lines += [
-            "Means over victims whose attack succeeded; ±: standard deviation over them, of all attacks and seeds. TPR and FPR",
-            "are what the detector flags by its own rule. Triggered inputs: test images, and as many clean ones. Poisoned",
-            "training images: of all that the victim was trained on; a clean set holds none. By attack: AUROC, and how many",
-            "victims.",
+            "Means over victims whose attack succeeded; ±: standard deviation over them, of all attacks and seeds; by attack and",
+            "on clean sets, over seeds. TPR and FPR are what the detector flags by its own rule. Triggered inputs: test images,",
+            "and as many clean ones. Poisoned training images: of all that the victim was trained on; a clean set holds none. By",
+            "attack: AUROC, and how many victims.",
             "",
         ]
     return lines
@@ -89,8 +91,8 @@ def _by_attack(part: pd.DataFrame, what: str) -> list[str]:
     heads = [f"{attack} ({count})" for attack, count in victims.items()]
     lines = [f"| AUROC, {what} | detector | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
     for key, group in known.groupby(["dataset", "net", "detector"], sort=True):
-        areas = group.groupby("attack")["auroc"].mean()
-        cells = [f"{areas[attack]:.2f}" if attack in areas else "—" for attack in victims.index]
+        areas = dict(iter(group.groupby("attack")["auroc"]))
+        cells = [_mean(areas[attack], 2) + _spread(areas[attack], 2) if attack in areas else "—" for attack in victims.index]
         lines.append(f"| {key[0]}, {key[1]} | {key[2]} | {' | '.join(cells)} |")
     return [*lines, ""]
 

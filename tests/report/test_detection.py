@@ -119,7 +119,7 @@ def test_the_threshold_is_set_on_the_clean_nets_of_the_calibration_alone() -> No
     assert table.loc[("calibration", "all"), "calibrated_tpr"] != table.loc[("calibration", "all"), "calibrated_tpr"]
     lines = detection_lines(detection(records, 0.8, calibration=[0, 1]))
     assert any("| 66.7 | 50.0 |" in line for line in lines)
-    assert "| digits, smallnet | mnp | 1.00 | 0.50 |" in lines
+    assert "| digits, smallnet | mnp | 1.00 | 0.50 [0.00, 1.00] |" in lines, "one net alone has no interval"
 
 
 def test_every_net_has_its_line() -> None:

@@ -131,7 +131,7 @@ def test_detectors_of_single_images_stand_by_themselves(open_page: Callable[...,
         f"sieve{EVIL}",
         "4",
         "0.80 ± 0.06",
-        *["50.0", "60.0", "10.0", "1.0"],
+        *["50.0 ± 0.0", "60.0 ± 0.0", "10.0 ± 0.0", "1.0"],
     ]
     part.locator("summary").first.click()
     by_attack = part.locator("details tbody").first.locator("tr")

@@ -22,4 +22,14 @@ def test_several_victims_have_a_spread_and_a_single_one_has_none() -> None:
         for seeds in ((0,), (0, 1, 2))
     )
     assert "| digits, smallnet | sieve | 1 | 0.70 | 50.0 |" in single
-    assert "| digits, smallnet | sieve | 3 | 0.80 ± 0.10 | 50.0 |" in several
+    assert "| digits, smallnet | sieve | 3 | 0.80 ± 0.10 | 50.0 ± 0.0 |" in several
+
+
+def test_spreads_by_attack_are_over_its_victims_and_clean_sets_are_counted() -> None:
+    rows = [replace(ONE, questions="training set", seed=i, victim=f"a{i}", auroc=0.7 + 0.1 * i) for i in range(3)]
+    rows.append(replace(rows[0], attack="sig", victim="s", auroc=0.5))
+    rows += [replace(rows[i], attack="clean", victim=f"c{i}", positives=0, auroc=None, fpr=0.1 * i) for i in range(2)]
+    text = "\n".join(sample_lines(sample_table(rows, 0.8)))
+    assert "| 5.0 ± 7.1 (2) |" in text
+    assert "| badnets (3) | sig (1) |" in text
+    assert "| digits, smallnet | sieve | 0.80 ± 0.10 | 0.50 |" in text

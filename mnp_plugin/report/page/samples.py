@@ -13,6 +13,8 @@ from mnp_plugin.report.roc import mean_curve
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown
 
+RATES = ("tpr_at_5_fpr", "tpr", "fpr")
+"""Shares of images, of every row."""
 Groups = Mapping[tuple[str, str, int], int]
 """Number, on the page, of a data set, a net and a number of clean images."""
 
@@ -51,19 +53,21 @@ def screened(shown: Shown, groups: Groups) -> dict[str, Any]:
 
 
 def _row(took: Sequence[SampleRecord], healthy: Sequence[SampleRecord]) -> dict[str, Any]:
-    areas = [record.auroc for record in took if record.auroc is not None]
+    seconds = [record.seconds for record in (*took, *healthy) if record.seconds is not None]
     return {
         "victims": len(took),
-        "auroc": _mean(areas, 2),
-        "auroc_std": shown_as(stdev(areas), 2) if len(areas) > 1 else None,
-        **{name: _mean([getattr(record, name) for record in took], 1, 100) for name in ("tpr_at_5_fpr", "tpr", "fpr")},
-        "fpr_healthy": _mean([record.fpr for record in healthy], 1, 100),
-        "seconds": _mean([record.seconds for record in (*took, *healthy)], 1),
+        **_spread("auroc", [record.auroc for record in took], 2, 1),
+        **{key: one for name in RATES for key, one in _spread(name, [getattr(record, name) for record in took], 1, 100).items()},
+        **_spread("fpr_healthy", [record.fpr for record in healthy], 1, 100),
+        "healthy": len(healthy),
+        "seconds": shown_as(fmean(seconds)) if seconds else None,
     }
 
 
-def _mean(values: Sequence[float | None], digits: int, times: float = 1) -> float | None:
-    """Mean of what is known, as it is shown with so many digits."""
-    known = [value for value in values if value is not None]
-    mean: float | None = shown_as(times * fmean(known), digits) if known else None
-    return mean
+def _spread(name: str, values: Sequence[float | None], digits: int, times: float) -> dict[str, float | None]:
+    """Mean and standard deviation of what is known, as they are shown with so many digits."""
+    known = [times * value for value in values if value is not None]
+    return {
+        name: shown_as(fmean(known), digits) if known else None,
+        f"{name}_std": shown_as(stdev(known), digits) if len(known) > 1 else None,
+    }

@@ -395,13 +395,14 @@ function detectionPart(app) {
   const attacks = [...new Set(rows.map((row) => row.attack))].filter((attack) => attack !== "all");
   const by = new Map(rows.map((row) => [`${row.detector}\n${row.attack}`, row]));
   const percent = (key, title, help) => ({ title, value: (row) => row[key], number: true, help });
+  const area = (row) => el("span", {}, fixed(row.auroc, 2), isNumber(row.auroc_low) && el("small", {}, ` [${fixed(row.auroc_low, 2)}, ${fixed(row.auroc_high, 2)}]`));
   const flags = new Set(whole.map((row) => row.flag)); // a flag that all have stands once below the table
   const calibrated = whole.some((row) => isNumber(row.calibrated_tpr));
   const table = sortable([
     { title: "detector", value: (row) => row.detector, head: true, show: (row) => [swatch(look.get(row.detector)), row.detector] },
     { title: "clean", value: (row) => row.clean_nets, show: (row) => row.clean_nets, number: true, help: "nets that were never attacked" },
     { title: "attacked", value: (row) => row.attacked_nets, show: (row) => row.attacked_nets, number: true },
-    { title: "AUROC", value: (row) => row.auroc, show: (row) => el("span", {}, fixed(row.auroc, 2), isNumber(row.auroc_low) && el("small", {}, ` [${fixed(row.auroc_low, 2)}, ${fixed(row.auroc_high, 2)}]`)), number: true, help: "with the 95 % interval of a bootstrap over nets" },
+    { title: "AUROC", value: (row) => row.auroc, show: area, number: true, help: "with the 95 % interval of a bootstrap over nets" },
     percent("tpr_at_5_fpr", "TPR at 5 % FPR"), percent("target_hit", "target hit", "the suspected class is the attacker's"),
     calibrated && percent("calibrated_tpr", "calibrated TPR"), calibrated && percent("calibrated_fpr", "FPR"),
     percent("seconds", "seconds"),
@@ -410,8 +411,8 @@ function detectionPart(app) {
   const perAttack = attacks.length > 1 && sortable([
     { title: "detector", value: (name) => name, head: true },
     ...attacks.map((attack) => ({ title: `${attack} (${Math.max(...whole.map(({ detector }) => (by.get(`${detector}\n${attack}`) || {}).attacked_nets || 0))})`, number: true, value: (name) => (by.get(`${name}\n${attack}`) || {}).auroc, show: (name) => {
-      const value = (by.get(`${name}\n${attack}`) || {}).auroc;
-      return el("span", { class: "cell good", style: isNumber(value) ? { "--v": `${(100 * value).toFixed(0)}%` } : {} }, fixed(value, 2));
+      const row = by.get(`${name}\n${attack}`) || {};
+      return el("span", { class: "cell good", style: isNumber(row.auroc) ? { "--v": `${(100 * row.auroc).toFixed(0)}%` } : {} }, area(row));
     } })),
   ], { rows: whole.map((row) => row.detector), label: "AUROC by attack" });
   return section("detection", "Detection", tooFew(found.cautions), table.node, flags.size === 1 && whole[0].flag && el("p", { class: "quiet" }, `All detectors: ${whole[0].flag}.`),
@@ -437,17 +438,17 @@ function samplesPart(app) {
 function samplesOf(title, rows, curves, look) {
   if (!rows.length) return null;
   const healthy = rows.some((row) => isNumber(row.fpr_healthy));
-  const area = (row) => el("span", {}, fixed(row.auroc, 2), isNumber(row.auroc_std) && el("small", {}, ` ± ${fixed(row.auroc_std, 2)}`));
+  const score = (key, digits) => (row) => el("span", {}, fixed(row[key], digits), isNumber(row[`${key}_std`]) && el("small", {}, ` ± ${fixed(row[`${key}_std`], digits)}`));
   const scores = [
     { title: "victims", value: (row) => row.victims, show: (row) => row.victims, number: true },
-    { title: "AUROC", value: (row) => row.auroc, show: area, number: true, help: "chance that an image with the trigger scores above one without" },
-    { title: "TPR at 5 % FPR", value: (row) => row.tpr_at_5_fpr, number: true },
-    { title: "TPR", value: (row) => row.tpr, number: true, help: "images with the trigger that it flags" },
-    { title: "FPR", value: (row) => row.fpr, number: true, low: true, help: "images without the trigger that it flags" },
+    { title: "AUROC", value: (row) => row.auroc, show: score("auroc", 2), number: true, help: "chance that an image with the trigger scores above one without" },
+    { title: "TPR at 5 % FPR", value: (row) => row.tpr_at_5_fpr, show: score("tpr_at_5_fpr"), number: true },
+    { title: "TPR", value: (row) => row.tpr, show: score("tpr"), number: true, help: "images with the trigger that it flags" },
+    { title: "FPR", value: (row) => row.fpr, show: score("fpr"), number: true, low: true, help: "images without the trigger that it flags" },
   ];
   const detector = { title: "detector", value: (row) => row.detector, show: (row) => [swatch(look.get(row.detector)), row.detector] };
   const whole = sortable([{ ...detector, head: true }, ...scores,
-    healthy && { title: "FPR, clean sets", value: (row) => row.fpr_healthy, number: true, low: true, help: "flagged images of training sets without a poisoned one" },
+    healthy && { title: "FPR, clean sets", value: (row) => row.fpr_healthy, show: (row) => [score("fpr_healthy")(row), isNumber(row.fpr_healthy) && el("small", {}, ` (${row.healthy})`)], number: true, low: true, help: "flagged images of training sets without a poisoned one, and how many sets" },
     { title: "seconds", value: (row) => row.seconds, number: true, low: true },
   ].filter(Boolean), { rows: rows.filter((row) => row.attack === "all"), sort: [2, true], label: `${title}: detectors` });
   const single = rows.filter((row) => row.attack !== "all");
