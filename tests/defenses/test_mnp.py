@@ -229,9 +229,9 @@ def test_hardening_that_costs_the_net_its_answers_is_undone(patient: Any, monkey
         parameter.zero_()
     monkeypatch.setattr(MNP, "restored", lambda *_: lost)
     monkeypatch.setattr(MNP, "near", lambda *_: True)
-    args = case, case.victim, case.victim, case.nobody(), 0
-    assert MNP().hardened(*args) == (case.victim, 0.0)
-    assert MNP(cost=1.0).hardened(*args) == (lost, 0.5)
+    args = case, case.victim, case.victim, case.nobody(), 0, 0.0, 0.5
+    assert MNP().hardened(*args) == (case.victim, 0.0, 0.0)  # nor is it tried again
+    assert MNP(cost=1.0).hardened(*args) == (lost, 0.5, 0.5)
 
 
 def test_restoring_is_steady_where_the_victim_is(patient: Any) -> None:
