@@ -155,7 +155,7 @@ class MNP(Defense):
     cost: float = param(0.04, "share of the victim's predictions that hardening may cost, else it is undone", low=0, high=1)
     steady: float = param(0.125, "step, in the same unit, that restoring withstands where the victim does; 0: none", low=0)
     moved: float = param(
-        0.05, "the victim does where a step changes this share of its answers at most, by the median of classes", low=0, high=1
+        0.25, "the victim does where a step changes this share of its answers at most, by the median of classes", low=0, high=1
     )
     batch_size: int = param(128, "images per step", low=2)
 
@@ -370,8 +370,8 @@ class MNP(Defense):
             loss = self._distance(aim, forward(net, x, tools), y)
             part = slice(max(1, len(x) // 2))
             if step or case.steady:
-                to = torch.randint(aim.shape[1], y[part].shape, generator=tools.generator, device=y.device)
-                to = torch.full_like(to, target) if step and target is not None else to
+                random = torch.randint(aim.shape[1], y[part].shape, generator=tools.generator, device=y.device)
+                to = random if target is None or not step else torch.full_like(random, target)
                 moved = nudged(net, x[part], to, (step or case.steady) * case.spread, tools)
                 loss = loss + self._distance(aim[part], forward(net, moved, tools), y[part])
             if target is not None:

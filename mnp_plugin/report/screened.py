@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from statistics import stdev
 from typing import Any
 
 import pandas as pd
@@ -98,14 +97,10 @@ def _by_attack(part: pd.DataFrame, what: str) -> list[str]:
 
 
 def _spread(column: pd.Series, digits: int) -> str:
-    values = _known(column)
-    return f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-
-
-def _known(column: pd.Series) -> list[float]:
-    return [float(value) for value in column if not pd.isna(value)]
+    std = column.astype(float).std()
+    return "" if pd.isna(std) else f" ± {std:.{digits}f}"
 
 
 def _mean(column: pd.Series, digits: int) -> str:
-    values = _known(column)
-    return f"{sum(values) / len(values):.{digits}f}" if values else "—"
+    mean = column.astype(float).mean()
+    return "—" if pd.isna(mean) else f"{mean:.{digits}f}"
