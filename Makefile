@@ -19,6 +19,8 @@ $(VENV)/installed: setup.py pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/mnp-bench run --jobs 2
 
+# Python 3.12 can watch lines at almost no cost
+test: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
