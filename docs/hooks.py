@@ -30,6 +30,12 @@ TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG
 """Files at the top of the repository, and the pages they become."""
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
 DEMO = "results/demo/leaderboard.md"
+ABOUT_NUMBERS = (
+    "What a method does otherwise than its paper or its authors' code stands in its description, and what is the same for all in "
+    "[the protocol](../concepts/protocol.md). Published numbers are of other networks, images and budgets of clean images; "
+    "`mnp-bench report --published` [sets them beside yours](../integrations/backdoorbench.md#published-figures-beside-ours)."
+)
+"""Why no published number is on the pages of attacks and defenses."""
 
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#]+)(#[^)]*)?\)")
 PICTURE = re.compile(r"!\[([^\]]+)\]\(docs/([^)]+)\)")
@@ -193,6 +199,8 @@ def methods(kind: str) -> str:
     registry = getattr(registries, f"{kind}s")
     names, kind = registry.names(), registry.kind
     lines = [f"# {kind.capitalize()}s", "", f"Generated from `mnp-bench describe NAME`, for each registered {kind}."]
+    if kind in ("attack", "defense"):
+        lines += ["", ABOUT_NUMBERS]
     for name in names:
         parts = re.split(r"(?m)^(?=\S+ \(\w[\w ]*, from .*, version \d+\)$)", describe(name))
         (page,) = (part for part in parts if part.startswith(f"{name} ({kind}, "))

@@ -23,9 +23,12 @@ class FTrojan(Attack):
     Windows are 32 pixels wide, or as wide as a smaller image; pixels outside of whole windows stay unchanged. The DCT is
     linear, so this is one fixed pattern per window, x' = clip(x + pattern). Grey images carry it on luminance.
 
-    One coefficient of M changes Cb and Cr by up to 2 M / window: 1.9 levels at 32 pixels, twice that at 16.
+    One coefficient of M changes Cb and Cr by up to 2 M / window: 1.9 levels at 32 pixels, twice that at 16. Mirroring changes
+    the sign of the pattern and a shift its phase; the authors (SoftWiser-group/FTrojan 300e054) train without either, so give
+    it a recipe without crops and flips.
 
-    Deviation: the authors' code cuts to 8 bit after each of its two conversions; here nothing is cut between.
+    Deviations: the authors' code cuts to 8 bit after each of its two conversions, and poisons no image of the target class;
+    here nothing is cut between, and all classes are poisoned.
     """
 
     paper = "Wang et al., An Invisible Black-box Backdoor Attack through Frequency Domain, ECCV 2022, arXiv 2107.03761"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class InputAware(Attack):
             return f"sides must be divisible by {step}, not {shape[1]}x{shape[2]}; set another size in the data set"
         return None
 
-    def net(self, shape: tuple[int, int, int], outputs: int) -> nn.Module:
+    def net(self, shape: Sequence[int], outputs: int) -> nn.Module:
         """The pattern net (``outputs`` = channels of the image) or the mask net (1) for images of ``shape`` (C, H, W)."""
         from mnp_plugin.attacks.input_aware_net import UNet
 
@@ -65,12 +65,11 @@ class InputAware(Attack):
         return Requires(assets=(Asset(name=MASK, settings=settings, make=self._train_mask),))
 
     def prepare(self, train: Images, tools: AttackContext) -> State:
-        shape = (train.x.shape[1], train.x.shape[2], train.x.shape[3])
-        pattern = packed("pattern", self.net(shape, shape[0]).to(tools.device))
-        return {**pattern, **tools.asset(MASK)}
+        pattern = self.net(train.x.shape[1:], train.x.shape[1]).to(tools.device)
+        return {**packed("pattern", pattern), **tools.asset(MASK)}
 
     def _train_mask(self, train: Images, tools: AttackContext) -> State:
-        net = self.net((train.x.shape[1], train.x.shape[2], train.x.shape[3]), 1).to(tools.device).train()
+        net = self.net(train.x.shape[1:], 1).to(tools.device).train()
         optimiser = torch.optim.Adam(net.parameters(), self.lr, betas=(0.5, 0.9))
         recipe = tools.recipe
         spread = torch.tensor(channel_statistics(train)[1], device=tools.device).view(1, -1, 1, 1)  # of normalised images
@@ -94,9 +93,8 @@ class InputAware(Attack):
 
     def foreign(self, x: Tensor, source: Tensor, state: State) -> Tensor:
         """``x`` with the triggers made for the images ``source``; both (N, C, H, W) in [0, 1]."""
-        shape = (x.shape[1], x.shape[2], x.shape[3])
-        pattern = unpacked("pattern", self.net(shape, shape[0]), state, x.device)
-        mask = unpacked("mask", self.net(shape, 1), state, x.device)
+        pattern = unpacked("pattern", self.net(x.shape[1:], x.shape[1]), state, x.device)
+        mask = unpacked("mask", self.net(x.shape[1:], 1), state, x.device)
         with torch.no_grad():
             drawn: Tensor = pattern(source)
             return x + (drawn - x) * _mask(mask(source))
@@ -118,9 +116,9 @@ class _Joint(TrainingHook):
         self.resume: State = {}
 
     def _start(self, x: Tensor) -> nn.Module:
-        shape = (x.shape[1], x.shape[2], x.shape[3])
-        self.pattern = unpacked("pattern", self.attack.net(shape, shape[0]), self.state, self.device).train().requires_grad_(True)
-        self.mask = unpacked("mask", self.attack.net(shape, 1), self.state, self.device)
+        pattern = self.attack.net(x.shape[1:], x.shape[1])
+        self.pattern = unpacked("pattern", pattern, self.state, self.device).train().requires_grad_(True)
+        self.mask = unpacked("mask", self.attack.net(x.shape[1:], 1), self.state, self.device)
         self.optimiser = torch.optim.Adam(self.pattern.parameters(), self.attack.lr, betas=(0.5, 0.9))
         if self.resume:
             self.pattern.load_state_dict(part("pattern", self.resume))
@@ -166,7 +164,7 @@ class _Joint(TrainingHook):
         self.share.restore(state)
 
 
-def _steps(sides: tuple[int, int]) -> int:
+def _steps(sides: Sequence[int]) -> int:
     """Halvings in the nets: 3 as published for CIFAR-10, 2 below 32 pixels, as for MNIST."""
     return 3 if min(sides) >= 32 else 2
 

@@ -17,9 +17,11 @@ class PoisonInk(Attack):
     """x' = (1 - strength) x + strength * ink on the edges of x: the ``share`` of pixels with the largest gradient (Sobel) of the
     mean over channels. The trigger follows the structure of each image, so crops and flips leave it whole.
 
-    Deviation: the paper draws the edges' image by a network of its own and hides it by another, both trained with an
-    interference layer; here it is drawn at once, so that it shows more. The data are poisoned, where BackdoorBench adds a
-    batch of the poisoned set, not augmented, to every clean batch. Colour, share and strength are ours.
+    Facts from ZJZAC/Poison-Ink 695832f. Deviations: there edges are where Sobel's gradient of the luminance exceeds 28 grey
+    levels, and their picture, in (80, 160, 80) of 255 on white, is hidden in the image by a network, which learns beside
+    another that finds it again behind an interference layer (turned, cropped, mirrored); here the ink is blended in, so that
+    it shows more. The data are poisoned, where the authors and BackdoorBench f02e353 add a batch of poisoned images, not
+    augmented, to every clean batch. Colour, share and strength are ours.
     """
 
     paper = "Zhang et al., Poison Ink: Robust and Invisible Backdoor Attack, IEEE TIP 2022, arXiv 2108.02488"

@@ -18,12 +18,15 @@ from mnp_plugin.training.source_models import no_head
 @dataclass(frozen=True, kw_only=True)
 class ActivationClustering(TrainingSetDefense):
     """Of each label: features that enter the victim's head, their ``dims`` principal components, 2-means (best of 10 starts). The
-    smaller cluster is left out, of every class ("smaller", BackdoorBench's rule) or where it holds at most ``threshold`` of
-    the class ("relative", a rule of the paper's released code, which spares clean classes). A fresh net is trained on the rest.
+    smaller cluster is left out, of every class ("smaller") or where it holds at most ``threshold`` of the class ("relative",
+    which spares clean classes). A fresh net is trained on the rest.
 
-    Facts from SCLBD/BackdoorBench f02e353. Deviations: a class is clustered as a whole, where there each batch is clustered by
-    itself and clusters of different batches are put together by number; principal components, as there, where the paper has
-    independent ones.
+    Facts from SCLBD/BackdoorBench f02e353 and from the authors' toolbox, Trusted-AI/adversarial-robustness-toolbox 23539e2. Both
+    have "smaller" as the default, and principal components, where the paper has independent ones. Deviations: under
+    "relative" they round shares to hundredths, and one equal to the threshold is kept. BackdoorBench looks at cropped and
+    mirrored images, clusters each batch by itself, puts clusters of different batches together by number, and takes the
+    numbers of images in a second shuffle for those in the data set, so that it leaves out others than it found; here
+    images are as they are, and a class is clustered as a whole.
     """
 
     paper = (

@@ -26,11 +26,13 @@ class BNP(Defense):
     u is fixed as published; the values 0, 0.5, ..., 10 are the candidates of the separate oracle row. Useless against an
     attacker who re-estimates running statistics on clean images.
 
-    Deviations: BackdoorBench leaves out the 1/2 before the logarithm's ratio of variances and overwrites the statistics of the
-    clean batch by those of a poisoned one; both are mended here. A variance of 0 counts as the net's own eps.
+    Facts from RJ-T/NIPS2022_EP_BNP af5150d. Deviations: images are not augmented, there they are cropped and mirrored; v1
+    divides by the number of values, there by one less; a variance of 0 counts as the net's own eps. BackdoorBench f02e353
+    leaves out the 1/2 before the logarithm's ratio of variances, overwrites the statistics of the clean batch by those of a
+    poisoned one, zeroes the bias, too, and measures the net of one u for all values of u that it lists; none of this is here.
     """
 
-    paper = "Zheng et al., Pre-activation Distributions Expose Backdoor Neurons, NeurIPS 2022, OpenReview vwgsqRorzz"
+    paper = "Zheng et al., Pre-activation Distributions Expose Backdoor Neurons, NeurIPS 2022, OpenReview wwW-1k1ljIg"
 
     u: float = param(3.0, "standard deviations above the layer's mean", low=0)
     images: int = param(500, "clean images at most", low=2)

@@ -20,9 +20,10 @@ class D3(Defense):
     layer, drawn uniformly and, at first and after each step, scaled to the norm of W0, the victim's. Images that fit to eps
     have no gradient. All weights move; SGD without weight decay, cosine decay to 0, train mode.
 
-    Facts from shawkui/Distance_Driven_Detoxification cf5006a. For a weight above 1 the sum is divided by weight + 1, as
-    there. Blind: the last epoch counts. Deviations: Nesterov momentum, as in all fine-tuning here, and
-    a rest of the images smaller than a batch is left out of each pass.
+    Facts from shawkui/Distance_Driven_Detoxification cf5006a, whose 5 % of the training images make ten steps a pass where 500
+    images make one. For a weight above 1 the sum is divided by weight + 1, as there. Blind: the last epoch counts.
+    Deviations: Nesterov momentum, as in all fine-tuning here; a rest of the images smaller than a batch is left out of each
+    pass; the learning rate falls step by step, there epoch by epoch.
     """
 
     paper = "Wei et al., Backdoor Mitigation by Distance-Driven Detoxification, ICCV 2025, arXiv 2411.09585"

@@ -14,6 +14,8 @@ class FineTuning(Defense):
     """All weights, cross entropy, SGD with momentum, cosine decay; no choice to make: the last epoch counts.
 
     Often leaves Blended and clean-label backdoors alive at a small learning rate; that is the known result, no defect.
+    BackdoorBench f02e353 has 100 passes in batches of 256 over 5 % of the training images, and neither warm-up nor Nesterov
+    momentum.
     """
 
     paper = "baseline of Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185"

@@ -32,7 +32,8 @@ class RNP(Defense):
     Deviations: it makes one pass more than it says; the released code clips gradients before they exist, which does nothing,
     so there is none here; it writes no result if the accuracy never falls that low, while here the last epoch counts. The
     threshold is chosen blind, the largest of 0, step, ..., max within ``drop`` points on the clean budget; the paper looks at
-    the test ASR, BackdoorBench fixes 0.70: both are among the candidates of the separate oracle row.
+    the test ASR, BackdoorBench f02e353 fixes 0.70: both are among the candidates of the separate oracle row. A rest of the
+    images smaller than a batch is left out of each pass.
     """
 
     paper = "Li et al., Reconstructive Neuron Pruning for Backdoor Defense, ICML 2023, arXiv 2305.14876"
