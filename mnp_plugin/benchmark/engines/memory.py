@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
+
+from mnp_plugin.benchmark.engines.groups import bytes_left
 
 MIB = 2**20
 
@@ -50,13 +51,5 @@ def size_of(pid: int) -> float:
 
 
 def available() -> float:
-    """MiB that processes can still have: of the machine, or of the control group (a container, a Slurm job) if that is less."""
-    free = float(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, float(limit) - float((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no control groups of version 2, or no limit
-        pass
-    return free / MIB
+    """MiB that processes can still have: of the machine, or of a control group (a container, a batch job) if that is less."""
+    return min(float(psutil.virtual_memory().available), bytes_left()) / MIB
