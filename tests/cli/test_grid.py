@@ -195,6 +195,37 @@ def test_an_observer_that_breaks_is_left_out_and_said(tmp_path: Path) -> None:
     assert told == ["observer 'mine' is left out: OSError: disk full"]
 
 
+def test_an_observer_that_cannot_be_opened_is_a_mistake_and_one_that_cannot_be_closed_is_said() -> None:
+    told: list[str] = []
+
+    class Screen(Silent):
+        def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
+            told.append(what)
+
+    @contextmanager
+    def away(suite: str) -> Iterator[Silent]:
+        raise ConnectionError("nobody\nanswers")
+        yield Silent()
+
+    @contextmanager
+    def leaves(suite: str) -> Iterator[Silent]:
+        try:
+            yield Silent()
+        finally:
+            raise ConnectionError("gone")
+
+    first: Any = SimpleNamespace(name="away", open=away)
+    second: Any = SimpleNamespace(name="leaves", open=leaves)
+    with pytest.raises(UserError, match=r"observer 'away': cannot be opened \(ConnectionError: nobody answers\)"):
+        opened(Screen(), [first], "s").__enter__()
+    with opened(Screen(), [second], "s"):
+        pass
+    assert told == ["observer 'leaves' was not closed well: ConnectionError: gone"]
+    with pytest.raises(UserError, match="the disk is full"), opened(Screen(), [second], "s"):
+        raise UserError("the disk is full")
+    assert len(told) == 2, "what ended the run stays what is raised"
+
+
 def test_tensorboard_is_asked_for_in_one_sentence_or_written(tmp_path: Path) -> None:
     from mnp_plugin.core.registries import observers
 
