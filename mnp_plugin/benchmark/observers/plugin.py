@@ -88,8 +88,10 @@ def _entered(name: str, context: AbstractContextManager[Observer]) -> Observer:
     except UserError:
         raise
     except Exception as error:  # a service that is away, a package that is not there: each plugin has its own
-        file = error.filename if isinstance(error, OSError) else None
-        what = f"cannot write {file} ({error.strerror})" if file else f"cannot be opened ({_in_words(error)})"
+        if isinstance(error, OSError) and error.filename:
+            what = f"cannot write {error.filename} ({error.strerror})"
+        else:
+            what = f"cannot be opened ({_in_words(error)})"
         raise UserError(f"observer '{name}': {what}; mend that, or run without it") from None
 
 
