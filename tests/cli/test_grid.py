@@ -92,6 +92,18 @@ def test_a_grid_from_its_plan_to_its_verification(
     assert place("verify", "--sample", "2", "--device", "cpu") == 0
     assert "0 damaged files; 2 cells measured again, 0 differ" in said()
 
+    record = min((place.folder / "results/grid/records").glob("*.json"))
+    whole = {file: file.read_bytes() for file in (*place.folder.glob("store/repaired/*"), record)}
+    for file, content in whole.items():
+        file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    assert place("status") == 0
+    assert f"3 done, 1 missing\nfloors: 1 done\nmissing: {record} is damaged; run makes it anew\n" in said()
+    assert place("verify", "--device", "cpu") == 1
+    assert "5 damaged files; 3 cells measured again, 0 differ" in said()
+    assert all(file.read_bytes() != content for file, content in whole.items()), "verify writes nothing"
+    for file, content in whole.items():
+        file.write_bytes(content)
+
     victims, records = place.marks("store/victims/*"), place.marks("results/grid/records/*")
     assert place("run", "--device", "cpu", "--quiet", "--resume", "all") == 0
     assert place.marks("store/victims/*") == victims, "nothing is trained again"
