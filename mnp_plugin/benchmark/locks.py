@@ -10,11 +10,14 @@ A holder that was only suspended for so long goes on, and then a job is made twi
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -77,13 +80,13 @@ class Locks:
         return SoftFileLease(self.folder / f"{name}{SUFFIX}", lease_duration=LEASE, heartbeat_interval=HEARTBEAT)
 
     def holders(self) -> list[Holder]:
-        """Who holds a lock now, or died holding it."""
+        """Who holds a lock now, or died holding it on another host: of a process of this one it is known."""
         found = []
         for file in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 owner, age = self._lease(file.name.removesuffix(SUFFIX)).owner, time.time() - file.stat().st_mtime
             except OSError:  # released meanwhile
                 continue
-            if owner is not None:
+            if owner is not None and not (owner.hostname == socket.gethostname() and not psutil.pid_exists(owner.pid)):
                 found.append(Holder(file.name.removesuffix(SUFFIX), owner.hostname, owner.pid, max(age, 0.0)))
         return found
