@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -264,3 +266,21 @@ def test_signals_end_a_run_and_only_a_run(number: signal.Signals, kind: type[Bas
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
+
+
+TWICE = """
+import os, signal, sys
+from mnp_plugin.cli.settings import ended_by_signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with ended_by_signal():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_second_signal_ends_at_once_with_a_sentence() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "\nmnp-bench: ended at once. Finished cells are kept; the same command goes on from here.\n"
