@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_a_store_looks_again_under_its_lock(tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_read_is_free_when_its_lease_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bytes
 ) -> None:
-    """As a machine leaves it that loses its power while it writes."""
+    """As a full disk leaves it, or a machine that loses its power while it writes."""
     monkeypatch.setattr(locks, "LEASE", 0.5)
     monkeypatch.setattr(locks, "HEARTBEAT", 0.2)
     (tmp_path / "job.lease").write_bytes(half)
@@ -108,4 +109,15 @@ def test_a_lock_that_cannot_be_read_is_free_when_its_lease_is_over(
     assert mine.holders() == []
     waited: list[int] = []
     mine.acquired("job", lambda: waited.append(1)).release()
+    assert waited == [1]
     assert not list(tmp_path.iterdir())
+    (tmp_path / "job.lease").write_bytes(half)
+    begun = time.monotonic()
+    with suppress(TakenError):
+        mine.acquired("job", refuse)
+    while (tmp_path / "job.lease").exists():  # as the schedule of a run does, which has other jobs meanwhile
+        assert time.monotonic() < begun + 60
+        time.sleep(0.1)
+        with suppress(TakenError):
+            mine.acquired("job", refuse).release()
+    assert time.monotonic() - begun > 0.5
