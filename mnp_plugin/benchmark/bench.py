@@ -192,4 +192,5 @@ def reason_of(error: Exception) -> str:
     """One line: kind, message, and the last place in the code."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"
+    message = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}{': ' if message else ''}{message}{place}"

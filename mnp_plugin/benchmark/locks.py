@@ -10,11 +10,15 @@ A holder that was only suspended for so long goes on, and then a job is made twi
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 if TYPE_CHECKING:
     from filelock import SoftFileLease
@@ -44,6 +48,8 @@ class Locks:
         self.folder = folder
         self._watched: dict[str, SoftFileLease] = {}
         """Locks of others: how long one goes without a sign of life is counted from the first look at it."""
+        self._unreadable: dict[str, tuple[tuple[int, ...], float]] = {}
+        """Locks that name no holder: what each was when first looked at, and when that was."""
 
     def __reduce__(self) -> tuple[type[Locks], tuple[Any, ...]]:
         return Locks, (self.folder,)
@@ -66,10 +72,37 @@ class Locks:
             lease.acquire(timeout=0)
         except Timeout:
             self._watched[name] = lease
+            self._free_unreadable(name)
             waiting()
-            lease.acquire(poll_interval=0.2)
+            while not lease.is_locked:
+                with suppress(Timeout):
+                    lease.acquire(timeout=1.0, poll_interval=0.2)
+                self._free_unreadable(name)
             del self._watched[name]
         return lease
+
+    def _free_unreadable(self, name: str) -> None:
+        """Remove a lock that names no holder and has not changed for as long as a lease: nobody would ever take it over.
+
+        A full disk or a machine without power leaves such a file. Where another run does the same at that moment, a job may
+        be made twice, to the same result.
+        """
+        file = self.folder / f"{name}{SUFFIX}"
+        try:
+            found = file.stat()
+            readable = self._lease(name).owner is not None
+        except OSError:  # released meanwhile
+            return
+        mark = found.st_ino, found.st_mtime_ns, found.st_size
+        seen = self._unreadable.pop(name, None)
+        if readable:
+            return
+        if seen is None or seen[0] != mark:
+            seen = mark, time.monotonic()
+        if time.monotonic() - seen[1] > LEASE:
+            file.unlink(missing_ok=True)
+        else:
+            self._unreadable[name] = seen
 
     def _lease(self, name: str) -> SoftFileLease:
         from filelock import SoftFileLease
@@ -77,13 +110,13 @@ class Locks:
         return SoftFileLease(self.folder / f"{name}{SUFFIX}", lease_duration=LEASE, heartbeat_interval=HEARTBEAT)
 
     def holders(self) -> list[Holder]:
-        """Who holds a lock now, or died holding it."""
+        """Who holds a lock now, or died holding it on another host: of a process of this one it is known."""
         found = []
         for file in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 owner, age = self._lease(file.name.removesuffix(SUFFIX)).owner, time.time() - file.stat().st_mtime
             except OSError:  # released meanwhile
                 continue
-            if owner is not None:
+            if owner is not None and not (owner.hostname == socket.gethostname() and not psutil.pid_exists(owner.pid)):
                 found.append(Holder(file.name.removesuffix(SUFFIX), owner.hostname, owner.pid, max(age, 0.0)))
         return found

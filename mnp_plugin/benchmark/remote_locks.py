@@ -15,7 +15,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import psutil
@@ -51,12 +51,11 @@ class RemoteLocks:
         return lease
 
     def holders(self) -> list[Holder]:
-        """Who holds a lock now, or died holding it."""
+        """Who holds a lock now, or died holding it on another host."""
         found = []
         for file in sorted(self.remote.names(FOLDER)):
-            said = self.remote.get(f"{FOLDER}/{file}")
-            if said is not None:
-                owner = json.loads(said)
+            owner = _owner(self.remote.get(f"{FOLDER}/{file}") or b"")
+            if owner is not None and not _dead(owner):
                 found.append(Holder(file.rpartition(".")[0], owner["host"], owner["pid"], max(time.time() - owner["time"], 0.0)))
         return found
 
@@ -76,8 +75,8 @@ class RemoteLocks:
         said = self.remote.get(file)
         if said is None:  # released meanwhile; the next look shows it
             return False
-        owner = json.loads(said)
-        if owner["host"] == socket.gethostname() and _born(owner["pid"]) != owner["born"]:
+        owner = _owner(said)
+        if owner is not None and _dead(owner):
             return True
         seen = self._watched.get(name)
         if seen is None or seen[:2] != (file, said):
@@ -118,6 +117,20 @@ class RemoteLease:
         pid = os.getpid()
         owner = {"host": socket.gethostname(), "pid": pid, "born": _born(pid), "time": time.time()}
         return json.dumps(owner).encode()
+
+
+def _owner(said: bytes) -> dict[str, Any] | None:
+    """Who wrote a lock; None if that cannot be read, as on places that show a file while it is being written anew."""
+    try:
+        found = json.loads(said)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and found.keys() >= {"host", "pid", "born", "time"} else None
+
+
+def _dead(owner: Mapping[str, Any]) -> bool:
+    """Whether the holder of a lock is known to have ended: of processes of this host alone."""
+    return bool(owner["host"] == socket.gethostname() and _born(owner["pid"]) != owner["born"])
 
 
 def _born(pid: int) -> float:

@@ -48,18 +48,18 @@ def default_cache() -> Path:
     return Path(platformdirs.user_cache_dir("mnp_plugin"))
 
 
-def open_store(place: str | None, results: Path, *, create: bool = True) -> Store:
-    """The store at ``place``: a folder, a URL of fsspec, or, if None, :func:`default_cache`.
+def open_store(place: str | None, results: Path, *, reading: bool = False) -> Store:
+    """The store at ``place``: a folder, a URL of fsspec, or, if None, :func:`default_cache`; ``reading``: as in :class:`Store`.
 
     Raises:
         UserError: a folder that cannot be made, or a URL that cannot be opened.
     """
     if place is None or not is_url(place):
-        return Store(Path(place) if place else default_cache(), results, create=create)
+        return Store(Path(place) if place else default_cache(), results, reading=reading)
     own = default_cache() / "remotes" / hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
     remote = Remote(place, own, results)
     remote.known()  # what is wrong with it is said before any work
-    return Store(own, results, remote, create=create)
+    return Store(own, results, remote, reading=reading)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +79,17 @@ class Store:
         results: folder that holds one folder per suite.
         remote: where other machines find the files of these folders; None if nowhere.
         create: make the folders now, so that a place that cannot be written to is found out before the work.
+        reading: only look: make no folder, and leave damaged files where they are.
 
     Raises:
         UserError: a folder that cannot be made.
     """
 
-    def __init__(self, cache: Path, results: Path, remote: Remote | None = None, *, create: bool = True) -> None:
-        self.cache, self.results, self.remote = cache, results, remote
+    def __init__(
+        self, cache: Path, results: Path, remote: Remote | None = None, *, create: bool = True, reading: bool = False
+    ) -> None:
+        self.cache, self.results, self.remote, self.reading = cache, results, remote, reading
+        create = create and not reading
         self.locks = Locks(cache / "locks") if remote is None else RemoteLocks(remote)
         self._content: dict[str, str] = {}
         self.damaged: dict[Path, str] = {}
@@ -104,7 +108,7 @@ class Store:
         """The same store for a process in another working directory."""
         cache, results = self.cache.resolve(), self.results.resolve()
         remote = None if self.remote is None else Remote(self.remote.url, cache, results)
-        return Store(cache, results, remote, create=False)
+        return Store(cache, results, remote, create=False, reading=self.reading)
 
     def probe(self) -> None:
         """Write to the cache and remove it again, so that a full or read-only disk is found out before the work.
@@ -195,11 +199,12 @@ class Store:
         return f"{found.st_mtime_ns} {found.st_size}"
 
     def discard(self, kind: str, fingerprint: str, content: str = "") -> None:
-        """Remove what :meth:`save` saved, because it is damaged."""
+        """Remove what :meth:`save` saved, because it is damaged; a store for reading only notes that."""
         self._discard(self.path(kind, fingerprint, content))
 
     def _discard(self, path: Path) -> None:
-        self._remove(path)
+        if not self.reading:
+            self._remove(path)
         self.damaged[path] = DAMAGED
 
     def _read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

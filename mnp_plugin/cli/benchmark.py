@@ -130,7 +130,7 @@ def _show_plan(arguments: argparse.Namespace) -> int:
     from mnp_plugin.report.texts import DamagedRecordError
 
     suite = load_suite(find_config(arguments.config))
-    store = open_store(arguments.store, arguments.results, create=False)
+    store = open_store(arguments.store, arguments.results, reading=True)
     cells: list[dict[str, Any]] = []
     unsaid = 0
     for cell in suite.cells():

@@ -51,7 +51,7 @@ def _places(verb: argparse.ArgumentParser) -> None:
 def _store(arguments: argparse.Namespace) -> Store:
     from mnp_plugin.benchmark.store import open_store
 
-    return open_store(arguments.store, arguments.results, create=False)
+    return open_store(arguments.store, arguments.results, reading=True)
 
 
 def _status(arguments: argparse.Namespace) -> int:
@@ -64,6 +64,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print(f"{kind}: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none planned'}")
     for reason, count in found["failed"].items():
         print(f"failed {count} x: {reason}")
+    for sentence in found["damaged"]:
+        print(f"missing: {sentence}; run makes it anew")
     for one in found["running"]:
         silent = f", no sign of life for {one['seconds']:.0f} s" if one["silent"] else ""
         print(f"running: {one['title']}  ({one['host']}, process {one['pid']}{silent})")
@@ -101,6 +103,7 @@ def _found(arguments: argparse.Namespace) -> dict[str, Any]:
         "suite": suite.name,
         "records": {kind: dict(sorted(counts.items())) for kind, counts in records.items()},
         "failed": dict(failed.most_common()),
+        "damaged": [f"{path} {fault}" for path, fault in store.damaged.items()],
         "running": running,
         "jobs left": about.jobs,
         "seconds left": round(about.seconds),

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -67,6 +67,15 @@ class Ended(KeyboardInterrupt):
     """SIGTERM, as batch systems send it before they kill: ends a run as Ctrl-C does, and gives its locks back."""
 
 
+def _say_last() -> None:
+    """What is said when nothing is tidied up any more; the bars of a terminal have hidden its cursor."""
+    cursor = "\x1b[?25h" if os.isatty(2) else ""
+    with suppress(OSError):
+        os.write(
+            2, f"{cursor}\nmnp-bench: ended at once. Finished cells are kept; the same command goes on from here.\n".encode()
+        )
+
+
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
     """Inside the block, SIGTERM raises :class:`Ended` and Ctrl-C a KeyboardInterrupt; a second one ends the process at once.
@@ -79,6 +88,7 @@ def ended_by_signal() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         kind, status = known[signal.Signals(number)]
         if heard:
+            _say_last()
             os._exit(status)
         heard.append(number)
         raise kind

@@ -48,8 +48,10 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(_MODE)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk refuses bytes, which know no path
         raise
 
 

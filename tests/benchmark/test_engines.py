@@ -162,6 +162,8 @@ class Odd(Job):
         if self.does == "grow":
             resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33))
             torch.empty(2**36, dtype=torch.uint8)
+        if self.does == "first to go" and int(Path("/proc/self/oom_score_adj").read_text()) < 500:
+            raise AssertionError("the kernel may kill the first process before this one")
         if self.does == "full":
             raise UnwritableError("cannot write x: no space left")
         return Kept({})
@@ -182,12 +184,12 @@ def odd_run(folder: Path, *does: str, workers: int = 2) -> dict[str, str]:
 
 def test_a_process_that_dies_costs_its_job_alone(tmp_path: Path) -> None:
     """One that dies twice is a failed job, one that dies once is done at the second try, and one out of memory says so."""
-    reasons = odd_run(tmp_path, "segfault", "dies once", "grow", "nothing", "nothing")
+    reasons = odd_run(tmp_path, "segfault", "dies once", "grow", "nothing", "first to go")
     assert reasons["0 segfault"] == "its process died twice (SIGSEGV)"
     assert "memory" in reasons["2 grow"]
-    assert [reasons[name] for name in ("1 dies once", "3 nothing", "4 nothing")] == ["", "", ""]
+    assert [reasons[name] for name in ("1 dies once", "3 nothing", "4 first to go")] == ["", "", ""]
     assert {name: (tmp_path / name).stat().st_size for name in reasons} == {
-        "0 segfault": 2, "1 dies once": 2, "2 grow": 1, "3 nothing": 1, "4 nothing": 1,
+        "0 segfault": 2, "1 dies once": 2, "2 grow": 1, "3 nothing": 1, "4 first to go": 1,
     }  # fmt: skip
 
 
@@ -197,12 +199,17 @@ def test_a_full_disk_found_by_a_process_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_job_that_would_not_fit_beside_others_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = Memory(reserve=100)
+    memory = Memory(reserve=100, least=60)
     sizes = {1: 300.0, 2: 50.0}
     monkeypatch.setattr("mnp_plugin.benchmark.engines.memory.size_of", lambda pid: sizes[pid])
     monkeypatch.setattr("mnp_plugin.benchmark.engines.memory.available", lambda: 500.0)
     working = [(1, "victims")]
     assert memory.fits("victims", 2, working), "nothing is known yet"
+    sizes |= {3: 0.0}
+    monkeypatch.setattr("mnp_plugin.benchmark.engines.memory.available", lambda: 250.0)
+    assert memory.fits("victims", None, [(3, "victims")])
+    assert not memory.fits("victims", None, [(3, "victims"), (3, "victims")]), "three that start would grow by 180 MiB"
+    monkeypatch.setattr("mnp_plugin.benchmark.engines.memory.available", lambda: 500.0)
     sizes[1] = 900.0
     memory.look(working)
     assert not memory.fits("victims", 2, working), "it would grow by 850 MiB"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
         other.kill()
         other.wait()
         other.stdout.close()
+    assert list(tmp_path.iterdir()), "it left its lock"
+    assert mine.holders() == []
     mine.acquired("job", refuse).release()
     assert not list(tmp_path.iterdir())
 
@@ -92,3 +95,29 @@ def test_a_lock_is_kept_as_long_as_its_holder_lives(tmp_path: Path, monkeypatch:
 def test_a_store_looks_again_under_its_lock(tmp_path: Path) -> None:
     store, looks = Store(tmp_path / "cache", tmp_path / "results"), iter([None, "made elsewhere"])
     assert store.once("x", lambda: next(looks), refuse, refuse) == "made elsewhere"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("half", [b"", b"\x00\xff nonsense\n"])
+def test_a_lock_that_cannot_be_read_is_free_when_its_lease_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, half: bytes
+) -> None:
+    """As a full disk leaves it, or a machine that loses its power while it writes."""
+    monkeypatch.setattr(locks, "LEASE", 0.5)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.2)
+    (tmp_path / "job.lease").write_bytes(half)
+    mine = Locks(tmp_path)
+    assert mine.holders() == []
+    waited: list[int] = []
+    mine.acquired("job", lambda: waited.append(1)).release()
+    assert waited == [1]
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "job.lease").write_bytes(half)
+    begun = time.monotonic()
+    with suppress(TakenError):
+        mine.acquired("job", refuse)
+    while (tmp_path / "job.lease").exists():  # as the schedule of a run does, which has other jobs meanwhile
+        assert time.monotonic() < begun + 60
+        time.sleep(0.1)
+        with suppress(TakenError):
+            mine.acquired("job", refuse).release()
+    assert time.monotonic() - begun > 0.5

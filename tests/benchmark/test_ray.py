@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,39 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         Runner(parse_suite(SUITE, "x", "x"), Store(tmp_path / "a", tmp_path / "b"), torch.device("cpu")).run(engines.get("ray")())
 
 
+@pytest.fixture(scope="module")
+def machine() -> Iterator[None]:
+    """A cluster of one machine with two CPUs and no GPU."""
+    ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'mnp_plugin[ray]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(num_cpus=2, num_gpus=0, include_dashboard=False, logging_level="error")
+        yield
+        ray.shutdown()
+
+
 @pytest.mark.filterwarnings("ignore")  # those of Ray
-def test_ray_gives_the_records_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'mnp_plugin[ray]'")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    with pytest.raises(UserError, match=r"cannot find the cluster at RAY_ADDRESS=nonsense: .*ray status"):
+        Runner(parse_suite(SUITE, "x", "x"), Store(tmp_path / "a", tmp_path / "b"), torch.device("cpu")).run(engines.get("ray")())
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Ray
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(("settings", "wanted"), [({"gpus": 0.5}, "1 CPU and 0.5 GPU"), ({"threads": 3}, "3 CPUs")])
+def test_jobs_that_no_machine_can_take_are_refused(tmp_path: Path, settings: dict[str, float], wanted: str) -> None:
+    """Ray would wait for such a machine without an end."""
+    run = Runner(parse_suite(SUITE, "x", "x"), Store(tmp_path / "a", tmp_path / "b"), torch.device("cpu"))
+    with pytest.raises(UserError, match=f"no machine of this Ray cluster has the {wanted} that each job takes"):
+        run.run(engines.get("ray")(**settings))
+
+
+@pytest.mark.filterwarnings("ignore")  # those of Ray
+@pytest.mark.usefixtures("machine")
+def test_ray_gives_the_records_of_one_process(tmp_path: Path) -> None:
     suite, threads = parse_suite(SUITE, "x", "x"), torch.get_num_threads()
     torch.set_num_threads(1)
     for name, engine in (("alone", None), ("ray", engines.get("ray")())):

@@ -204,8 +204,26 @@ def test_the_lock_of_a_dead_process_of_this_host_is_free_at_once(tmp_path: Path,
     content = lease.remote.get(lease.file)
     assert content is not None
     lease.remote.put(lease.file, content.replace(f'"pid": {os.getpid()}'.encode(), f'"pid": {ended.pid}'.encode()))
+    assert locks_at(tmp_path, url).holders() == []
     locks_at(tmp_path, url).acquired("job", refuse).release()
     assert locks_at(tmp_path, url).holders() == []
+
+
+def test_a_lock_that_cannot_be_read_is_held_until_its_lease_is_over(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where writing is no single step, a lock is empty for a moment while its holder renews it."""
+    lease = locks_at(tmp_path, url).acquired("job", refuse)
+    lease._over.set()
+    mine = locks_at(tmp_path, url)
+    for half in (b"", b'{"host": "x"', b"[]"):
+        lease.remote.put(lease.file, half)
+        with pytest.raises(TakenError):
+            mine.acquired("job", refuse)
+        assert mine.holders() == []
+    monkeypatch.setattr(locks, "LEASE", 0.2)
+    time.sleep(0.3)
+    mine.acquired("job", refuse).release()
 
 
 # ------------------------------------------------------------------------------------------------------------ what is said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,6 +93,18 @@ def test_a_grid_from_its_plan_to_its_verification(
     assert said() == "records: 4 done\nfloors: 1 done\nnothing left to do\n"
     assert place("verify", "--sample", "2", "--device", "cpu") == 0
     assert "0 damaged files; 2 cells measured again, 0 differ" in said()
+
+    record = min((place.folder / "results/grid/records").glob("*.json"))
+    whole = {file: file.read_bytes() for file in (*place.folder.glob("store/repaired/*"), record)}
+    for file, content in whole.items():
+        file.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    assert place("status") == 0
+    assert f"3 done, 1 missing\nfloors: 1 done\nmissing: {record} is damaged; run makes it anew\n" in said()
+    assert place("verify", "--device", "cpu") == 1
+    assert "5 damaged files; 3 cells measured again, 0 differ" in said()
+    assert all(file.read_bytes() != content for file, content in whole.items()), "verify writes nothing"
+    for file, content in whole.items():
+        file.write_bytes(content)
 
     victims, records = place.marks("store/victims/*"), place.marks("results/grid/records/*")
     assert place("run", "--device", "cpu", "--quiet", "--resume", "all") == 0
@@ -195,6 +209,37 @@ def test_an_observer_that_breaks_is_left_out_and_said(tmp_path: Path) -> None:
     assert told == ["observer 'mine' is left out: OSError: disk full"]
 
 
+def test_an_observer_that_cannot_be_opened_is_a_mistake_and_one_that_cannot_be_closed_is_said() -> None:
+    told: list[str] = []
+
+    class Screen(Silent):
+        def busy(self, what: str, step: int = 0, steps: int = 0) -> None:
+            told.append(what)
+
+    @contextmanager
+    def away(suite: str) -> Iterator[Silent]:
+        raise ConnectionError("nobody\nanswers")
+        yield Silent()
+
+    @contextmanager
+    def leaves(suite: str) -> Iterator[Silent]:
+        try:
+            yield Silent()
+        finally:
+            raise ConnectionError("gone")
+
+    first: Any = SimpleNamespace(name="away", open=away)
+    second: Any = SimpleNamespace(name="leaves", open=leaves)
+    with pytest.raises(UserError, match=r"observer 'away': cannot be opened \(ConnectionError: nobody answers\)"):
+        opened(Screen(), [first], "s").__enter__()
+    with opened(Screen(), [second], "s"):
+        pass
+    assert told == ["observer 'leaves' was not closed well: ConnectionError: gone"]
+    with pytest.raises(UserError, match="the disk is full"), opened(Screen(), [second], "s"):
+        raise UserError("the disk is full")
+    assert len(told) == 2, "what ended the run stays what is raised"
+
+
 def test_tensorboard_is_asked_for_in_one_sentence_or_written(tmp_path: Path) -> None:
     from mnp_plugin.core.registries import observers
 
@@ -221,3 +266,21 @@ def test_signals_end_a_run_and_only_a_run(number: signal.Signals, kind: type[Bas
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
+
+
+TWICE = """
+import os, signal, sys
+from mnp_plugin.cli.settings import ended_by_signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+with ended_by_signal():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_second_signal_ends_at_once_with_a_sentence() -> None:
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr == "\nmnp-bench: ended at once. Finished cells are kept; the same command goes on from here.\n"

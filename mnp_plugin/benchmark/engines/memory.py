@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import psutil
+
+from mnp_plugin.benchmark.engines.groups import bytes_left
 
 MIB = 2**20
 
@@ -15,10 +16,11 @@ class Memory:
 
     Args:
         reserve: MiB that must stay free.
+        least: MiB that any of them grows to, whatever it does: those of a process that has but imported and loaded what all need.
     """
 
-    def __init__(self, reserve: float) -> None:
-        self.reserve = reserve
+    def __init__(self, reserve: float, least: float) -> None:
+        self.reserve, self.least = reserve, least
         self.largest: dict[str, float] = {}
         """MiB of the largest process that did a job of a kind."""
 
@@ -36,9 +38,12 @@ class Memory:
             working: as :meth:`look` takes them.
         """
         own = 0.0 if pid is None else size_of(pid)
-        growth = max(self.largest.get(kind, 0.0) - own, 0.0)
-        growth += sum(max(self.largest.get(kind, 0.0) - size_of(pid), 0.0) for pid, kind in working)
+        growth = max(self._expected(kind) - own, 0.0)
+        growth += sum(max(self._expected(kind) - size_of(pid), 0.0) for pid, kind in working)
         return available() - growth >= self.reserve
+
+    def _expected(self, kind: str) -> float:
+        return max(self.largest.get(kind, 0.0), self.least)
 
 
 def size_of(pid: int) -> float:
@@ -50,13 +55,5 @@ def size_of(pid: int) -> float:
 
 
 def available() -> float:
-    """MiB that processes can still have: of the machine, or of the control group (a container, a Slurm job) if that is less."""
-    free = float(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit != "max":
-            free = min(free, float(limit) - float((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no control groups of version 2, or no limit
-        pass
-    return free / MIB
+    """MiB that processes can still have: of the machine, or of a control group (a container, a batch job) if that is less."""
+    return min(float(psutil.virtual_memory().available), bytes_left()) / MIB

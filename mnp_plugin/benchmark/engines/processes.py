@@ -6,6 +6,7 @@ Seeds come from what a cell is and records are written one file each, so the tab
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 
 from mnp_plugin.benchmark.bench import Bench, Done
 from mnp_plugin.benchmark.engines.engine import Engine
-from mnp_plugin.benchmark.engines.memory import Memory
+from mnp_plugin.benchmark.engines.memory import Memory, size_of
 from mnp_plugin.benchmark.engines.worker import Worker, wait_for
 from mnp_plugin.benchmark.jobs.job import Job
 from mnp_plugin.benchmark.schedule import Schedule
@@ -46,7 +47,8 @@ class Processes(Engine):
         devices = self.devices or (str(bench.device),)
         workers = [Worker(bench, devices[i % len(devices)], threads) for i in range(count)]
         try:
-            yield from _Run(bench, workers, Schedule(jobs), Memory(self.reserve)).loop()
+            memory = Memory(self.reserve, least=size_of(os.getpid()))  # this one has imported what they will
+            yield from _Run(bench, workers, Schedule(jobs), memory).loop()
         finally:
             for worker in workers:
                 worker.end()

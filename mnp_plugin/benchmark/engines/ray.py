@@ -7,6 +7,7 @@ shared folder: jobs find there what they need, so nothing large travels through 
 from __future__ import annotations
 
 import importlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Ray(Engine):
     def run(self, bench: Bench, jobs: Sequence[Job]) -> Iterator[Done]:
         ray = _ray()
         if started := not ray.is_initialized():
-            ray.init(include_dashboard=False, logging_level="warning")
+            _join(ray)
         run = _Run(self, ray, bench, Schedule(jobs))
         try:
             yield from run.loop()
@@ -59,6 +60,19 @@ def _ray() -> Any:
         return importlib.import_module("ray")
     except ImportError:
         raise UserError("the engine 'ray' needs the package ray: pip install 'mnp_plugin[ray]'") from None
+
+
+def _join(ray: Any) -> None:
+    """Join the cluster that the environment names, or start one of this machine."""
+    try:
+        ray.init(include_dashboard=False, logging_level="warning")
+    except Exception as error:  # no such cluster, another version of Ray there, a machine too busy to start one: each of its kind
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        where = os.environ.get("RAY_ADDRESS")
+        what = f"find the cluster at RAY_ADDRESS={where}" if where else "find a cluster or start one here"
+        raise UserError(
+            f"the engine 'ray' cannot {what}: {reason}. Look with 'ray status', and run the same command again"
+        ) from None
 
 
 class _Run:
@@ -97,17 +111,35 @@ class _Run:
         if time.monotonic() - self.looked < TICK:
             return
         self.looked = time.monotonic()
-        found, engine = self.ray.cluster_resources(), self.engine
-        fit = found.get("CPU", 0.0) // engine.threads
-        if engine.gpus:
-            fit = min(fit, found.get("GPU", 0.0) // engine.gpus)
+        fit = self.room()
+        if not fit and not self.running:
+            raise UserError(
+                f"no machine of this Ray cluster has the {self.wanted()} that each job takes; set fewer (threads=N, gpus=N), "
+                "or let one that has them join (ray start) and run the same command again"
+            )
+        if not fit:
+            self.bench.busy(f"no machine with {self.wanted()} is left; waiting for one to join")
         # twice as many wait at the machines, so that none is idle until this process gives it the next
-        self.slots = engine.workers or max(2 * int(fit), 1)
+        self.slots = self.engine.workers or max(2 * fit, 1)
         answered, _ = self.ray.wait([self.asked], timeout=0)  # it may be slow to start, and nothing waits for it
         if answered:
             for arguments in self.ray.get(self.asked):
                 self.bench.busy(*arguments)
             self.asked = self.events.taken.remote()
+
+    def room(self) -> int:
+        """How many jobs the machines can do at once; each is done on one of them."""
+        engine, count = self.engine, 0
+        for machine in self.ray.nodes():
+            has = machine["Resources"] if machine["Alive"] else {}
+            fit = has.get("CPU", 0.0) // engine.threads
+            count += int(min(fit, has.get("GPU", 0.0) // engine.gpus) if engine.gpus else fit)
+        return count
+
+    def wanted(self) -> str:
+        """What a job takes of a machine, in words."""
+        threads, gpus = self.engine.threads, self.engine.gpus
+        return f"{threads} CPU{'s' * (threads > 1)}" + (f" and {gpus:g} GPU{'s' * (gpus > 1)}" if gpus else "")
 
     def ended(self, task: Any, job: Job) -> Iterator[Done]:
         """What became of a job."""

@@ -43,7 +43,7 @@ class Several:
                 tell(observer)
             except Exception as error:  # whatever a plugin does wrong must not end the run
                 del self.others[name]
-                notify(self.first, f"observer '{name}' is left out: {type(error).__name__}: {error}")
+                notify(self.first, f"observer '{name}' is left out: {_in_words(error)}")
 
     def plan(self, total: int, done: int, further: int = 0, further_done: int = 0) -> None:
         """As :meth:`Observer.plan`."""
@@ -68,12 +68,48 @@ class Several:
 
 @contextmanager
 def opened(first: Observer, plugins: Sequence[ObserverPlugin], suite: str) -> Iterator[Observer]:
-    """``first`` and an observer of each plugin, told together."""
+    """``first`` and an observer of each plugin, told together.
+
+    Raises:
+        UserError: a plugin that cannot be opened. One that cannot be closed is named: by then the run is over.
+    """
     with ExitStack() as stack:
         others = []
         for plugin in plugins:
-            try:
-                others.append((plugin.name, stack.enter_context(plugin.open(suite))))
-            except OSError as error:
-                raise UserError(f"observer '{plugin.name}': cannot write {error.filename} ({error.strerror})") from None
+            context = plugin.open(suite)
+            others.append((plugin.name, _entered(plugin.name, context)))
+            stack.push(_Closing(first, plugin.name, context))
         yield Several(first, others) if others else first
+
+
+def _entered(name: str, context: AbstractContextManager[Observer]) -> Observer:
+    try:
+        return context.__enter__()
+    except UserError:
+        raise
+    except Exception as error:  # a service that is away, a package that is not there: each plugin has its own
+        if isinstance(error, OSError) and error.filename:
+            what = f"cannot write {error.filename} ({error.strerror})"
+        else:
+            what = f"cannot be opened ({_in_words(error)})"
+        raise UserError(f"observer '{name}': {what}; mend that, or run without it") from None
+
+
+@dataclass(frozen=True)
+class _Closing:
+    """Closes what a plugin opened."""
+
+    first: Observer
+    name: str
+    context: AbstractContextManager[Observer]
+
+    def __call__(self, *raised: Any) -> None:
+        try:
+            self.context.__exit__(*raised)
+        except Exception as error:
+            if error is not raised[1]:  # it is not what ended the run
+                notify(self.first, f"observer '{self.name}' was not closed well: {_in_words(error)}")
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

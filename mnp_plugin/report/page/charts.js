@@ -205,7 +205,7 @@ function lines(label, series, options, ...notes) {
       line.style.setProperty("--c", one.colour);
       frame.plot.append(options.bare ? point(line, one.name) : line);
       if (!options.bare) for (const [x, y] of one.points) {
-        const dot = mark(frame.x(x), frame.y(y), { marker: 0, colour: one.colour }, { r: 2.6 });
+        const dot = mark(frame.x(x), frame.y(y), one.look || { marker: 0, colour: one.colour }, { r: one.look ? 3.4 : 2.6 });
         const said = `${one.name}: ${options.said ? options.said(x) : +x.toPrecision(5)}, ${+y.toPrecision(4)}`;
         frame.plot.append(point(dot, x === one.chosen ? `${said}, chosen` : said));
       } else if (one.look) for (const [x, y] of evenly(places, 5, 0.2 + 0.1 * (i % 6))) frame.plot.append(mark(x, y, one.look, { r: 3.4 }));

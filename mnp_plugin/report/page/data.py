@@ -28,6 +28,7 @@ from mnp_plugin.report.roc import curve
 from mnp_plugin.report.shown import Shown
 from mnp_plugin.report.statistics import Overall, Statistics
 from mnp_plugin.report.summary import what_varies, what_varies_in_cells
+from mnp_plugin.report.sweeps import sweeps
 
 ROOM = 5_700_000
 """Characters of all data. What drawers show of single records fills what the rest leaves; what comes after is named and left out,
@@ -93,6 +94,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "pool": pool.items,
         "detection": _detection(shown),
         "samples": screened(shown, number),
+        "sweeps": _sweeps(shown, number),
         "published": packed(
             [
                 {
@@ -111,6 +113,22 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
     room -= _fill(shown, records, 2 * room // 3)
     pictures = _pictures(shown, records, room)
     return data | {"pictures": pictures, "damaged": own.all_damaged}
+
+
+def _sweeps(shown: Shown, number: Mapping[tuple[str, str, int], int]) -> list[dict[str, Any]]:
+    """Curves along swept settings; ``group`` is null where they go across groups."""
+    return [
+        {
+            "setting": sweep.setting,
+            "of": sweep.of,
+            "group": None if sweep.part is None else number[sweep.part],
+            "curves": [
+                {**vars(curve), "points": [[x, shown_as(asr), shown_as(acc)] for x, asr, acc in curve.points]}
+                for curve in sweep.curves
+            ],
+        }
+        for sweep in sweeps(shown.table.to_dict("records"))
+    ]
 
 
 def _look(look: Look) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SCRIPTS = ("base", "points", "charts", "table", "neurons", "drawer", "suite", "model", "start")
+SCRIPTS = ("base", "points", "charts", "table", "neurons", "drawer", "sweeps", "suite", "model", "start")
 """The script in its parts, in this order."""
 
 

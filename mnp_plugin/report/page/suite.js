@@ -237,7 +237,7 @@ function afterPart(app, group) {
 // ------------------------------------------------------------------------------------------------------------------- charts
 
 function chartParts(app, group) {
-  return [attacksChart(app), accAsr(app), pareto(app, group), ranksChart(group), oracleChart(app), publishedChart(app)].filter(Boolean)
+  return [attacksChart(app), accAsr(app), pareto(app, group), ranksChart(group), oracleChart(app), ...sweepCards(app), publishedChart(app)].filter(Boolean)
     .map((parts) => el("article", { class: "card" }, ...parts));
 }
 
