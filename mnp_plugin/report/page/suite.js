@@ -8,9 +8,17 @@ const METRICS = {
   der: { name: "DER", help: "defense effectiveness rating; 50 means nothing gained" },
 };
 
+/** Further columns of the summary. */
+const HELP = {
+  "worst ASR": "the attack that it removes least",
+  rank: "mean rank by DER among choices that are not oracle",
+  "ΔACC clean": "points of accuracy on the model that was never attacked",
+};
+
 /** For who is new to the field, and for fingers, which cannot hover over a heading. */
 const WORDS = Object.fromEntries([
   ...Object.values(METRICS).map(({ name, help }) => [name, help]),
+  ...Object.entries(HELP),
   ["victim", "a net as its attack, if any, trained it"],
   ["clean", "a net that was never attacked"],
   ["badnets 0.05", "an attack and its poison ratio: the share of training images with the trigger, in attacks that change no label (lc, sig, …) of the target class"],
@@ -91,12 +99,12 @@ function summaryPart(app, group) {
     { title: "attacks", value: (row) => row.attacks, show: (row) => row.attacks, number: true },
     { title: "ACC", value: (row) => row.acc, show: (row) => withInterval(row, "acc"), number: true, help: METRICS.acc.help },
     { title: "ASR", value: (row) => row.asr, show: (row) => withInterval(row, "asr"), number: true, low: true, help: METRICS.asr.help },
-    { title: "worst ASR", value: (row) => row.worst.asr[0], show: (row) => el("span", {}, fixed(row.worst.asr[0]), row.defense !== "none" && el("small", {}, ` ${row.worst.asr[1]}`)), number: true, low: true, help: "the attack that it removes least" },
+    { title: "worst ASR", value: (row) => row.worst.asr[0], show: (row) => el("span", {}, fixed(row.worst.asr[0]), row.defense !== "none" && el("small", {}, ` ${row.worst.asr[1]}`)), number: true, low: true, help: HELP["worst ASR"] },
     has("excess_asr") && { title: "excess", value: (row) => row.excess_asr, show: (row) => spread(row.excess_asr, row.std.excess_asr), number: true, low: true, help: METRICS.excess_asr.help },
     { title: "RA", value: (row) => row.ra, show: (row) => spread(row.ra, row.std.ra), number: true, help: METRICS.ra.help },
     { title: "DER", value: (row) => row.der, show: (row) => withInterval(row, "der"), number: true, help: METRICS.der.help },
-    { title: "rank", value: (row) => row.rank, number: true, low: true, help: "mean rank by DER among choices that are not oracle" },
-    has("clean_delta_acc") && { title: "ΔACC clean", value: (row) => row.clean_delta_acc, show: (row) => signed(row.clean_delta_acc, row.std.clean_delta_acc), number: true, help: "points of accuracy on the model that was never attacked" },
+    { title: "rank", value: (row) => row.rank, number: true, low: true, help: HELP.rank },
+    has("clean_delta_acc") && { title: "ΔACC clean", value: (row) => row.clean_delta_acc, show: (row) => signed(row.clean_delta_acc, row.std.clean_delta_acc), number: true, help: HELP["ΔACC clean"] },
     { title: "seconds", value: (row) => row.seconds, number: true, low: true },
   ].filter(Boolean);
   const table = sortable(columns, { rows: group.overall, label: "defenses, means over attacks" });
