@@ -35,6 +35,8 @@ def add(verbs: Verbs) -> None:
     verb = inner.add_parser("import-leaderboard", help=text, description=text)
     verb.add_argument("csv", type=Path)
     verb.add_argument("--out", type=Path, default=Path("results/published"), help="folder to write to")
+    text = "keep only such cells, for instance dataset=cifar10 model=PreActResNet-18 poison_ratio=0.05"
+    verb.add_argument("--only", nargs="+", default=[], metavar="COLUMN=VALUE", help=text)
     verb.set_defaults(call=_import)
 
 
@@ -72,6 +74,7 @@ def _export(arguments: argparse.Namespace) -> int:
 def _import(arguments: argparse.Namespace) -> int:
     from mnp_plugin.integrations.backdoorbench.published import import_leaderboard
 
-    path, cells, figures = import_leaderboard(arguments.csv, arguments.out)
+    only = dict(text.partition("=")[::2] for text in arguments.only)
+    path, cells, figures = import_leaderboard(arguments.csv, arguments.out, only)
     print(f"{cells} published cells, {figures} with figures -> {path}")
     return 0

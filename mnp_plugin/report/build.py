@@ -16,6 +16,7 @@ from mnp_plugin.report.figures.kept import NOTE, kept, note, origin
 from mnp_plugin.report.judged import judged
 from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.latex import to_latex
+from mnp_plugin.report.latex_detectors import nets_to_latex, samples_to_latex
 from mnp_plugin.report.leaderboard import to_csv, to_markdown
 from mnp_plugin.report.markdown import escape, in_markdown
 from mnp_plugin.report.page.data import suite_data
@@ -89,16 +90,19 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         text += "\n".join(versions)
     if after := after_lines(plain, runs):
         text += "\n" + "\n".join(after)
+    tex = to_latex(table, folder.name, seen.runs)
     if plan is not None and verdicts:
         gate, calibration = plan.gate or 0.0, plan.calibration_seeds
         found = detection(verdicts, gate, calibration)
         write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
         write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
         text += "\n" + "\n".join(detection_lines(in_markdown(found)))
+        tex += nets_to_latex(found, folder.name)
     if plan is not None and own.samples:
         screened = sample_table(own.samples, plan.gate or 0.0)
         write_atomic(folder / "samples.csv", samples_csv(screened).encode())
         text += "\n" + "\n".join(sample_lines(in_markdown(screened)))
+        tex += samples_to_latex(screened, folder.name)
     if seen.published is not None:
         text += "\n" + "\n".join(beside(plain, seen.published))
     write_atomic(built.md, text.encode())
@@ -107,7 +111,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         write_atomic(folder / name, content.encode() if isinstance(content, str) else content)
         built.further.append(folder / name)
 
-    further("leaderboard.tex", to_latex(table, folder.name, seen.runs))
+    further("leaderboard.tex", tex)
     if not built.hint:
         if len(seen.intervals):
             further(INTERVALS, intervals_csv(seen.intervals))

@@ -31,6 +31,14 @@ ENOUGH = 20
 DRAWS = 2000
 """Draws of the bootstrap."""
 
+NOTES = (
+    "Nets are victims before any defense; those whose attack failed are left out. AUROC with the 95 % interval of a",
+    "bootstrap over nets (none with fewer than two nets of a kind). With fewer than 20 clean nets, TPR at 5 % FPR is the",
+    "share of attacked nets that score above all clean ones. Target hit: the suspected class is the attacker's.",
+)
+CALIBRATED = "Calibrated: shares above the threshold that at most 5 % of the clean nets of other seeds exceed."
+"""What stands below a table of detectors, and where it has such columns."""
+
 
 def auroc(healthy: Sequence[float], attacked: Sequence[float]) -> float:
     """Chance that an attacked net scores above a healthy one, ties counted half; both hold at least one score."""
@@ -150,22 +158,30 @@ def detection_lines(table: pd.DataFrame) -> list[str]:
     """Tables in Markdown, of the test: a line per detector over all attacked nets, and AUROC by attack; nothing without a
     detector.
     """
-    rows = table[(table["attack"] == "all") & (table["split"] == "test")].to_dict("records")
+    head, rows = over_attacks(table)
     if not rows:
         return []
+    few = [f"- {caution}" for caution in cautions(table)]
+    lines = ["## Detection", "", *_in_markdown(head, rows), "", *few, *([""] if few else []), *NOTES]
+    lines += [CALIBRATED, ""] if "FPR" in head else [""]
+    head, rows = by_attack(table)
+    return [*lines, *(["AUROC by attack (nets):", "", *_in_markdown(head, rows), ""] if rows else [])]
+
+
+def over_attacks(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the table of detectors over all attacked nets of the test, the best AUROC first."""
+    rows = table[(table["attack"] == "all") & (table["split"] == "test")].to_dict("records")
     calibrated = not table["calibrated_tpr"].isna().all()
     head = ["data, net", "detector", "clean nets", "attacked nets", "AUROC", "TPR at 5 % FPR", "target hit"]
     head += (["calibrated: TPR", "FPR"] if calibrated else []) + ["seconds", "MiB"]
-    lines = ["## Detection", "", *_table_head(head)]
+    wanted = ["tpr_at_5_fpr", "target_hit", *(["calibrated_tpr", "calibrated_fpr"] if calibrated else []), "seconds"]
+    found = []
     for row in sorted(rows, key=lambda row: (row["dataset"], row["net"], row["clean_images"], -_number(row["auroc"]))):
-        wanted = ["tpr_at_5_fpr", "target_hit", *(["calibrated_tpr", "calibrated_fpr"] if calibrated else []), "seconds"]
         shares = ["—" if pd.isna(row[k]) else f"{row[k]:.1f}" for k in wanted]
         memory = "—" if pd.isna(row["peak_mb"]) else f"{row['peak_mb']:.0f}"
         where = f"{row['dataset']}, {row['net']}, {row['clean_images']} clean images"
-        cells = [where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), _area(row), *shares, memory]
-        lines.append(f"| {' | '.join(cells)} |")
-    few = [f"- {caution}" for caution in cautions(table)]
-    return [*lines, "", *few, *([""] if few else []), *_notes(calibrated), *_by_attack(table)]
+        found.append([where, row["detector"], str(row["clean_nets"]), str(row["attacked_nets"]), _area(row), *shares, memory])
+    return head, found
 
 
 def cautions(table: pd.DataFrame) -> list[str]:
@@ -193,30 +209,17 @@ def _number(value: Any) -> float:
     return -1.0 if pd.isna(value) else float(value)
 
 
-def _table_head(names: Sequence[str]) -> list[str]:
-    return [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+def _in_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _notes(calibrated: bool) -> list[str]:
-    lines = [
-        "Nets are victims before any defense; those whose attack failed are left out. AUROC with the 95 % interval of a",
-        "bootstrap over nets (none with fewer than two nets of a kind). With fewer than 20 clean nets, TPR at 5 % FPR is the",
-        "share of attacked nets that score above all clean ones. Target hit: the suspected class is the attacker's.",
-        *(["Calibrated: shares above the threshold that at most 5 % of the clean nets of other seeds exceed."] * calibrated),
-    ]
-    return [*lines, ""]
-
-
-def _by_attack(table: pd.DataFrame) -> list[str]:
-    """AUROC of each detector on each attack, nets of the test; nothing for a single attack."""
+def by_attack(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the AUROC of each detector on each attack, nets of the test; no row for a single attack."""
     test = table[(table["split"] == "test") & (table["attack"] != "all") & table["auroc"].notna()]
     attacks = list(dict.fromkeys(test["attack"]))
-    if len(attacks) < 2:
-        return []
     counts = {attack: max(test[test["attack"] == attack]["attacked_nets"]) for attack in attacks}
-    lines = ["AUROC by attack (nets):", "", *_table_head(["nets", "detector", *(f"{a} ({counts[a]})" for a in attacks)])]
+    head, rows = ["nets", "detector", *(f"{attack} ({counts[attack]})" for attack in attacks)], []
     for key, group in test.groupby(["dataset", "net", "clean_images", "detector"], sort=True):
         by = {row["attack"]: _area(row) for row in group.to_dict("records")}
-        cells = [f"{key[0]}, {key[1]}", str(key[3]), *(by.get(attack, "—") for attack in attacks)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append([f"{key[0]}, {key[1]}", str(key[3]), *(by.get(attack, "—") for attack in attacks)])
+    return head, rows if len(attacks) > 1 else []

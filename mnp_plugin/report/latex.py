@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from mnp_plugin.report.after import PART, after_defense, meaning, trial_columns
+from mnp_plugin.report.booktabs import escape, label_of, marked, tabular
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.summary import SUMMARY, summarise, what_varies, what_varies_in_cells
 
-SPECIAL = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "±": r"$\pm$", "Δ": r"$\Delta$", "—": "--",
-}  # fmt: skip
 SCORES = {"acc": ("ACC", True), "asr": ("ASR", False), "ra": ("RA", True), "der": ("DER", True)}
 """Scores that have a table of their own, their names, and whether more is better."""
 
@@ -26,14 +21,6 @@ FLAGGED = (
     "those on which the attack took, if there are any; not in the mean."
 )
 """What a flagged cell is; said in the caption of a table that has one."""
-
-TEXT_WIDTH = 75
-"""Tables of more characters are shrunk to the width of the text; the narrowest in use, that of the class article, holds that."""
-
-
-def escape(text: object) -> str:
-    """``text`` as LaTeX prints it; nothing in it is a command, and control characters are spaces."""
-    return "".join(SPECIAL.get(c, c if c.isprintable() else " ") for c in str(text))
 
 
 def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
@@ -52,7 +39,7 @@ def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
     trials = after_defense(table, runs)
     for (dataset, net, images), part in table.groupby(PART, sort=True):
         where = f"{dataset}, {net}, {images} clean images"
-        label = "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{name}-{dataset}-{net}-{images}")
+        label = label_of(name, dataset, net, images)
         summary = summarise(part, runs)
         if not summary.empty:
             lines += ["", *_summary(summary, where, label)]
@@ -72,14 +59,14 @@ def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
     for key in columns:
         texts = [_cell(row, key) for row in rows]
         ranked = [row["selection"] == "blind" and key != "seconds" for row in rows]
-        marks[key] = _marked(texts, ranked, better.get(key, False))
+        marks[key] = marked(texts, ranked, better.get(key, False))
     body = [
         [escape(_named(row["defense"], row["selection"])), str(row["attacks"]), *(marks[key][i] for key in columns)]
         for i, row in enumerate(rows)
     ]
     heads = ["defense", "attacks", *(escape(SUMMARY[key]) for key in columns)]
     caption, note = f"Defenses, means over attacks: {where}", escape(what_varies(summary))
-    return _tabular(heads, body, "lr" + "r" * len(columns), caption, label, note=note)
+    return tabular(heads, body, "lr" + "r" * len(columns), caption, label, note=note)
 
 
 def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str, label: str, more: bool) -> list[str]:
@@ -94,20 +81,20 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
         if any(texts):
             flags = [bool(text and rows[column]["flag"]) for text, column in zip(texts, columns, strict=True)]
             flagged |= any(flags)
-            marked = _marked(texts, ranked, more)
-            body.append([escape(attack), *(text + DAGGER * flag for text, flag in zip(marked, flags, strict=True))])
+            cells = zip(marked(texts, ranked, more), flags, strict=True)
+            body.append([escape(attack), *(text + DAGGER * flag for text, flag in cells)])
     took = part[(part["attack"] != "clean") & (part["flag"] == "") & part[score].notna()]
     means = took.groupby(["defense", "selection"])[score].agg(["mean", "size"])
     most = int(means["size"].max()) if len(means) else 0
     std = f"{score}_std"
     spreads: dict[Any, float | None] = {(row["defense"], row["selection"]): row[std] for row in summary.to_dict("records")}
     whole = {key: {score: row["mean"], std: spreads.get(key)} for key, row in means.iterrows() if row["size"] == most}
-    last = ["mean", *_marked([_cell(whole.get(column), score) for column in columns], ranked, more)]
+    last = ["mean", *marked([_cell(whole.get(column), score) for column in columns], ranked, more)]
     heads = ["attack", *(escape(_named(*column)) for column in columns)]
     notes = [escape(what_varies_in_cells(part, (score,))), f"Mean: over {most} attacks that took." * (most > 1)]
     if flagged:
         notes.append(FLAGGED)
-    return _tabular(
+    return tabular(
         heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None, " ".join(filter(None, notes))
     )
 
@@ -115,47 +102,11 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
 def _after(after: pd.DataFrame, where: str, label: str) -> list[str]:
     trials, rows = trial_columns(after), after.to_dict("records")
     columns, blind = ["asr", *trials], [row["selection"] == "blind" for row in rows]
-    marked = [_marked([_cell(row, score) for row in rows], blind, more=False) for score in columns]
-    body = [[escape(row["defense"]), str(row["attacks"]), *cells] for row, *cells in zip(rows, *marked, strict=True)]
+    scores = [marked([_cell(row, score) for row in rows], blind, more=False) for score in columns]
+    body = [[escape(row["defense"]), str(row["attacks"]), *cells] for row, *cells in zip(rows, *scores, strict=True)]
     heads = ["defense", "attacks", "ASR", *(column.removeprefix("asr_") for column in trials)]
     note = " ".join(filter(None, (escape(what_varies(after)), escape(meaning(trials)))))
-    return _tabular(heads, body, "lr" + "r" * len(columns), f"After the defense, means over attacks: {where}", label, note=note)
-
-
-def _tabular(
-    heads: Sequence[str],
-    body: Sequence[Sequence[str]],
-    align: str,
-    caption: str,
-    label: str,
-    last: Sequence[str] | None = None,
-    note: str = "",
-) -> list[str]:
-    line: Callable[[Sequence[str]], str] = lambda cells: " & ".join(cell or "--" for cell in cells) + r" \\"  # noqa: E731
-    wide = _width([heads, *body]) > TEXT_WIDTH
-    return [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape(caption)}{'. ' + note if note else ''}}}",
-        rf"\label{{tab:{label}}}",
-        *([r"\resizebox{\linewidth}{!}{%"] if wide else []),
-        rf"\begin{{tabular}}{{{align}}}",
-        r"\toprule",
-        line(heads),
-        r"\midrule",
-        *map(line, body),
-        *([r"\midrule", line(last)] if last is not None else []),
-        r"\bottomrule",
-        r"\end{tabular}" + ("}" if wide else ""),
-        r"\end{table}",
-    ]
-
-
-def _width(rows: Sequence[Sequence[str]]) -> int:
-    """About how many characters wide a table of ``rows`` is printed, with the space between its columns."""
-    return sum(
-        3 + max(len(re.sub(r"\\[a-zA-Z]+\{?|[\\{}$^]", "", cell)) for cell in column) for column in zip(*rows, strict=True)
-    )
+    return tabular(heads, body, "lr" + "r" * len(columns), f"After the defense, means over attacks: {where}", label, note=note)
 
 
 def _named(defense: str, selection: str) -> str:
@@ -171,17 +122,3 @@ def _cell(row: dict[Any, Any] | None, score: str) -> str:
         return ""
     text, std = _number(row[score]), _number(row.get(f"{score}_std"))
     return rf"{text} {{\scriptsize $\pm$ {std}}}" if text and std else text
-
-
-def _marked(texts: Sequence[str], ranked: Sequence[bool], more: bool) -> list[str]:
-    """``texts`` with the best of those that are ranked in bold and the second underlined; what prints alike is marked alike."""
-    values = {i: float(text.split(" ")[0]) for i, text in enumerate(texts) if text and ranked[i]}
-    order = sorted(set(values.values()), reverse=more)
-    marked = list(texts)
-    if len(values) > 1:
-        for i, value in values.items():
-            if value == order[0]:
-                marked[i] = rf"\textbf{{{texts[i]}}}"
-            elif value == order[1] and sum(v == order[0] for v in values.values()) == 1:
-                marked[i] = rf"\underline{{{texts[i]}}}"
-    return marked

@@ -12,7 +12,11 @@ import pandas as pd
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.leaderboard import spread_cell
+from mnp_plugin.report.markdown import escape
 from mnp_plugin.report.summary import what_varies_in_cells
+
+OWN = Path("published", "backdoorbench.csv")
+"""In the folder of a suite: figures that it is always shown with."""
 
 COLUMNS = ("dataset", "poison_ratio", "model", "attack", "defense", "acc", "asr", "ra")
 """Columns of the file; ACC, ASR and RA in percent, empty where nothing was published."""
@@ -70,50 +74,68 @@ def read_published(path: Path) -> pd.DataFrame:
 
 def matched(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``ours`` (the leaderboard) that were also published, with ``acc_published``, ``asr_published`` and
-    ``ra_published`` in percent.
+    ``ra_published`` in percent, and ``net_published``.
 
-    Cells match by data set, net, attack, defense and poison ratio. Published ANP chose its threshold by test ASR, so it is
-    set beside our oracle row where there is one.
+    Cells match by data set, net, attack, defense and poison ratio. A file that holds a single net of a data set is set beside
+    any net, which :func:`differences` says. Published ANP chose its threshold by test ASR, so it is set beside our oracle row
+    where there is one.
     """
-    theirs = published.assign(
-        dataset=published["dataset"].replace(DATASETS),
-        model=published["model"].replace(MODELS),
-        attack=published["attack"].replace(ATTACKS),
-        defense=published["defense"].replace(DEFENSES),
+    theirs = published[published["acc"].notna()].replace(
+        {"dataset": DATASETS, "model": MODELS, "attack": ATTACKS, "defense": DEFENSES}
     )
+    nets = {str(dataset): sorted(set(part)) for dataset, part in theirs.groupby("dataset")["model"]}
     found = {
-        (r["dataset"], r["model"], r["attack"], f"{r['poison_ratio']:g}", r["defense"]): r
-        for r in theirs[theirs["acc"].notna()].to_dict("records")
+        (r["dataset"], r["model"], r["attack"], f"{r['poison_ratio']:g}", r["defense"]): r for r in theirs.to_dict("records")
     }
-    keys = [
-        (_dataset(row), _net(row), _attack(str(row["attack"])), _their_ratio(row), row["defense"])
-        for row in ours.to_dict("records")
-    ]
-    part = ours[[key in found for key in keys]]
-    rows = [found[key] for key in keys if key in found]
-    return part.assign(**{f"{score}_published": [row[score] for row in rows] for score in ("acc", "asr", "ra")})
+
+    def key(row: dict[Any, Any]) -> tuple[Any, ...]:
+        of = nets.get(_dataset(row), [])
+        net = of[0] if len(of) == 1 else _net(row)
+        return _dataset(row), net, _attack(str(row["attack"])), _their_ratio(row), row["defense"]
+
+    rows = ours.to_dict("records")
+    keys = [key(row) for row in rows]
+    chosen_by_asr = {k for k, row in zip(keys, rows, strict=True) if k[-1] == "anp" and row.get("selection") == "oracle"}
+    shown = [k in found and (k not in chosen_by_asr or row["selection"] == "oracle") for k, row in zip(keys, rows, strict=True)]
+    cells = [found[k] for k, is_shown in zip(keys, shown, strict=True) if is_shown]
+    figures = {f"{score}_published": [cell[score] for cell in cells] for score in ("acc", "asr", "ra")}
+    return ours[shown].assign(**figures, net_published=[cell["model"] for cell in cells])
+
+
+def differences(found: pd.DataFrame) -> str:
+    """What else than the seeds differs between both sides of :func:`matched`, in sentences."""
+    said = (
+        "Published: BackdoorBench's leaderboard, of other victims and seeds, with 5 % clean images, and for ANP a threshold "
+        "chosen by test ASR."
+    )
+    nets = sorted({(row["net_published"], _net(row)) for row in found.to_dict("records") if row["net_published"] != _net(row)})
+    others = " and ".join(f"{theirs} there, {ours} here" for theirs, ours in nets)
+    return f"{said} Another net: {others}; compare the order of defenses, not single figures." if nets else said
 
 
 def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
-    """Markdown lines: every row that :func:`matched` gives; a notice where there is none."""
-    lines = [
-        "## Published beside here",
-        "",
-        "**Published** are the figures of BackdoorBench's leaderboard: other victims, other seeds, 5 % clean images, and for ANP",
-        "a threshold chosen by test ASR. **Here** is this suite. Percent, ACC / ASR / RA.",
-        "",
-        "| dataset, net | attack | defense | published | here | here, selection |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Markdown lines: every row that :func:`matched` gives; a notice where there is none.
+
+    Args:
+        ours: the leaderboard, as :func:`~mnp_plugin.report.markdown.in_markdown` gives it.
+        published: figures from elsewhere.
+    """
     found = matched(ours, published)
-    rows = found.to_dict("records")
-    for row in rows:
+    found["net_published"] = found["net_published"].map(escape)
+    lines = ["## Published beside here", ""]
+    if found.empty:
+        return [*lines, "No cell of this suite (data set, net, attack, poison ratio and defense alike) was published.", ""]
+    lines += [
+        f"{differences(found)} Here: this suite. Percent, ACC / ASR / RA.",
+        "",
+        "| dataset, net | attack | defense | published | here | here, selection | here, flag |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in found.to_dict("records"):
         cells = [f"{row['dataset']}, {_net(row)}", f"{row['attack']} {_ratio(row)}", row["defense"], _rates(row, "_published")]
-        lines.append(f"| {' | '.join([*map(str, cells), _rates(row), str(row['selection'])])} |")
+        lines.append(f"| {' | '.join([*map(str, cells), _rates(row), row['selection'], row['flag']])} |")
     if said := what_varies_in_cells(found, ("acc", "asr", "ra")):
         lines += ["", said]
-    if not rows:
-        lines[-2:] = ["No cell of this suite (data set, net, attack, poison ratio and defense alike) was published."]
     return [*lines, ""]
 
 

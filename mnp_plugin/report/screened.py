@@ -49,36 +49,43 @@ def to_csv(table: pd.DataFrame) -> str:
     return csv
 
 
+QUESTIONS = {"inputs": "Triggered inputs", "training set": "Poisoned training images"}
+"""What single images are asked about, and how tables are headed."""
+HEAD = ("detector", "victims", "AUROC", "TPR at 5 % FPR", "TPR", "FPR", "FPR on clean sets (sets)", "seconds")
+NOTES = (
+    "Means over victims whose attack succeeded; ±: standard deviation over them, of all attacks and seeds; by attack and",
+    "on clean sets, over seeds. TPR and FPR are what the detector flags by its own rule. Triggered inputs: test images,",
+    "and as many clean ones. Poisoned training images: of all that the victim was trained on; a clean set holds none.",
+)
+
+
 def sample_lines(table: pd.DataFrame) -> list[str]:
     """Tables in Markdown for each kind of images: means of each detector over victims whose attack succeeded, and its AUROC by
     attack.
     """
     lines: list[str] = []
-    for questions, title in (("inputs", "Triggered inputs"), ("training set", "Poisoned training images")):
-        part = table[(table["questions"] == questions) & (table["flag"] == "")]
-        if part.empty:
+    for questions, title in QUESTIONS.items():
+        if not (rows := over_victims(table, questions)):
             continue
-        names = "detector | victims | AUROC | TPR at 5 % FPR | TPR | FPR | FPR on clean sets (sets) | seconds"
-        lines += [f"## {title}", "", f"| {title.lower()} | {names} |", "|---" * 9 + "|"]
-        rows = []
-        for key, group in part.groupby(["dataset", "net", "detector"], sort=True):
-            attacked, healthy = group[group["positives"] > 0], group[group["positives"] == 0]
-            values = [(attacked["auroc"], 2), (attacked["tpr_at_5_fpr"], 1), (attacked["tpr"], 1), (attacked["fpr"], 1)]
-            shown = [_mean(column, digits) + _spread(column, digits) for column, digits in [*values, (healthy["fpr"], 1)]]
-            shown[-1] += f" ({len(healthy)})" if len(healthy) else ""
-            shown.append(_mean(group["seconds"], 1))
-            line = f"| {key[0]}, {key[1]} | {key[2]} | {len(attacked)} | {' | '.join(shown)} |"
-            rows.append((_mean(attacked["auroc"], 2), line))
-        lines += [line for _, line in sorted(rows, key=lambda row: row[0], reverse=True)] + ["", *_by_attack(part, title.lower())]
-    if lines:
-        lines += [
-            "Means over victims whose attack succeeded; ±: standard deviation over them, of all attacks and seeds; by attack and",
-            "on clean sets, over seeds. TPR and FPR are what the detector flags by its own rule. Triggered inputs: test images,",
-            "and as many clean ones. Poisoned training images: of all that the victim was trained on; a clean set holds none. By",
-            "attack: AUROC, and how many victims.",
-            "",
-        ]
-    return lines
+        lines += [f"## {title}", "", f"| {title.lower()} | {' | '.join(HEAD)} |", "|---" * 9 + "|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        part = table[(table["questions"] == questions) & (table["flag"] == "")]
+        lines += ["", *_by_attack(part, title.lower())]
+    return [*lines, *NOTES[:-1], f"{NOTES[-1]} By", "attack: AUROC, and how many victims.", ""] if lines else []
+
+
+def over_victims(table: pd.DataFrame, questions: str) -> list[list[str]]:
+    """Rows of the table of detectors: data set and net, then :data:`HEAD`; the best AUROC first."""
+    part = table[(table["questions"] == questions) & (table["flag"] == "")]
+    rows = []
+    for key, group in part.groupby(["dataset", "net", "detector"], sort=True):
+        attacked, healthy = group[group["positives"] > 0], group[group["positives"] == 0]
+        values = [(attacked["auroc"], 2), (attacked["tpr_at_5_fpr"], 1), (attacked["tpr"], 1), (attacked["fpr"], 1)]
+        shown = [_mean(column, digits) + _spread(column, digits) for column, digits in [*values, (healthy["fpr"], 1)]]
+        shown[-1] += f" ({len(healthy)})" if len(healthy) else ""
+        shown.append(_mean(group["seconds"], 1))
+        rows.append((_mean(attacked["auroc"], 2), [f"{key[0]}, {key[1]}", str(key[2]), str(len(attacked)), *shown]))
+    return [row for _, row in sorted(rows, key=lambda item: item[0], reverse=True)]
 
 
 def _by_attack(part: pd.DataFrame, what: str) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mnp_plugin.report.frames import runs_of, table_of
 from mnp_plugin.report.looks import Look, looks
-from mnp_plugin.report.published import matched, read_published
+from mnp_plugin.report.published import OWN, matched, read_published
 from mnp_plugin.report.results import Results, read_results
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.spread import intervals
@@ -91,9 +91,11 @@ class Shown:
 
 
 def shown(folder: Path, published: Path | None = None) -> Shown:
-    """Read ``results/<suite>``, and the file of published figures if there is one.
+    """Read ``results/<suite>``, and the file of published figures: the given one, or that in the folder, if there is one.
 
     Raises:
         UserError: no records, or a file that cannot be read.
     """
+    if published is None and (folder / OWN).is_file():
+        published = folder / OWN
     return Shown(read_results(folder), None if published is None else read_published(published))

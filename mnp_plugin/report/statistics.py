@@ -91,18 +91,19 @@ def _cautions(part: pd.DataFrame, ranks: Ranking | None, pairs: list[Comparison]
     elif least < FEW:
         seeds = f"{least} seeds" if least == most else f"{least} to {most} seeds"
         found.append(f"{seeds}: intervals over so few are wide, and their width is itself uncertain.")
-    attacks = len({attack_label(row) for row in shown[shown["attack"] != "clean"].to_dict("records")})
+    took = attacked[attacked["flag"] == ""]
+    attacks = len({attack_label(row) for row in took.to_dict("records")})
     if attacks < FEW:
-        found.append(f"{attacks} attacks: too few for intervals over attacks (at least {FEW}).")
-    if ranks is None:
-        found.append("Ranks are not tested: that takes two attacks and three defenses measured on both.")
-    else:
+        found.append(f"{attacks} {'attack' if attacks == 1 else 'attacks'}: too few for intervals over attacks (at least {FEW}).")
+    if ranks is not None:
         if ranks.attacks <= ENOUGH:
             found.append(f"{ranks.attacks} attacks: Friedman's test is a rough approximation up to {ENOUGH}.")
         if ranks.left_out:
             found.append(f"Not ranked, measured on fewer than half of the attacks: {', '.join(ranks.left_out)}.")
         if ranks.dropped:
             found.append(f"Not ranked on attacks that some defenses lack: {', '.join(ranks.dropped)}.")
+    elif (shown["selection"] != "none").any():  # a suite without a defense has nothing to rank
+        found.append("Ranks are not tested: that takes two attacks and three defenses measured on both.")
     if any(pair.better + pair.worse < LEAST for pair in pairs):
         found.append(f"Wilcoxon's test cannot reach p < 0.05 with fewer than {LEAST} attacks that differ.")
     return found

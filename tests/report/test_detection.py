@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.detection import auroc, detection, detection_lines, interval, to_csv, tpr_at
 from mnp_plugin.report.judged import COLUMNS, judged
 from mnp_plugin.report.judged import to_csv as judged_csv
+from mnp_plugin.report.latex_detectors import nets_to_latex
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.texts import sealed, to_json
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
@@ -137,3 +139,18 @@ def test_every_net_has_its_line() -> None:
         "n2,digits,smallnet,sig,0.1,2,test,mnp,0.123457,1,0,3,2.0,0.25,",
         "v,digits,smallnet,wanet,0.1,0,test,mnp,,,0,,,,failed",
     ]
+
+
+def test_tables_for_papers_hold_the_detectors_with_the_best_marked() -> None:
+    nets = [("clean", 0.1, 0), ("clean", 0.2, 1), ("bad_nets", 0.9, 0), ("bad_nets", 0.8, 1), ("sig", 0.15, 0)]
+    records = [verdict(attack, score, seed) for attack, score, seed in nets]
+    records += [verdict(attack, -score, seed, detector="blind_one") for attack, score, seed in nets]
+    text = nets_to_latex(detection(records, gate=0.8), "a_zoo")
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 2
+    over = text.partition(r"\end{table}")[0]
+    assert r"\caption{Detectors of attacked nets: digits, smallnet, 40 clean images. Nets are victims before any defense;" in over
+    assert r"\label{tab:a-zoo-detectors-digits-smallnet-40-clean-images}" in over
+    assert re.search(r"^mnp & 2 & 3 & \\textbf\{0\.83 \[", over, re.MULTILINE)
+    assert re.search(r"^blind\\_one & 2 & 3 & \\underline\{0\.17 \[", over, re.MULTILINE)
+    assert r"detector & bad\_nets (2) & sig (1) \\" in text
+    assert nets_to_latex(detection([], gate=0.8), "none") == ""

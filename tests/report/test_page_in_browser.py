@@ -18,7 +18,7 @@ from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.page.model import repair_data, verdict_data
 from mnp_plugin.report.page.render import render
 from mnp_plugin.report.page.serve import Source, server
-from mnp_plugin.report.records import Record
+from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.shown import Shown, shown
 from mnp_plugin.report.verdicts import VerdictRecord
@@ -100,19 +100,19 @@ def test_a_heading_sorts_and_says_so(open_page: Callable[..., Any], file: Path) 
 
 def test_a_filter_narrows_both_views(open_page: Callable[..., Any], file: Path) -> None:
     page = open_page(file)
-    assert page.inner_text("#count") == "30 cells of 30"
+    assert page.inner_text("#count") == "30 of 30 results"
     page.fill("#filter", "attack03 mnp")
-    assert page.inner_text("#count") == "1 cell of 30"
+    assert page.inner_text("#count") == "1 of 30 results"
     assert cells(page) == ["attack03 0.05"]
     page.get_by_role("button", name="list").click()
     assert cells(page) == ["attack03 0.05"]
     page.fill("#filter", "oracle")
     assert len(cells(page)) == 6
     page.get_by_role("checkbox", name="oracle").uncheck()
-    assert page.inner_text("#count") == "0 cells of 30"
+    assert page.inner_text("#count") == "0 of 30 results"
     page.fill("#filter", "")
     page.get_by_role("checkbox", name="flagged").uncheck()
-    assert page.inner_text("#count") == "23 cells of 30"
+    assert page.inner_text("#count") == "23 of 30 results"
 
 
 def test_the_score_can_be_chosen(open_page: Callable[..., Any], file: Path) -> None:
@@ -251,6 +251,42 @@ def test_every_control_has_a_name(open_page: Callable[..., Any], file: Path) -> 
     assert page.evaluate(nameless) == 0
 
 
+def test_what_a_screen_reader_is_told_has_names(open_page: Callable[..., Any], file: Path) -> None:
+    """By Chromium's own accessibility tree, of the page and of a drawer."""
+    page = open_page(file)
+    page.get_by_text("What the words mean").click()
+    reader = page.context.new_cdp_session(page)
+    for opened in (False, True):
+        if opened:
+            page.locator("#cells .cell").first.click()
+        nodes = [node for node in reader.send("Accessibility.getFullAXTree")["nodes"] if not node["ignored"]]
+        told = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if "role" in node]
+        speaking = {
+            "button",
+            "link",
+            "searchbox",
+            "combobox",
+            "checkbox",
+            "table",
+            "columnheader",
+            "rowheader",
+            "region",
+            "image",
+            "dialog",
+        }
+        assert [role for role, name in told if role in speaking and not name] == []
+        assert {"table", "columnheader", "button"} <= {role for role, _ in told}
+    assert ("table", "percent, before and after") in told
+    assert not any(role == "StaticText" and name in ("20", "40") for role, name in told), "ticks of charts are not read out"
+
+
+def test_the_words_of_the_table_are_explained_without_hovering(open_page: Callable[..., Any], file: Path) -> None:
+    page = open_page(file, width=390)
+    page.get_by_text("What the words mean").click()
+    words = page.locator("#summary details dl").inner_text()
+    assert all(word in words for word in ("ASR", "triggered test images sent to the attacker's label", "oracle", "attack-failed"))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_both_appearances_are_legible_and_can_be_switched(open_page: Callable[..., Any], file: Path, scheme: str) -> None:
     page = open_page(file, scheme=scheme)
@@ -262,10 +298,12 @@ def test_both_appearances_are_legible_and_can_be_switched(open_page: Callable[..
         return Math.min(...[...document.querySelectorAll(selector)].map((node) => { const a = light(getComputedStyle(node).color), b = light(back(node));
             return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05); }));
     }"""  # noqa: E501
-    for _ in range(2):
+    for time_of in range(2):
         for selector in ("h1", "h2", "td", "th", ".quiet", "small", ".caution", ".badge", "a", "button", ".cell .value"):
             assert page.evaluate(contrast, selector) >= 4.5, selector
         before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") == (time_of == 0)
+        assert page.get_attribute("#theme", "aria-label") == ("switch to light" if dark else "switch to dark")
         page.click("#theme")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
 
@@ -308,7 +346,7 @@ def test_several_data_sets_are_shown_one_at_a_time(
     assert "other" in page.inner_text("h1")
     page.select_option("#group", "1")
     assert "smallnet" in page.inner_text("h1")
-    assert page.inner_text("#count") == "20 cells of 20"
+    assert page.inner_text("#count") == "20 of 20 results"
 
 
 def test_a_suite_of_attacks_alone_has_a_chart_of_them(
@@ -322,6 +360,37 @@ def test_a_suite_of_attacks_alone_has_a_chart_of_them(
     point = page.get_by_role("button", name="attack01 0.05: ASR 100.0 ± 0.0")
     point.click()
     assert page.inner_text("#drawer-title") == "attack01 0.05 × none"
+
+
+def test_clean_nets_alone_show_their_accuracy(
+    open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
+) -> None:
+    plain = [replace(r, attack="clean", poison_ratio=None) for r in make_records(1, ("none",))]
+    alone = Scores(acc=0.87, asr=None, ra=None)
+    folder = write_suite(tmp_path / "clean", [replace(r, before=alone, after=alone) for r in plain])
+    build_tables(folder)
+    page = open_page(folder / "index.html")
+    assert page.locator("#cells .cell .value").all_inner_texts() == ["87.0"]
+
+
+def test_published_figures_stand_beside_ours(
+    open_page: Callable[..., Any], tmp_path: Path, make_records: Make, write_suite: Write
+) -> None:
+    records = [replace(r, dataset="cifar10", attack="badnets") for r in make_records(1, ("none", "ft"), seeds=(0, 1))]
+    folder = write_suite(tmp_path / "made", records)
+    (folder / "published").mkdir()
+    (folder / "published/backdoorbench.csv").write_text(
+        "dataset,poison_ratio,model,attack,defense,acc,asr,ra\ncifar10,0.05,PreActResNet-18,BadNet,FT,91.2,4.5,88.2\n"
+    )
+    build_tables(folder)
+    page = open_page(folder / "index.html", width=390)
+    card = page.locator("#charts .card", has=page.get_by_role("heading", name="Published beside here"))
+    assert "Another net: preactresnet18 there, smallnet here" in card.inner_text()
+    point = card.get_by_role("img", name="badnets 0.05 × ft: ASR published 4.5, here ")
+    assert "±" in point.get_attribute("aria-label")
+    card.get_by_text("All 1 cell").click()
+    assert "91.2" in card.get_by_role("row").nth(1).inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_a_large_suite_shows_its_first_rows_and_more_on_demand(
@@ -425,5 +494,5 @@ def test_five_thousand_records_are_a_report_in_twenty_seconds_and_sort_in_a_fift
     assert (folder / "index.html").stat().st_size < 6_000_000
     page = open_page(folder / "index.html")
     page.get_by_role("button", name="list").click()
-    assert page.inner_text("#count") == "2500 cells of 2500"
+    assert page.inner_text("#count") == "2500 of 2500 results"
     assert page.evaluate(SORTING) < 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mnp_plugin.report.latex_detectors import samples_to_latex
 from mnp_plugin.report.samples import SampleRecord
 from mnp_plugin.report.screened import sample_lines, sample_table
 
@@ -33,3 +34,16 @@ def test_spreads_by_attack_are_over_its_victims_and_clean_sets_are_counted() -> 
     assert "| 5.0 ± 7.1 (2) |" in text
     assert "| badnets (3) | sig (1) |" in text
     assert "| digits, smallnet | sieve | 0.80 ± 0.10 | 0.50 |" in text
+
+
+def test_tables_for_papers_hold_the_detectors_of_each_kind_of_images() -> None:
+    rows = [replace(ONE, seed=seed, victim=str(seed), auroc=0.7 + 0.1 * seed) for seed in range(3)]
+    rows.append(replace(ONE, detector="net_2", auroc=0.9))
+    text = samples_to_latex(sample_table([*rows, replace(ONE, questions="training set")], 0.8), "made")
+    inputs, training = text.split(r"\end{table}")[:2]
+    assert r"\caption{Detectors of triggered inputs: digits, smallnet. Means over victims" in inputs
+    assert r"net\_2 & 1 & \textbf{0.90} & " in inputs
+    assert r"sieve & 3 & \underline{0.80 {\scriptsize $\pm$ 0.10}} & " in inputs
+    assert r"Detectors of poisoned training images" in training
+    assert r"sieve & 1 & 0.70 & " in training
+    assert samples_to_latex(sample_table([], 0.8), "none") == ""

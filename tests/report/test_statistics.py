@@ -292,6 +292,26 @@ def test_few_seeds_of_attacks_are_named_though_a_clean_net_has_many(make_records
     assert any(caution.startswith("2 seeds: ") for caution in found.cautions)
 
 
+def test_a_suite_without_a_defense_is_not_told_that_its_ranks_are_not_tested(make_records: Make) -> None:
+    (found,) = statistics(leaderboard(make_records(6, ("none",), seeds=range(5))))
+    assert found.cautions == []
+
+
+def test_attacks_that_failed_are_not_counted_as_enough(make_records: Make) -> None:
+    weak = Scores(acc=0.9, asr=0.1, ra=0.8)
+    records = [replace(r, before=weak) if r.attack == "attack00" else r for r in make_records(5)]
+    (found,) = statistics(leaderboard(records))
+    assert "4 attacks: too few for intervals over attacks (at least 5)." in found.cautions
+
+
+def test_a_negative_number_has_a_minus_and_a_name_its_hyphen(make_records: Make) -> None:
+    clean = [replace(r, attack="clean", poison_ratio=None) for r in make_records(1, ("none", "mnp-x"))]
+    assert clean[1].before is not None
+    clean[1] = replace(clean[1], after=replace(clean[1].before, acc=clean[1].before.acc - 0.02))
+    text = latex([*clean, *make_records(2, ("none", "mnp-x"))])
+    assert re.search(r"mnp-x .*\\textbf\{\$-\$2\.0\}|mnp-x .* \$-\$2\.0 ", text)
+
+
 def test_nothing_in_a_name_is_a_command() -> None:
     assert escape(r"a_b & \input{x} 5 % $^~#") == (
         r"a\_b \& \textbackslash{}input\{x\} 5 \% \$\textasciicircum{}\textasciitilde{}\#"

@@ -229,7 +229,9 @@ def published(shown: Shown, which: Statistics) -> Figure | None:
             )  # fmt: skip
         least = float(np.nanmin(rows[[score, f"{score}_published"]].to_numpy())) - 2
         axes.plot([least, 102], [least, 102], color="#999999", linewidth=0.8, zorder=0)
-        axes.set(xlabel=f"{score.upper()} published, %", ylabel=f"{score.upper()} here, %", xlim=(least, 102), ylim=(least, 102))
+        on = ", ".join(sorted(set(rows["net_published"]) - {which.net}))
+        where = f"published ({on})" if on else "published"
+        axes.set(xlabel=f"{score.upper()} {where}, %", ylabel=f"{score.upper()} here, %", xlim=(least, 102), ylim=(least, 102))
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=6)
     return figure

@@ -80,6 +80,11 @@ function tip(node, text) {
 const section = (id, title, ...children) =>
   el("section", { id, "aria-labelledby": `${id}-title` }, el("h2", { id: `${id}-title` }, title), ...children);
 
+const fold = (title, ...inside) => el("details", {}, el("summary", {}, title), ...inside);
+
+/** A table's name for who hears it: its section's heading says it to who sees it. */
+const caption = (text) => el("caption", { class: "unseen" }, text);
+
 /** Any JSON as a list of what it holds. */
 function facts(value, depth = 0) {
   if (value === null || value === undefined) return "—";

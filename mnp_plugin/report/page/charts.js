@@ -48,6 +48,7 @@ function chart(label, draw, ...notes) {
     const points = [], before = holder.contains(document.activeElement) ? focusInChart() : document.activeElement === document.body && resumed;
     const drawn = draw(width, (node, text, more) => (points.push({ node, text, ...more }), node));
     fill(drawn, { role: points.length ? "group" : "img", "aria-label": label }, []);
+    for (const text of drawn.querySelectorAll("text:not(.label)")) text.setAttribute("aria-hidden", "true"); // ticks and names, which the points say
     const inner = el("div", {}, drawn), stopAt = points.length && reach(inner, points, +drawn.dataset.columns || 1);
     holder.replaceChildren(inner);
     if (!stopAt) return;
@@ -59,7 +60,7 @@ function chart(label, draw, ...notes) {
     }
   };
   new ResizeObserver(redraw).observe(holder);
-  const node = el("figure", {}, holder, notes.length ? el("figcaption", {}, ...notes) : null);
+  const node = el("figure", {}, notes.length ? el("figcaption", {}, ...notes) : null, holder);
   return Object.assign(node, { again: () => { last = 0; redraw(); } });
 }
 

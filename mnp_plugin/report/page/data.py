@@ -22,6 +22,7 @@ from mnp_plugin.report.leaderboard import KEY
 from mnp_plugin.report.looks import COLOURS, DASHES, MARKERS, Look
 from mnp_plugin.report.page.numbers import short, shown_as
 from mnp_plugin.report.page.samples import screened
+from mnp_plugin.report.published import differences
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.roc import curve
@@ -100,11 +101,12 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
                 {
                     "attack": attack_label(row),
                     **{k: shown_as(row[k]) for k in (*PUBLISHED, "acc_std", "asr_std", "ra_std")},
-                    **{k: row[k] for k in ("defense", "selection")},
+                    **{k: row[k] for k in ("defense", "selection", "flag")},
                 }
                 for row in shown.beside.to_dict("records")
             ]
         ),
+        "published differ": "" if shown.beside.empty else differences(shown.beside),
         "provenance": _provenance(own.records),
         "damaged": own.damaged,
         "left out": own.left_out,

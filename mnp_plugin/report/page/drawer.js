@@ -43,7 +43,7 @@ function drawerBody(app, row, record) {
   const shown = [["before the defense", record.before]];
   if (row.selection !== "none") shown.push([row.selection === "oracle" ? "chosen by test ASR (oracle)" : "after, blind choice", after]);
   if (row.selection !== "oracle" && record.oracle) shown.push(["had test ASR chosen (oracle)", record.oracle]);
-  parts.push(el("table", { class: "plain" }, el("thead", {}, el("tr", {}, el("td"), ...["ACC", "ASR", "RA"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
+  parts.push(el("table", { class: "plain" }, caption("percent, before and after"), el("thead", {}, el("tr", {}, el("td"), ...["ACC", "ASR", "RA"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
     el("tbody", {}, ...shown.map(([name, scores]) => el("tr", {}, el("th", { scope: "row" }, name), ...[0, 1, 2].map((i) => el("td", { class: "number" }, scores ? fixed(scores[i]) : "—")))))));
   parts.push(el("p", { class: "quiet" }, [
     runName(record), isNumber(record.seconds) && `${fixed(record.seconds)} s`, isNumber(record.peak_mb) && `${fixed(record.peak_mb, 0)} MiB`,
@@ -63,7 +63,6 @@ function drawerBody(app, row, record) {
   return parts;
 }
 
-const fold = (title, ...inside) => el("details", {}, el("summary", {}, title), ...inside);
 const part = (title, ...inside) => el("section", {}, el("h3", {}, title), ...inside);
 
 function pictureParts(app, row, details, missing) {
@@ -79,7 +78,7 @@ function pictureParts(app, row, details, missing) {
 function triggerTable(uri, details) {
   const name = (i) => details.classes[i] ?? "—", of = details.shown;
   const rows = [["true class", "true"], ["attacker wants", "wanted"], ["before", "before"], ["after", "after"]];
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "images of the trigger" }, el("table", { class: "trigger" },
+  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "images of the trigger" }, el("table", { class: "trigger" }, caption("images of the trigger, and what the net says of each"),
     el("tbody", {},
       el("tr", {}, el("th", { scope: "row" }, "clean, triggered, difference × 10"), el("td", { colspan: Math.max(1, of.length) },
         el("img", { src: uri, alt: `${of.length} test images: clean, with the trigger, and their difference times ten` }))),

@@ -13,7 +13,7 @@ function modelMain(data) {
   if (data.measured && data.measured.length) {
     const values = data.measured.some((row) => isNumber(row.after)) ? ["before", "after"] : ["before"]; // a verdict changes nothing
     const heads = [...(values.length > 1 ? values : ["share"]), "images"];
-    parts.push(section("measured", "Measured", ...notes, el("table", { class: "plain" },
+    parts.push(section("measured", "Measured", ...notes, el("table", { class: "plain" }, caption("measured"),
       el("thead", {}, el("tr", {}, el("td"), ...heads.map((name) => el("th", { scope: "col", class: "number" }, name)))),
       el("tbody", {}, ...data.measured.map((row) => el("tr", {}, el("th", { scope: "row" }, row.name, row.note && el("small", {}, ` ${row.note}`)),
         ...values.map((key) => el("td", { class: "number" }, isNumber(row[key]) ? `${fixed(row[key])} %` : "—")), el("td", { class: "number" }, row.images)))))));
@@ -40,6 +40,6 @@ function modelMain(data) {
 function evidence(data) {
   const most = Math.max(...data.evidence.map(([, value]) => Math.abs(value)), 1e-9);
   const rows = [...data.evidence].sort((a, b) => b[1] - a[1]);
-  return el("table", { class: "bars" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "class"), el("th", { scope: "col", class: "number" }, "evidence"), el("td"))), el("tbody", {}, ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name, name === data.suspected && el("small", {}, " suspected")),
+  return el("table", { class: "bars" }, caption("evidence by class"), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "class"), el("th", { scope: "col", class: "number" }, "evidence"), el("td"))), el("tbody", {}, ...rows.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name, name === data.suspected && el("small", {}, " suspected")),
     el("td", { class: "number" }, fixed(value, 3)), el("td", {}, el("div", { class: "bar", style: { "--of": "100%", "--v": `${(100 * Math.max(0, value)) / most}%` } }))))));
 }

@@ -30,8 +30,7 @@ def repair_data(facts: Mapping[str, Any], title: str, details: Details, picture:
         if key in triggered:
             measured.append({"name": name, "note": "", "images": triggered["images"], **_percent(triggered[key])})
     verdict, failed = repair_verdict(facts)
-    if failed:
-        verdict = f"{verdict[0].upper()}{verdict[1:]}."
+    verdict = verdict and f"{verdict[0].upper()}{verdict[1:]}."
     used = {"clean accuracy", "triggered", "repair", "verdict", "pruned by layer", "defense"}
     return {
         "kind": "model",

@@ -40,7 +40,7 @@ function layerBars(layers, sizes) {
   const entries = Object.entries(layers).filter(([, count]) => isNumber(count));
   if (!entries.length) return null;
   const most = Math.max(...entries.map(([name, count]) => sizes[name] || count));
-  return el("table", { class: "bars" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), el("th", { scope: "col", class: "number" }, "pruned"), el("th", { scope: "col" }, Object.keys(sizes).length ? "share of the layer" : ""))),
+  return el("table", { class: "bars" }, caption("pruned neurons by layer"), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "layer"), el("th", { scope: "col", class: "number" }, "pruned"), el("th", { scope: "col" }, Object.keys(sizes).length ? "share of the layer" : ""))),
     el("tbody", {}, ...entries.map(([name, count]) => {
       const size = sizes[name];
       const bar = el("div", { class: "bar", style: { "--of": `${(100 * (size || count)) / most}%`, "--v": `${(100 * count) / (size || count)}%` } });

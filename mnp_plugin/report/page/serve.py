@@ -65,7 +65,7 @@ def empty(title: str, notice: str) -> dict[str, Any]:
     return {
         "kind": "suite", "title": title, "notices": [notice], "progress": {"done": 0, "planned": 0, "failed": 0},
         "looks": {"defenses": {}, "detectors": {}}, "groups": [], "rows": none, "records": [], "pool": [], "pictures": {},
-        "detection": {}, "samples": {}, "published": none,
+        "detection": {}, "samples": {}, "published": none, "published differ": "",
         "damaged": [], "left out": [],
         "provenance": {"versions": [], "hardware": [], "images": [], "seconds": 0.0},
     }  # fmt: skip

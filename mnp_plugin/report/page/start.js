@@ -2,10 +2,15 @@
 
 function themeButton() {
   const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const button = el("button", { type: "button", id: "theme", "aria-label": "light or dark", onclick: () => {
+  const button = el("button", { type: "button", id: "theme", onclick: () => {
     document.documentElement.dataset.theme = dark() ? "light" : "dark";
+    show();
+  } });
+  const show = () => {
     button.textContent = dark() ? "☀" : "☾";
-  } }, dark() ? "☀" : "☾");
+    button.setAttribute("aria-label", `switch to ${dark() ? "light" : "dark"}`);
+  };
+  show();
   return button;
 }
 

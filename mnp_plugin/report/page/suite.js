@@ -8,6 +8,26 @@ const METRICS = {
   der: { name: "DER", help: "defense effectiveness rating; 50 means nothing gained" },
 };
 
+/** Further columns of the summary. */
+const HELP = {
+  "worst ASR": "the attack that it removes least",
+  rank: "mean rank by DER among choices that are not oracle",
+  "ΔACC clean": "points of accuracy on the model that was never attacked",
+};
+
+/** For who is new to the field, and for fingers, which cannot hover over a heading. */
+const WORDS = Object.fromEntries([
+  ...Object.values(METRICS).map(({ name, help }) => [name, help]),
+  ...Object.entries(HELP),
+  ["victim", "a net as its attack, if any, trained it"],
+  ["clean", "a net that was never attacked"],
+  ["badnets 0.05", "an attack and its poison ratio: the share of training images with the trigger, in attacks that change no label (lc, sig, …) of the target class"],
+  ["none", "no defense"],
+  ["blind", "a defense that chose by its clean images alone, as every one does where nothing else is said"],
+  ["oracle", "the same, had it known the test ASR: no fair result"],
+  ["took, attack-failed, ⚠", "an attack took if it succeeded before any defense; where it failed on some or all victims, the cell enters no mean"],
+]);
+
 function suitePage(data) {
   const app = {
     data,
@@ -79,24 +99,26 @@ function summaryPart(app, group) {
     { title: "attacks", value: (row) => row.attacks, show: (row) => row.attacks, number: true },
     { title: "ACC", value: (row) => row.acc, show: (row) => withInterval(row, "acc"), number: true, help: METRICS.acc.help },
     { title: "ASR", value: (row) => row.asr, show: (row) => withInterval(row, "asr"), number: true, low: true, help: METRICS.asr.help },
-    { title: "worst ASR", value: (row) => row.worst.asr[0], show: (row) => el("span", {}, fixed(row.worst.asr[0]), row.defense !== "none" && el("small", {}, ` ${row.worst.asr[1]}`)), number: true, low: true, help: "the attack that it removes least" },
+    { title: "worst ASR", value: (row) => row.worst.asr[0], show: (row) => el("span", {}, fixed(row.worst.asr[0]), row.defense !== "none" && el("small", {}, ` ${row.worst.asr[1]}`)), number: true, low: true, help: HELP["worst ASR"] },
     has("excess_asr") && { title: "excess", value: (row) => row.excess_asr, show: (row) => spread(row.excess_asr, row.std.excess_asr), number: true, low: true, help: METRICS.excess_asr.help },
     { title: "RA", value: (row) => row.ra, show: (row) => spread(row.ra, row.std.ra), number: true, help: METRICS.ra.help },
     { title: "DER", value: (row) => row.der, show: (row) => withInterval(row, "der"), number: true, help: METRICS.der.help },
-    { title: "rank", value: (row) => row.rank, number: true, low: true, help: "mean rank by DER among choices that are not oracle" },
-    has("clean_delta_acc") && { title: "ΔACC clean", value: (row) => row.clean_delta_acc, show: (row) => signed(row.clean_delta_acc, row.std.clean_delta_acc), number: true, help: "points of accuracy on the model that was never attacked" },
+    { title: "rank", value: (row) => row.rank, number: true, low: true, help: HELP.rank },
+    has("clean_delta_acc") && { title: "ΔACC clean", value: (row) => row.clean_delta_acc, show: (row) => signed(row.clean_delta_acc, row.std.clean_delta_acc), number: true, help: HELP["ΔACC clean"] },
     { title: "seconds", value: (row) => row.seconds, number: true, low: true },
   ].filter(Boolean);
   const table = sortable(columns, { rows: group.overall, label: "defenses, means over attacks" });
   const best = group.overall.find((row) => row.selection === "blind");
   return section("summary", "Summary",
+    !best && group.overall.every((row) => row.selection === "none") && el("p", { class: "lead" }, "No defense in this suite: the table is of its victims as they were trained."),
     best && el("p", { class: "lead" }, "Highest mean DER of the blind choices: ", el("strong", {}, best.defense), ` with ${fixed(best.der)}, ACC ${fixed(best.acc)} and ASR ${fixed(best.asr)} over ${plural(best.attacks, "attack")}; worst ASR ${fixed(best.worst.asr[0])} (${best.worst.asr[1]}).`),
     tooFew(group.cautions),
     ...app.data.notices.map((notice) => el("p", { class: "caution" }, notice)),
     table.node,
     el("p", { class: "quiet" }, "Percent, means over attacks that took. ", group.varies && `${group.varies} `,
       group.overall.some((row) => Object.keys(row.interval).length) && "In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. ",
-      group.overall.some((row) => row.selection === "oracle") && "Oracle rows chose by test ASR and are no fair result."));
+      group.overall.some((row) => row.selection === "oracle") && "Oracle rows chose by test ASR and are no fair result."),
+    fold("What the words mean", facts(WORDS)));
 }
 
 const tooFew = (cautions) => cautions.length ? el("div", { class: "caution" }, el("strong", {}, "What the numbers are too few for"), el("ul", {}, ...cautions.map((text) => el("li", {}, text)))) : null;
@@ -107,17 +129,18 @@ const swatch = (look, hollow) => svg("svg", { viewBox: "-8 -8 16 16", width: 14,
 
 function cellsPart(app) {
   const filter = app.filter, holder = el("div"), count = el("p", { class: "quiet", role: "status", id: "count" });
-  const kinds = ["matrix", "list"];
+  const kinds = ["matrix", "list"], scores = Object.entries(METRICS).filter(([key]) => inGroup(app).some((row) => isNumber(row[key])));
+  if (scores.length && !scores.some(([key]) => key === filter.metric)) filter.metric = scores[0][0]; // clean nets alone have no ASR
   const draw = () => {
     const needle = filter.text.toLowerCase().split(/\s+/).filter(Boolean);
     const rows = inGroup(app).filter((row) => (filter.oracle || row.selection !== "oracle") && (filter.flagged || !row.flag)
       && needle.every((word) => `${row.attack} ${nameOf(row.defense, row.selection)} ${row.flag}`.toLowerCase().includes(word)));
     app.visible = rows;
     holder.replaceChildren(filter.view === "matrix" ? matrix(app, rows) : list(app, rows));
-    count.textContent = `${plural(rows.length, "cell")} of ${inGroup(app).length}`;
+    count.textContent = `${rows.length} of ${plural(inGroup(app).length, "result")}`; // an oracle's is of the same cell as the blind one
   };
   const metric = el("select", { id: "metric", onchange: (event) => { filter.metric = event.target.value; draw(); } },
-    ...Object.entries(METRICS).filter(([key]) => inGroup(app).some((row) => isNumber(row[key]))).map(([key, { name }]) => el("option", { value: key, selected: key === filter.metric }, name)));
+    ...scores.map(([key, { name }]) => el("option", { value: key, selected: key === filter.metric }, name)));
   const view = kinds.map((kind) => el("button", { type: "button", "aria-pressed": String(filter.view === kind), onclick: (event) => {
     filter.view = kind;
     for (const button of event.target.parentNode.children) button.setAttribute("aria-pressed", String(button === event.target));
@@ -355,16 +378,34 @@ function oracleChart(app) {
 }
 
 function publishedChart(app) {
-  const rows = unpacked(app.data.published);
+  const rows = unpacked(app.data.published), flagged = rows.some((row) => row.flag);
   if (!rows.length) return null;
-  return [el("h3", {}, "Published beside here"), sortable([
+  const scatter = ([title, key]) => chart(`${title} published against ${title} here, a point per attack and defense`, (width, point) => {
+    const span = key === "asr" ? [-2, 102] : range(rows.flatMap((row) => [row[key], row[`${key}_published`]]));
+    const frame = axes(width, Math.min(width, 300), { x: span, y: span, xLabel: `${title} published, %`, yLabel: `${title} here, %` });
+    frame.plot.append(svg("line", { x1: frame.x(span[0]), y1: frame.y(span[0]), x2: frame.x(span[1]), y2: frame.y(span[1]), class: "diagonal" }));
+    for (const row of rows.filter((one) => isNumber(one[key]) && isNumber(one[`${key}_published`]))) {
+      const dot = mark(frame.x(row[`${key}_published`]), frame.y(row[key]), app.look.get(row.defense), { hollow: row.selection === "oracle" });
+      const text = `${row.attack} × ${nameOf(row.defense, row.selection)}: ${title} published ${fixed(row[`${key}_published`])}, here ${spread(row[key], row[`${key}_std`])}`;
+      frame.plot.append(point(dot, row.flag ? `${text}, ${row.flag}` : text));
+    }
+    return frame.root;
+  });
+  const names = [...new Map(rows.map((row) => [nameOf(row.defense, row.selection), row]))].sort((a, b) => compare(a[0], b[0]));
+  const table = sortable([
     { title: "attack", value: (row) => row.attack, head: true },
     { title: "defense", value: (row) => nameOf(row.defense, row.selection) },
     ...["acc", "asr", "ra"].flatMap((score) => [
       { title: `${score.toUpperCase()} published`, value: (row) => row[`${score}_published`], number: true },
       { title: `${score.toUpperCase()} here`, value: (row) => row[score], show: (row) => spread(row[score], row[`${score}_std`]), number: true },
     ]),
-  ], { rows, label: "published figures beside ours" }).node, el("p", { class: "quiet" }, rows.some((row) => isNumber(row.acc_std)) && "±: standard deviation over seeds and draws. ", "Published figures were measured on other victims with other seeds and are never averaged with ours.")];
+    flagged && { title: "flag here", value: (row) => row.flag },
+  ].filter(Boolean), { rows, label: "published figures beside ours" });
+  return [el("h3", {}, "Published beside here"),
+    legend(names.map(([name, row]) => ({ name, look: app.look.get(row.defense), hollow: row.selection === "oracle" }))),
+    el("div", { class: "pair" }, ...[["ASR", "asr"], ["ACC", "acc"]].map(scatter)),
+    el("p", { class: "quiet" }, "On the dashed line both agree. ", app.data["published differ"], rows.some((row) => isNumber(row.acc_std)) && " ±: standard deviation over seeds and draws.", " Nothing published enters our means or ranks."),
+    fold(`All ${plural(rows.length, "cell")}`, table.node)];
 }
 
 // --------------------------------------------------------------------------------------------------------------- statistics
@@ -483,7 +524,7 @@ function stripChart(points) {
         }
       });
       return frame.root;
-    })];
+    }), el("p", { class: "quiet" }, "The larger a score, the more suspect the net.")];
 }
 
 // --------------------------------------------------------------------------------------------------------------- provenance

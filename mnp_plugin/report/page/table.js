@@ -18,11 +18,11 @@ const sorted = new Map(); // how each table was sorted last, by its label: a pag
 /**
  * A sortable table.
  * columns: [{name, title, value(row), show(row) -> text or node, number, head (of its row), help}]
- * options: {rows, sort: [index, down], caption, row(node, row), short (first rows only)}
+ * options: {rows, label, sort: [index, down], row(node, row), short (first rows only)}; label is what a screen reader calls it.
  * Gives {node, update(rows)}.
  */
 function sortable(columns, options) {
-  const label = options.label || options.caption || "table";
+  const { label } = options;
   let rows = options.rows, [by, down] = sorted.get(label) || options.sort || [null, false], shown = STEP;
   if (by >= columns.length) [by, down] = options.sort || [null, false];
   const body = el("tbody"), heads = [], status = el("p", { class: "quiet", role: "status" });
@@ -59,7 +59,7 @@ function sortable(columns, options) {
   }
   const stopAt = oneStop(body, () => [...body.querySelectorAll("button")], inTable);
   draw();
-  const table = el("table", {}, options.caption && el("caption", {}, options.caption), el("thead", {}, el("tr", {}, ...heads)), body);
+  const table = el("table", {}, caption(label), el("thead", {}, el("tr", {}, ...heads)), body);
   const node = el("div", {}, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table), options.short && status, options.short && more);
   return { node, update(found) { rows = found; shown = STEP; draw(); } };
 }

@@ -36,7 +36,7 @@ from mnp_plugin.integrations.backdoorbench.names import TORCHVISION, their_net_n
 from mnp_plugin.integrations.backdoorbench.options import read_options
 from mnp_plugin.integrations.backdoorbench.record import read_record
 from mnp_plugin.integrations.backdoorbench.shim import main as script_main
-from mnp_plugin.report.published import ATTACKS, DEFENSES, matched, read_published
+from mnp_plugin.report.published import ATTACKS, DEFENSES, differences, matched, read_published
 from mnp_plugin.report.texts import sealed
 
 write_checkout = runpy.run_path(str(Path(__file__).with_name("their_modules.py")))["write_checkout"]
@@ -559,10 +559,48 @@ def test_published_figures_stand_beside_ours(tmp_path: Path, capsys: pytest.Capt
     text = (tmp_path / "results/s/leaderboard.md").read_text()
     assert "## Published beside here" in text
     assert "| badnet_0_1 0.1 | ft | 90.0 / 1.5 / 88.0 | 80.0 ± 0.0 / 30.0 ± 7.1 / 50.0 ± 0.0 | blind |" in text
+    assert "Another net" not in text
     assert "what varies: victim seed (n = 2)." in text.split("## Published")[1]
     assert "| mnp | " not in text.split("## Published")[1]
     assert main(words) == 0
     assert "Published" not in (tmp_path / "results/s/leaderboard.md").read_text()
+    own = ["bridge", "import-leaderboard", str(source), "--out", str(tmp_path / "results/s/published"), "--only"]
+    assert main([*own, "dataset=cifar10", "poison_ratio=0.1", "defense=FT"]) == 0
+    assert "1 published cells" in capsys.readouterr().out
+    assert main(words) == 0, "what lies in a suite's own folder is always shown"
+    text = (tmp_path / "results/s/leaderboard.md").read_text().partition("## Published")[2]
+    assert "| ft | 90.0 / 1.5 / 88.0 |" in text
+    assert "| none |" not in text
+    assert main([*own, "model=VGG19_BN"]) == 2
+    assert "there are PreActResNet-18, ViT_b_16" in capsys.readouterr().err
+    assert main([*own, "net=VGG19_BN"]) == 2
+    assert "not by 'net'" in capsys.readouterr().err
+
+
+def cell(net: str, defense: str, selection: str = "blind") -> dict[str, Any]:
+    return {
+        "dataset": "cifar10", "net": net, "attack": "badnets", "poison_ratio": 0.1, "defense": defense, "selection": selection,
+    }  # fmt: skip
+
+
+def test_figures_of_a_single_net_stand_beside_any_net_and_name_it(tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text(PUBLISHED)
+    found = matched(pd.DataFrame([cell("resnet18", "ft")]), read_published(tmp_path / "one.csv"))
+    assert list(found["net_published"]) == ["preactresnet18"]
+    assert "Another net: preactresnet18 there, resnet18 here" in differences(found)
+    (tmp_path / "two.csv").write_text(f"{PUBLISHED}cifar10,0.1,VGG19_BN,BadNet,FT,89,2,88\n")
+    assert matched(pd.DataFrame([cell("resnet18", "ft")]), read_published(tmp_path / "two.csv")).empty
+    found = matched(pd.DataFrame([cell("vgg19_bn", "ft")]), read_published(tmp_path / "two.csv"))
+    assert list(found["acc_published"]) == [89]
+    assert "Another net" not in differences(found)
+
+
+def test_published_anp_stands_beside_our_oracle_where_there_is_one(tmp_path: Path) -> None:
+    (tmp_path / "anp.csv").write_text(f"{PUBLISHED.splitlines()[0]}\ncifar10,0.1,PreActResNet-18,BadNet,ANP,87,1,86\n")
+    blind, oracle = (cell("preactresnet18", "anp", selection) for selection in ("blind", "oracle"))
+    published = read_published(tmp_path / "anp.csv")
+    assert list(matched(pd.DataFrame([blind, oracle]), published)["selection"]) == ["oracle"]
+    assert list(matched(pd.DataFrame([blind]), published)["selection"]) == ["blind"]
 
 
 @pytest.mark.parametrize(
