@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mnp_plugin.api.given import Array, bare, checked, hooks_of, images_of, questioned
-from mnp_plugin.api.sanity import complaint, hardly_right
+from mnp_plugin.api.sanity import complaint, hardly_right, on_augmentation
 from mnp_plugin.contracts import (
     Component,
     DefenderView,
@@ -74,15 +74,17 @@ def purify(
         defense: name of a registered defense, or one with its settings.
         settings: hyper-parameters of a defense given by name, where they differ from the defaults.
         validation: share of the images kept for the blind choice of the stopping point.
-        recipe: augmentation and precision; flip and crop as for natural photographs by default.
+        recipe: augmentation and precision; flip and crop as for natural photographs by default. Images that must not be mirrored
+            or moved so far are warned of.
         seed: of the defense's random stream.
         progress: told how far the repair is.
 
     Returns:
         The repaired net (``.model``, same ``state_dict`` keys) and what was done (``.report``), with the accuracy on the
         clean images before and after under ``clean_accuracy``. Where it holds, the report says under ``missing_classes`` which
-        classes had no image, under ``damage`` that accuracy fell by more than a tenth (both are warned of too), and under
-        ``hardly_right`` that the net was hardly right on the images before.
+        classes had no image, under ``augmentation`` that the model does not know the images as the recipe augments them, under
+        ``damage`` that accuracy fell by more than a tenth (all three are warned of, too), and under ``hardly_right`` that the
+        net was hardly right on the images before.
 
     Raises:
         UserError: images or labels that do not fit the model, an unknown defense, settings out of range.
@@ -99,7 +101,7 @@ def purify(
         in_default_layout(result.model)
         after = accuracy(result.model, work.images)
     before, classes = work.accuracy, work.view.num_classes
-    extra: dict[str, Any] = {"clean_accuracy": {"before": round(before, 4), "after": round(after, 4)}}
+    extra: dict[str, Any] = {"clean_accuracy": {"before": round(before, 4), "after": round(after, 4)}, **work.said}
     if missing := work.missing:
         extra["missing_classes"] = missing
         warnings.warn(
@@ -136,7 +138,8 @@ def detect(
         detector: name of a registered detector, or one with its settings.
         settings: hyper-parameters of a detector given by name, where they differ from the defaults.
         validation: share of the images kept for choices that the detector makes.
-        recipe: augmentation and precision; flip and crop as for natural photographs by default.
+        recipe: augmentation and precision; flip and crop as for natural photographs by default. Images that must not be mirrored
+            or moved so far are warned of.
         seed: of the detector's random stream.
         progress: told how far the work is.
 
@@ -155,7 +158,7 @@ def detect(
     _warn_of_hooks(model)
     with _begun(model, x, y, validation, recipe, seed, f"detector '{method.name}'", progress) as work:
         verdict = method.run(work.view, work.tools)
-    extra: dict[str, Any] = {"clean_accuracy": round(work.accuracy, 4)}
+    extra: dict[str, Any] = {"clean_accuracy": round(work.accuracy, 4), **work.said}
     if missing := work.missing:
         extra["missing_classes"] = missing
     if hardly_right(work.accuracy, work.view.num_classes):
@@ -193,7 +196,8 @@ def screen(
         detector: name of a registered sample detector, or one with its settings.
         settings: hyper-parameters of a detector given by name, where they differ from the defaults.
         validation: share of the clean images kept for choices that the detector makes.
-        recipe: augmentation and precision; flip and crop as for natural photographs by default.
+        recipe: augmentation and precision; flip and crop as for natural photographs by default. Images that must not be mirrored
+            or moved so far are warned of.
         seed: of the detector's random stream.
         progress: told how far the work is.
 
@@ -239,6 +243,8 @@ class _Work:
     view: DefenderView
     tools: DefenseContext
     accuracy: float
+    said: dict[str, str]
+    """What the report says of what was given."""
 
     @property
     def missing(self) -> list[int]:
@@ -266,6 +272,8 @@ def _begun(
         own, images, classes = checked(net, images, validation, recipe)
         part = validation_part(images.y, validation)
         right = accuracy(own, images)
+        if advice := on_augmentation(own, images, recipe, right):
+            warnings.warn(advice, stacklevel=4)
         seed_torch(device, seed)
         view = DefenderView(model=own, clean=images[~part], validation=images[part], num_classes=classes)
         tools = DefenseContext(
@@ -275,7 +283,7 @@ def _begun(
             fresh_net=lambda: _no_fresh_net(who),
             busy=progress or (lambda what, done, total: None),
         )
-        yield _Work(images, view, tools, right)
+        yield _Work(images, view, tools, right, {"augmentation": advice} if advice else {})
 
 
 def _warn_of_hooks(model: object) -> None:

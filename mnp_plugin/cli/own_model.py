@@ -271,7 +271,7 @@ def _show(report: Mapping[str, Any]) -> None:
         found = report["perturbation"]
         many = f"{found['images']} clean images"
         print(f"the detector's perturbation: {_change(found['sent there'])} of {many} go to '{found['class']}'")
-    for key in ("hardly_right", "damage"):
+    for key in ("hardly_right", "augmentation", "damage"):
         if key in report["repair"]:
             print(f"warning: {report['repair'][key]}")
     if "compact" in report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -387,6 +388,17 @@ def test_classes_without_an_image_are_warned_of_and_named(model: nn.Module, clea
     assert result.report["missing_classes"] == [8, 9]
     verdict = detect(model, few.x, few.y, settings=BRIEF, recipe=recipe)
     assert verdict.report["missing_classes"] == [8, 9]
+
+
+def test_a_recipe_that_makes_images_strange_to_the_net_is_warned_of(model: nn.Module, clean: Images, recipe: Recipe) -> None:
+    strange = replace(recipe, crop=4, flip=True)
+    said = r"^moved by up to 4 pixels and mirrored half .* Give a recipe .* crop=0 \(--crop 0\) or flip=False \(--no-flip\)$"
+    with pytest.warns(UserWarning, match=said):
+        repaired = purify(model, clean.x, clean.y, defense="none", recipe=strange)
+    with pytest.warns(UserWarning, match=said):
+        verdict = detect(model, clean.x, clean.y, settings=BRIEF, recipe=strange)
+    assert "the model was not trained so" in repaired.report["augmentation"] == verdict.report["augmentation"]
+    assert "augmentation" not in purify(model, clean.x, clean.y, defense="none", recipe=recipe).report
 
 
 def test_a_repair_that_breaks_the_net_says_so(model: nn.Module, clean: Images, recipe: Recipe) -> None:

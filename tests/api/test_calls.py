@@ -34,7 +34,8 @@ def test_purify_in_five_lines(model: nn.Module, images: Images, clean: Images, d
 
 
 def test_purify_with_defaults_only(model: nn.Module, clean: Images) -> None:
-    result = purify(model, clean.x, clean.y, defense="none")
+    with pytest.warns(UserWarning, match="moved by up to 4 pixels and mirrored"):
+        result = purify(model, clean.x, clean.y, defense="none")
     after = result.model.state_dict()
     assert all(torch.equal(after[key], value) for key, value in model.state_dict().items())
 

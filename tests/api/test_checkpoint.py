@@ -338,7 +338,9 @@ def test_images_with_the_trigger_in_one_folder(own: Own, tmp_path: Path) -> None
 
 
 def test_the_net_is_found_from_the_weights(own: Own) -> None:
-    found = repair_checkpoint(own.checkpoint, "auto", own.data, defense="none", normalise=own.normalise, recipe=Recipe(crop=1))
+    found = repair_checkpoint(
+        own.checkpoint, "auto", own.data, defense="none", normalise=own.normalise, recipe=Recipe(crop=1, flip=False)
+    )
     assert found.facts["net"] == {"name": "smallnet", "settings": ["width=6"]}
 
 

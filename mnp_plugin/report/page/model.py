@@ -39,7 +39,7 @@ def repair_data(facts: Mapping[str, Any], title: str, details: Details, picture:
         "verdict": verdict,
         "mood": "bad" if failed else "",
         "measured": measured,
-        "warnings": [facts["repair"][key] for key in ("hardly_right", "damage") if key in facts["repair"]],
+        "warnings": [facts["repair"][key] for key in ("hardly_right", "augmentation", "damage") if key in facts["repair"]],
         "layers": {layer["layer"]: layer["pruned"] for layer in facts["pruned by layer"]},
         "details": {
             "classes": details.classes,
