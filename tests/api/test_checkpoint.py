@@ -180,6 +180,7 @@ def test_the_page_of_a_verdict(own: Own, tmp_path: Path) -> None:
             judged(own, html=tmp_path / wrong)
 
 
+@pytest.mark.filterwarnings("ignore:the repair did damage")  # so brief a one does on some processors
 def test_the_command_repairs_as_python_does(own: Own, purified: Path) -> None:
     settings = {key: yaml.safe_load(value) for key, value in (word.split("=") for word in QUICK)}
     recipe = Recipe(crop=1, flip=False)

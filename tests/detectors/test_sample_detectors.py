@@ -223,17 +223,18 @@ def test_scores_that_break_the_contract_are_refused(bent: Bent, message: str) ->
 
 def test_from_python() -> None:
     clean, asked = quarters(40), marked(quarters(8))
-    found = screen(Bright(), clean.x, clean.y, asked.x, settings={"overlays": 5}, recipe=Recipe(crop=0))
+    plain = Recipe(crop=0, flip=False)
+    found = screen(Bright(), clean.x, clean.y, asked.x, settings={"overlays": 5}, recipe=plain)
     assert found.scores.shape == (8,)
-    again = screen(Bright(), clean.x, clean.y, asked.x, settings={"overlays": 5}, recipe=Recipe(crop=0))
+    again = screen(Bright(), clean.x, clean.y, asked.x, settings={"overlays": 5}, recipe=plain)
     assert torch.equal(found.scores, again.scores)
     with pytest.raises(UserError, match="judges a training set; give the labels"):
-        screen(Flat(), clean.x, clean.y, asked.x, detector="scan", recipe=Recipe(crop=0))
-    labelled = screen(Flat(), clean.x, clean.y, asked.x, asked.y, detector="spectral-signatures", recipe=Recipe(crop=0))
+        screen(Flat(), clean.x, clean.y, asked.x, detector="scan", recipe=plain)
+    labelled = screen(Flat(), clean.x, clean.y, asked.x, asked.y, detector="spectral-signatures", recipe=plain)
     assert labelled.flagged.dtype == torch.bool
     with pytest.raises(UserError, match=r"in question are of shape \[1, 4, 8\]"):
-        screen(Bright(), clean.x, clean.y, asked.x[:, :, :4], recipe=Recipe(crop=0))
+        screen(Bright(), clean.x, clean.y, asked.x[:, :, :4], recipe=plain)
     with pytest.raises(UserError, match="labels from 0 to 3"):
-        screen(Flat(), clean.x, clean.y, asked.x, asked.y + 4, detector="scan", recipe=Recipe(crop=0))
+        screen(Flat(), clean.x, clean.y, asked.x, asked.y + 4, detector="scan", recipe=plain)
     with pytest.raises(UserError, match="no sample detector is called 'stripe'"):
-        screen(Bright(), clean.x, clean.y, asked.x, detector="stripe", recipe=Recipe(crop=0))
+        screen(Bright(), clean.x, clean.y, asked.x, detector="stripe", recipe=plain)
