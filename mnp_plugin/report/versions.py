@@ -8,8 +8,8 @@ from mnp_plugin.report.markdown import escape
 from mnp_plugin.report.records import Record
 
 
-def version_lines(records: Iterable[Record]) -> list[str]:
-    """A sentence that names attacks and defenses of later versions than their first; nothing where there are none."""
+def later_versions(records: Iterable[Record]) -> list[tuple[str, int]]:
+    """Labels of attacks and defenses of later versions than their first, and which."""
     later = set()
     for record in records:
         for key, label in (("attack", record.attack), ("defense", record.defense)):
@@ -17,5 +17,10 @@ def version_lines(records: Iterable[Record]) -> list[str]:
             version = method.get("version") if isinstance(method, dict) else None
             if isinstance(version, int) and version > 1 and not label.endswith(f"(version {version})"):
                 later.add((label, version))
-    named = ", ".join(f"{escape(label)} {version}" for label, version in sorted(later))
-    return [f"Versions of methods, where not the first: {named}.", ""] if later else []
+    return sorted(later)
+
+
+def version_lines(records: Iterable[Record]) -> list[str]:
+    """A sentence that names them; nothing where there are none."""
+    named = ", ".join(f"{escape(label)} {version}" for label, version in later_versions(records))
+    return [f"Versions of methods, where not the first: {named}.", ""] if named else []

@@ -72,9 +72,11 @@ def evil(records: Sequence[Record]) -> list[Record]:
 
 def test_versions_and_machines_are_counted(tmp_path: Path, make_records: Make, write_suite: Write) -> None:
     records = make_records(1)
-    records[0] = replace(records[0], versions={"torch": "2", "commit": "0123456789-dirty"})  # older ones say no commit
+    spec = {"defense": {"name": records[0].defense, "version": 4}}
+    records[0] = replace(records[0], versions={"torch": "2", "commit": "0123456789-dirty"}, spec=spec)  # older ones say no commit
     found = suite_data(shown(write_suite(tmp_path / "made", records)))["provenance"]
     assert found["versions"] == [[{}, 3], [{"torch": "2", "commit": "0123456789-dirty"}, 1]]
+    assert found["methods"] == [f"{records[0].defense} 4"]
 
 
 def test_a_malicious_record_adds_no_element(tmp_path: Path, make_records: Make, write_suite: Write) -> None:

@@ -30,6 +30,7 @@ from mnp_plugin.report.shown import Shown
 from mnp_plugin.report.statistics import Overall, Statistics
 from mnp_plugin.report.summary import what_varies, what_varies_in_cells
 from mnp_plugin.report.sweeps import sweeps
+from mnp_plugin.report.versions import later_versions
 
 ROOM = 5_700_000
 """Characters of all data. What drawers show of single records fills what the rest leaves; what comes after is named and left out,
@@ -409,6 +410,7 @@ def _provenance(records: Sequence[Record]) -> dict[str, Any]:
         return [[json.loads(text), count] for text, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
     return {
+        "methods": [f"{label} {version}" for label, version in later_versions(records)],
         "versions": counted([record.versions for record in records]),
         "hardware": counted([record.hardware for record in records]),
         "images": sorted({record.content for record in records if record.content}),

@@ -67,7 +67,7 @@ def empty(title: str, notice: str) -> dict[str, Any]:
         "looks": {"defenses": {}, "detectors": {}}, "groups": [], "rows": none, "records": [], "pool": [], "pictures": {},
         "detection": {}, "samples": {}, "published": none, "published differ": "",
         "damaged": [], "left out": [],
-        "provenance": {"versions": [], "hardware": [], "images": [], "seconds": 0.0},
+        "provenance": {"methods": [], "versions": [], "hardware": [], "images": [], "seconds": 0.0},
     }  # fmt: skip
 
 

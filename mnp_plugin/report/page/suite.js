@@ -117,7 +117,8 @@ function summaryPart(app, group) {
     table.node,
     el("p", { class: "quiet" }, "Percent, means over attacks that took. ", group.varies && `${group.varies} `,
       group.overall.some((row) => Object.keys(row.interval).length) && "In brackets: 95 % interval over attacks, which says how a mean would vary with other attacks like these and nothing of other seeds. ",
-      group.overall.some((row) => row.selection === "oracle") && "Oracle rows chose by test ASR and are no fair result."),
+      group.overall.some((row) => row.selection === "oracle") && "Oracle rows chose by test ASR and are no fair result. ",
+      app.data.provenance.methods.length && `Versions of methods, where not the first: ${app.data.provenance.methods.join(", ")}.`),
     fold("What the words mean", facts(WORDS)));
 }
 
