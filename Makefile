@@ -1,4 +1,4 @@
-# From nothing but Python, git and make: `make demo` runs the main job, `make test` passes the tests.
+# From nothing but Python, git and make: `make demo` runs the main job, `make test` passes the tests, `make test-all` with the dear ones.
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # uv trusts whom this machine trusts, as behind a company's proxy
 export UV_SYSTEM_CERTS = 1
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test bench docs clean
+.PHONY: demo test test-all bench docs clean
 
 $(VENV)/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,14 +19,16 @@ $(VENV)/installed: setup.py pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/mnp-bench run --jobs 2
 
+test:     TESTS = not slow and not thorough
+test-all: TESTS = not slow
 # Python 3.12 can watch lines at almost no cost
-test: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
-test: $(VENV)/installed
+test test-all: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+test test-all: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m 'not slow' -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark --durations 15 --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -q -m '$(TESTS)' -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark --durations 15 --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/installed
 	mkdir -p build

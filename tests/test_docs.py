@@ -68,7 +68,7 @@ def test_the_readme_is_short() -> None:
 
 def test_the_readme_names_the_test_command_that_ci_runs() -> None:
     command = (ROOT / ".ci" / "run").read_text().strip().splitlines()[-1]
-    assert command == "make test"
+    assert command == "make test-all"
     assert any(line.startswith(command) for block in blocks(README, "") for line in block.splitlines())
 
 
@@ -201,6 +201,7 @@ def test_the_pages_of_methods_hold_every_hyper_parameter(kind: str, hooks: Modul
             assert f"\n| `{field.name}` | " in section
 
 
+@pytest.mark.thorough
 def test_the_methods_of_the_extending_pages_pass_the_contract_test(tmp_path: Path) -> None:
     """In a process of its own, so that they are registered nowhere else."""
     pages = ("defense", "detector", "sample_detector", "dataset", "net")

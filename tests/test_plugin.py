@@ -45,6 +45,7 @@ def started(site: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.thorough
 def test_an_installed_attack_is_listed_passes_the_contract_and_runs_through_the_benchmark(site: Path, tmp_path: Path) -> None:
     """One process for all three: each would import torch anew."""
     (tmp_path / "mine.yaml").write_text(SUITE)

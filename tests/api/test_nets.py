@@ -76,6 +76,7 @@ def test_auto_finds_registered_nets_in_the_width_of_the_weights(name: str, setti
     assert found.model(torch.zeros(2, *SHAPE)).shape == (2, 10)
 
 
+@pytest.mark.thorough
 def test_auto_finds_torchvision_nets() -> None:
     weights = models.squeezenet1_1(num_classes=9).state_dict()
     found = resolve_net("auto", [], weights, 9, SHAPE)

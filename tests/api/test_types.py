@@ -54,6 +54,7 @@ def test_the_code_of_the_readme_passes_mypy_strict(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(find_spec("pyright") is None, reason="pyright is not installed: pip install -e '.[test]'")
 def test_the_code_of_the_readme_passes_pyright_strict(tmp_path: Path) -> None:
     users_code(tmp_path)

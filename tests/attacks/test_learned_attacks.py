@@ -250,6 +250,7 @@ def hidden(digits16: ImageData, recipe: Recipe) -> tuple[Ssba, State]:
     return attack, attack.prepare(digits16.train, with_assets(attack, digits16.train, tools))
 
 
+@pytest.mark.thorough
 def test_ssba_needs_no_decoder_and_hides_one_string_in_all_images(hidden: tuple[Ssba, State], digits16: ImageData) -> None:
     attack, state = hidden
     assert {key.split(".")[0] for key in state} == {"encoder", "secret"}
@@ -261,6 +262,7 @@ def test_ssba_needs_no_decoder_and_hides_one_string_in_all_images(hidden: tuple[
         assert torch.allclose(together[i : i + 1], attack.stamp(x[i : i + 1], state), atol=1e-5), "it depends on the batch"
 
 
+@pytest.mark.thorough
 def test_ssba_string_can_be_read_from_images_never_seen(hidden: tuple[Ssba, State], digits16: ImageData) -> None:
     """By the nearest mean change: no decoder is kept, but one can be had from a few examples."""
     attack, state = hidden
@@ -274,6 +276,7 @@ def test_ssba_string_can_be_read_from_images_never_seen(hidden: tuple[Ssba, Stat
     assert right > 0.9
 
 
+@pytest.mark.thorough
 def test_ssba_residual_is_its_own_on_each_image(hidden: tuple[Ssba, State], digits16: ImageData) -> None:
     attack, state = hidden
     x = digits16.test.pixels()[:2]
@@ -281,6 +284,7 @@ def test_ssba_residual_is_its_own_on_each_image(hidden: tuple[Ssba, State], digi
     assert float((change[0] - change[1]).abs().max()) > 0.1 * float(change.abs().max())
 
 
+@pytest.mark.thorough
 def test_ssba_residual_is_bounded_by_the_time_the_string_is_read(hidden: tuple[Ssba, State], digits16: ImageData) -> None:
     """Without the image's weight the same training ends at a mean squared change of 0.006."""
     attack, state = hidden

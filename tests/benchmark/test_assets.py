@@ -99,6 +99,7 @@ def test_the_clean_twin_and_each_asset_are_made_once(suite: Suite, first: tuple[
     assert len(made) == len(set(made)) == 2
 
 
+@pytest.mark.thorough
 def test_numbers_are_the_same_whatever_is_in_the_cache(suite: Suite, first: tuple[Store, Watch], tmp_path: Path) -> None:
     """The victim is trained again beside a warm twin, a warm asset, and a damaged one: the weights never differ."""
     store, _ = first

@@ -104,6 +104,7 @@ def one(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proj
     return Project(tmp_path / "one", tmp_path / "store", monkeypatch)
 
 
+@pytest.mark.thorough
 def test_two_projects_with_the_same_root_share_a_cache_and_nothing_in_it(
     one: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]
 ) -> None:

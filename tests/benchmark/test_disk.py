@@ -50,6 +50,7 @@ def run(folder: Path) -> Summary:
     return Runner(SUITE, Store(folder / "store", folder / "results"), torch.device("cpu")).run()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("probe", []), ("suite.json", []), ("victims", ["clean"]), ("repaired", ["clean"]), ("records", ["clean"])],

@@ -86,6 +86,7 @@ def workers_of(first: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.thorough
 def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     run = start(tmp_path, 2)
     out, err = run.communicate()
@@ -103,6 +104,7 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
     assert {k: scores(r) for k, r in found.items()} == {k: scores(r) for k, r in records(alone.results).items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("whom", "signum"), [("group", signal.SIGINT), ("first", signal.SIGKILL)])
 def test_processes_that_are_ended_leave_none_behind_and_whole_files_only(
     tmp_path: Path, whom: str, signum: signal.Signals
@@ -182,6 +184,7 @@ def odd_run(folder: Path, *does: str, workers: int = 2) -> dict[str, str]:
         return {names[done.key]: done.reason for done in Processes(workers=workers).run(bench, jobs)}
 
 
+@pytest.mark.thorough
 def test_a_process_that_dies_costs_its_job_alone(tmp_path: Path) -> None:
     """One that dies twice is a failed job, one that dies once is done at the second try, and one out of memory says so."""
     reasons = odd_run(tmp_path, "segfault", "dies once", "grow", "nothing", "first to go")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "experiments/faults/grid.py"
 SUITE = """
 suite: faults
@@ -21,6 +23,7 @@ defenses: [none, {name: ft, epochs: 1}, {name: anp, iterations: 4}]
 """That of the script, briefer."""
 
 
+@pytest.mark.thorough
 def test_a_grid_killed_at_random_moments_ends_as_one_left_alone(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(tmp_path / "faults"), "3", "0", "SIGKILL", SUITE]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)

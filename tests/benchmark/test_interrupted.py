@@ -68,6 +68,7 @@ def trained(
     return {**{f"model.{k}": v for k, v in found[0].items()}, **found[1]}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("victim", VICTIMS, ids=lambda v: v.attack.label)
 def test_an_interrupted_training_ends_in_the_same_victim(
     victim: VictimSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,6 +119,7 @@ def without(part: str) -> Callable[[State], State]:
     return lambda state: {name: value for name, value in state.items() if not name.startswith(part)}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "change",
     [

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mnp_plugin.benchmark.find import installed_suites
 from mnp_plugin.core.registries import all_registries
 
@@ -76,6 +78,7 @@ for name in {sorted(names)!r}:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_with_torch_there_the_answers_are_the_same(tmp_path: Path) -> None:
     code = """
 {first}
@@ -92,6 +95,7 @@ for arguments in (["plan", "digits"], ["describe", "mnp"], ["describe", "backdoo
     assert texts[0] == texts[1] != ""
 
 
+@pytest.mark.thorough
 def test_after_a_plan_the_library_works_as_ever(tmp_path: Path) -> None:
     code = """
 import sys

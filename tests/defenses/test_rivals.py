@@ -142,6 +142,7 @@ def test_rnp_offers_a_point_without_backdoor(patient: Any) -> None:
     assert result.report["unlearning"][-1] <= 0.9 or len(result.report["unlearning"]) == 20
 
 
+@pytest.mark.thorough
 def test_neural_cleanse_names_the_target_and_unlearns_it(patient: Callable[..., Any]) -> None:
     outcome = patient("nc", inversion_epochs=25, cost=0.01, epochs=15, batch_size=48)
     report = outcome.result.report

@@ -87,6 +87,7 @@ def judge(name: str, model: nn.Module, **settings: object) -> Verdict:
     return found
 
 
+@pytest.mark.thorough
 def test_neural_cleanse_finds_the_class_of_the_smallest_patch(backdoored: nn.Module, healthy: nn.Module) -> None:
     quick = {"epochs": 40, "batch_size": 24}
     found = judge("neural_cleanse", backdoored, **quick)

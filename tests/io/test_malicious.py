@@ -384,6 +384,7 @@ def untraced() -> Iterator[None]:
     sys.settrace(trace)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("untraced")
 def test_no_small_file_costs_much_time_or_memory(tmp_path: Path) -> None:
     """At most three times what an ordinary file of 2.5 MB takes: five seconds where that takes 1.6."""

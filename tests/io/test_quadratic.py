@@ -95,6 +95,7 @@ def test_a_few_sets_and_sizes_are_plain_values(tmp_path: Path) -> None:
     assert read_plain(tmp_path / "x.pt") == {"size": (2, 3), "set": {(1, 2), (3, 4)}}
 
 
+@pytest.mark.thorough
 def test_a_state_dict_of_many_tensors_takes_time_in_proportion(tmp_path: Path) -> None:
     def seconds(count: int) -> float:
         stream, numbers = io.BytesIO(), torch.arange(count, dtype=torch.float32)

@@ -392,6 +392,7 @@ def test_results_without_a_checksum_are_refused_until_they_are_stamped(tmp_path:
         stamp(tmp_path / "records")
 
 
+@pytest.mark.thorough
 def test_the_report_command_needs_no_torch(tmp_path: Path) -> None:
     save(tmp_path / "golden", RECORDS)
     code = (

@@ -295,6 +295,7 @@ def test_the_chain_ends_in_rows_that_a_recount_confirms(trained: Path, tree: Pat
         assert found == pytest.approx(recount(order[: row.pruned]), abs=2e-4)
 
 
+@pytest.mark.thorough
 def test_mnp_writes_its_masks_in_the_same_format(
     trained: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_manifest_cannot_name_files_outside(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- scripts
 
 
+@pytest.mark.thorough
 def test_the_script_runs_in_a_checkout_by_their_command_line(tmp_path: Path) -> None:
     write_checkout(tmp_path)
     install(tmp_path)
@@ -540,6 +541,7 @@ tiny,0.1,ViT_b_16,SIG,ANP,,,
 """
 
 
+@pytest.mark.thorough
 def test_published_figures_stand_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "theirs.csv"
     source.write_text(PUBLISHED)
