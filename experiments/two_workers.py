@@ -2,9 +2,9 @@
 
     python experiments/two_workers.py [SUITE] [ROUNDS]
 
-Steps of training of a suite's net, on random images: in one process with two threads, then in two processes of one thread
-each, side by side, in turns. Prints steps per second of both and the median of their ratio; start-up is left out. Needs idle
-cores.
+Steps of training of a suite's net, on random images: in one process with one thread, in one with two, and in two processes of
+one thread each, side by side, in turns. Prints steps per second of the three and the medians of what two workers gain over two
+threads, and of what either gains over one thread; start-up is left out. Needs idle cores.
 """
 
 from __future__ import annotations
@@ -68,10 +68,13 @@ def rate(suite: str, processes: int, threads: int) -> float:
 def main() -> None:
     suite = sys.argv[1] if len(sys.argv) > 1 else "digits"
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    pairs = [(rate(suite, 1, 2), rate(suite, 2, 1)) for _ in range(rounds)]
-    for threads, workers in pairs:
-        print(f"{suite}: {threads:.1f} steps/s by two threads, {workers:.1f} by two workers: {workers / threads:.2f}")
-    print(f"median ratio {median(workers / threads for threads, workers in pairs):.2f}")
+    ways = {"one thread": (1, 1), "two threads": (1, 2), "two workers": (2, 1)}
+    found = [{way: rate(suite, *counts) for way, counts in ways.items()} for _ in range(rounds)]
+    for one in found:
+        print(f"{suite}: " + ", ".join(f"{way} {per_second:.1f} steps/s" for way, per_second in one.items()))
+    for way, other in (("two workers", "two threads"), ("two workers", "one thread"), ("two threads", "one thread")):
+        ratios = sorted(one[way] / one[other] for one in found)
+        print(f"{way} / {other}: median {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 if __name__ == "__main__":
