@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from mnp_plugin.benchmark.jobs.job import Job
-from mnp_plugin.benchmark.plan import further_jobs, in_order, score_jobs
+from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, in_order, score_jobs
 from mnp_plugin.benchmark.store import FOLDERS, Store, read_about
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
@@ -29,7 +29,10 @@ def todo(suite: Suite, store: Store) -> list[Job]:
     goals: list[Job] = [job for job in score_jobs(suite, cells) if job.settled(store) is None]
     goals += [job for job in further_jobs(suite, cells) if job.settled(store) is None]
     asked = set(goals)
-    return in_order(goals, kept=lambda job: job not in asked and bool(job.mark(store)))
+    jobs = in_order(goals, kept=lambda job: job not in asked and bool(job.mark(store)))
+    made = set(jobs)
+    floors = [job for job in floor_jobs(suite, cells) if job.settled(store) is None]
+    return [*jobs, *(job for job in floors if all(need in made or need.mark(store) for need in job.needs))]
 
 
 class Past:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_a_grid_from_its_plan_to_its_verification(
         raise RuntimeError("out of ideas")
 
     assert place("plan") == 0
-    assert "left: 2 victims, 4 repaired nets, 4 records; time unknown" in said()
+    assert "left: 2 victims, 4 repaired nets, 4 records, 1 floors; time unknown" in said()
     with monkeypatch.context() as patch:
         patch.setattr(FineTuning, "purify", fails)
         assert place("run", "--device", "cpu", "--shard", "2/2", "--log", "log/events.jsonl") == 1
@@ -83,7 +84,7 @@ def test_a_grid_from_its_plan_to_its_verification(
     found = json.loads(said())
     assert found["records"]["records"] == {"done": 1, "failed": 1, "missing": 2}
     assert [reason[:26] for reason in found["failed"]] == ["RuntimeError: out of ideas"]
-    assert found["jobs left"] == {"victims": 1, "repaired": 2, "records": 2}
+    assert found["jobs left"] == {"victims": 1, "repaired": 2, "records": 2, "floors": 1}
     assert place("run", "--device", "cpu", "--quiet") == 1, "a cell that failed before is left as it is"
     assert place("run", "--device", "cpu", "--quiet", "--resume", "failed") == 0
     capsys.readouterr()
@@ -124,7 +125,7 @@ def test_a_grid_from_its_plan_to_its_verification(
 
     (place.folder / "grid.yaml").write_text(SUITE.replace("[clean, badnets]", "[clean, badnets, wanet, blended]"))
     assert place("plan") == 0
-    assert "left: 2 victims, 4 repaired nets, 4 records; about " in said().splitlines()[-1]
+    assert "left: 2 victims, 4 repaired nets, 4 records, 2 floors; about " in said().splitlines()[-1]
     monkeypatch.setattr(outlook, "free_bytes", lambda folder: 100.0)
     for verb in ("plan", "run"):
         assert place(verb) == 2
@@ -176,6 +177,26 @@ def test_a_part_is_one_of_several(place: Place, capsys: pytest.CaptureFixture[st
         with pytest.raises(SystemExit):
             place("run", "--shard", wrong)
         assert "must be I/N with 1 <= I <= N" in capsys.readouterr().err
+
+
+def test_parts_without_a_shared_folder_are_put_together_by_copying(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attack's part has no clean net, so its floor is measured when both nets lie together, and nothing else is made."""
+    for part in ("1", "2"):
+        suite = ["run", str(place.folder / "grid.yaml"), "--device", "cpu", "--quiet", "--shard", f"{part}/2"]
+        assert main([*suite, "--store", f"part{part}/store", "--results", f"part{part}/results"]) == 0
+        for kind in ("store", "results"):
+            shutil.copytree(place.folder / f"part{part}" / kind, place.folder / kind, dirs_exist_ok=True)
+    assert not list(place.folder.glob("results/grid/floors/*"))
+    capsys.readouterr()
+    assert place("status") == 0
+    assert capsys.readouterr().out.startswith("records: 4 done\nfloors: 1 missing\nleft: 1 floors; ")
+    monkeypatch.setattr(stages, "train_victim", None)
+    before = place.marks("store/*/*.safetensors")
+    assert place("run", "--device", "cpu", "--quiet") == 0
+    assert place.marks("store/*/*.safetensors") == before
+    assert len(list(place.folder.glob("results/grid/floors/*"))) == 1
 
 
 def test_several_devices_and_workers_ask_for_processes() -> None:
