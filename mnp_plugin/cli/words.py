@@ -16,7 +16,7 @@ def outlook(cost: Cost, workers: int = 1) -> str:
     """One sentence: how many jobs are left, how long they take and what they keep."""
     if not cost.jobs:
         return "nothing left to do"
-    jobs = ", ".join(f"{count} {CALLED.get(kind, kind)}" for kind, count in cost.jobs.items())
+    jobs = ", ".join(f"{count} {CALLED.get(kind, kind)[: None if count > 1 else -1]}" for kind, count in cost.jobs.items())
     at_once = f"{workers} at once" if workers > 1 else "one at a time"
     time = f"about {duration(cost.seconds / workers)}, {at_once}" if cost.seconds else "time unknown"
     if cost.no_time and cost.seconds:

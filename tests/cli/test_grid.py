@@ -70,7 +70,7 @@ def test_a_grid_from_its_plan_to_its_verification(
         raise RuntimeError("out of ideas")
 
     assert place("plan") == 0
-    assert "left: 2 victims, 4 repaired nets, 4 records, 1 floors; time unknown" in said()
+    assert "left: 2 victims, 4 repaired nets, 4 records, 1 floor; time unknown" in said()
     with monkeypatch.context() as patch:
         patch.setattr(FineTuning, "purify", fails)
         assert place("run", "--device", "cpu", "--shard", "2/2", "--log", "log/events.jsonl") == 1
@@ -191,7 +191,7 @@ def test_parts_without_a_shared_folder_are_put_together_by_copying(
     assert not list(place.folder.glob("results/grid/floors/*"))
     capsys.readouterr()
     assert place("status") == 0
-    assert capsys.readouterr().out.startswith("records: 4 done\nfloors: 1 missing\nleft: 1 floors; ")
+    assert capsys.readouterr().out.startswith("records: 4 done\nfloors: 1 missing\nleft: 1 floor; ")
     monkeypatch.setattr(stages, "train_victim", None)
     before = place.marks("store/*/*.safetensors")
     assert place("run", "--device", "cpu", "--quiet") == 0
