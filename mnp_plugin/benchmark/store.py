@@ -78,28 +78,25 @@ class Store:
         cache: folder for data and victims.
         results: folder that holds one folder per suite.
         remote: where other machines find the files of these folders; None if nowhere.
-        create: make the folders now, so that a place that cannot be written to is found out before the work.
-        reading: only look: make no folder, and leave damaged files where they are.
+        reading: only look: leave damaged files where they are, and make no folder, which is otherwise done now, so that a place
+            that cannot be written to is found out before the work.
 
     Raises:
         UserError: a folder that cannot be made.
     """
 
-    def __init__(
-        self, cache: Path, results: Path, remote: Remote | None = None, *, create: bool = True, reading: bool = False
-    ) -> None:
+    def __init__(self, cache: Path, results: Path, remote: Remote | None = None, *, reading: bool = False) -> None:
         self.cache, self.results, self.remote, self.reading = cache, results, remote, reading
-        create = create and not reading
         self.locks = Locks(cache / "locks") if remote is None else RemoteLocks(remote)
         self._content: dict[str, str] = {}
         self.damaged: dict[Path, str] = {}
         """Files that were found to be of no use, in order, and what is wrong with each; what they should hold is made anew."""
-        for folder in (cache, results) if create else ():
+        for folder in () if reading else (cache, results):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(f"cannot write to {folder} ({error.strerror}); set --store or --results") from None
-        if create:
+        if not reading:
             clear_stale(
                 file for folder, depth in ((cache, "*/.*"), (results, "*/.*"), (results, "*/*/.*")) for file in folder.glob(depth)
             )
@@ -108,7 +105,7 @@ class Store:
         """The same store for a process in another working directory."""
         cache, results = self.cache.resolve(), self.results.resolve()
         remote = None if self.remote is None else Remote(self.remote.url, cache, results)
-        return Store(cache, results, remote, create=False, reading=self.reading)
+        return Store(cache, results, remote, reading=self.reading)
 
     def probe(self) -> None:
         """Write to the cache and remove it again, so that a full or read-only disk is found out before the work.

@@ -8,6 +8,7 @@ from statistics import stdev
 import pandas as pd
 
 from mnp_plugin.report.leaderboard import KEY, spread_cell
+from mnp_plugin.report.markdown import lines_of
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.summary import means_over_attacks, runs_by_defense, what_varies
 from mnp_plugin.report.trials import NAMES, TrialRecord
@@ -97,15 +98,19 @@ def after_lines(table: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     if found.empty:
         return []
     columns = trial_columns(found)
-    lines = [
-        "## After the defense",
-        "",
-        f"| defense | attacks | ASR | {' | '.join(column.removeprefix('asr_') for column in columns)} |",
-        "|---" * (3 + len(columns)) + "|",
-    ]
+    head = ["defense", "attacks", "ASR", *(column.removeprefix("asr_") for column in columns)]
+    rows = []
     several = len(found[PART].drop_duplicates()) > 1
     for row in found.to_dict("records"):
         where = f" ({row['dataset']}, {row['net']}, {row['clean_images']} clean images)" * several
         cells = [spread_cell(row[score], row[f"{score}_std"]) for score in ("asr", *columns)]
-        lines.append(f"| {row['defense']}{where} | {row['attacks']} | {' | '.join(cells)} |")
-    return [*lines, "", *([said, ""] if (said := what_varies(found)) else []), meaning(columns), ""]
+        rows.append([f"{row['defense']}{where}", str(row["attacks"]), *cells])
+    return [
+        "## After the defense",
+        "",
+        *lines_of(head, rows),
+        "",
+        *([said, ""] if (said := what_varies(found)) else []),
+        meaning(columns),
+        "",
+    ]

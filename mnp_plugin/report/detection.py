@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mnp_plugin.report.judged import split_of
+from mnp_plugin.report.markdown import lines_of
 from mnp_plugin.report.verdicts import VerdictRecord
 
 COLUMNS = (
@@ -162,10 +163,10 @@ def detection_lines(table: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     few = [f"- {caution}" for caution in cautions(table)]
-    lines = ["## Detection", "", *_in_markdown(head, rows), "", *few, *([""] if few else []), *NOTES]
+    lines = ["## Detection", "", *lines_of(head, rows), "", *few, *([""] if few else []), *NOTES]
     lines += [CALIBRATED, ""] if "FPR" in head else [""]
     head, rows = by_attack(table)
-    return [*lines, *(["AUROC by attack (nets):", "", *_in_markdown(head, rows), ""] if rows else [])]
+    return [*lines, *(["AUROC by attack (nets):", "", *lines_of(head, rows), ""] if rows else [])]
 
 
 def over_attacks(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
@@ -207,10 +208,6 @@ def _area(row: Mapping[Any, Any]) -> str:
 
 def _number(value: Any) -> float:
     return -1.0 if pd.isna(value) else float(value)
-
-
-def _in_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def by_attack(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mnp_plugin.report.floors import Floors, floor_of
+from mnp_plugin.report.markdown import lines_of
 from mnp_plugin.report.records import Record, Scores, der
 from mnp_plugin.report.summary import SUMMARY, summarise, what_varies, what_varies_in_cells
 
@@ -199,34 +200,24 @@ def _summary_lines(part: pd.DataFrame, runs: pd.DataFrame | None) -> list[str]:
     if summary["excess_asr"].isna().all():
         del columns["excess_asr"]
     given = int(summary["knowledge"].ne("").any())
-    head = " knowledge |" * given
-    lines = [
-        f"| defense | selection |{head} attacks | {' | '.join(columns.values())} |",
-        "|---" * (3 + given + len(columns)) + "|",
-    ]
+    head = ["defense", "selection", *["knowledge"] * given, "attacks", *columns.values()]
+    rows = []
     for row in summary.to_dict("records"):
         knows = [row["knowledge"] or "clean images"] * given
-        cells = [
-            row["defense"],
-            row["selection"],
-            *knows,
-            str(row["attacks"]),
-            *(spread_cell(row[k], row.get(f"{k}_std")) for k in columns),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, *(["", said] if (said := what_varies(summary)) else [])]
+        scores = [spread_cell(row[k], row.get(f"{k}_std")) for k in columns]
+        rows.append([row["defense"], row["selection"], *knows, str(row["attacks"]), *scores])
+    return [*lines_of(head, rows), *(["", said] if (said := what_varies(summary)) else [])]
 
 
 def _matrix_lines(part: pd.DataFrame) -> list[str]:
     columns = list(dict.fromkeys(zip(part["defense"], part["selection"], strict=True)))
     heads = [d if s != "oracle" else f"{d} (oracle)" for d, s in columns]
-    lines = [f"| ACC / ASR | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     matrix: dict[str, dict[tuple[str, str], dict[Any, Any]]] = {}
     for row in part.to_dict("records"):
         label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
         matrix.setdefault(label, {})[row["defense"], row["selection"]] = row
-    for label, found in matrix.items():
-        lines.append(f"| {label} | {' | '.join(_score(found.get(column)) for column in columns)} |")
+    rows = [[label, *(_score(found.get(column)) for column in columns)] for label, found in matrix.items()]
+    lines = lines_of(["ACC / ASR", *heads], rows)
     notes: dict[tuple[str, str], list[str]] = {}
     for row in part[part["flag"] != ""].to_dict("records"):
         notes.setdefault((row["attack"], row["flag"]), []).append(row["defense"])
@@ -244,17 +235,26 @@ def _victim_lines(part: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     floors = int(part["asr_floor"].notna().any())
-    lines = [
-        f"| victim | seeds | ACC | ASR | RA |{' clean ASR / RA |' * floors} ASR at 8 bit | PSNR dB | SSIM | L∞ grey levels |",
-        "|---" * (9 + floors) + "|",
+    head = [
+        "victim",
+        "seeds",
+        "ACC",
+        "ASR",
+        "RA",
+        *["clean ASR / RA"] * floors,
+        "ASR at 8 bit",
+        "PSNR dB",
+        "SSIM",
+        "L∞ grey levels",
     ]
+    shown = []
     for row in rows:
         label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
         cells = [label, str(row["seeds"]), *(spread_cell(row[k], row[f"{k}_std"]) for k in ("acc", "asr", "ra"))]
         cells += [f"{_cell(row['asr_floor'])} / {_cell(row['ra_floor'])}"] * floors
         ssim = "—" if pd.isna(row["ssim"]) else f"{row['ssim']:.3f}"
-        lines.append(f"| {' | '.join([*cells, _cell(row['asr_8bit']), _cell(row['psnr']), ssim, _cell(row['linf'])])} |")
-    return [*lines, ""]
+        shown.append([*cells, _cell(row["asr_8bit"]), _cell(row["psnr"]), ssim, _cell(row["linf"])])
+    return [*lines_of(head, shown), ""]
 
 
 def spread_cell(value: float | None, std: float | None) -> str:

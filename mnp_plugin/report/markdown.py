@@ -1,7 +1,8 @@
-"""Names in Markdown: a label or a reason from a record stands in a table as what it is, and is no table, link or HTML there."""
+"""Tables in Markdown, and names in them: a label or a reason from a record is shown as what it is, no table, link or HTML."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,11 @@ SPECIAL = {"&": "&amp;", "<": "&lt;", ">": "&gt;", **{c: f"\\{c}" for c in "\\|`
 def escape(text: str) -> str:
     """``text`` on one line, as Markdown prints it."""
     return "".join(SPECIAL.get(c, c if c.isprintable() else " ") for c in text)
+
+
+def lines_of(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown, line by line."""
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def in_markdown(table: pd.DataFrame) -> pd.DataFrame:

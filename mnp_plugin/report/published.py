@@ -12,7 +12,7 @@ import pandas as pd
 
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.leaderboard import spread_cell
-from mnp_plugin.report.markdown import escape
+from mnp_plugin.report.markdown import escape, lines_of
 from mnp_plugin.report.summary import what_varies_in_cells
 
 OWN = Path("published", "backdoorbench.csv")
@@ -125,15 +125,12 @@ def beside(ours: pd.DataFrame, published: pd.DataFrame) -> list[str]:
     lines = ["## Published beside here", ""]
     if found.empty:
         return [*lines, "No cell of this suite (data set, net, attack, poison ratio and defense alike) was published.", ""]
-    lines += [
-        f"{differences(found)} Here: this suite. Percent, ACC / ASR / RA.",
-        "",
-        "| dataset, net | attack | defense | published | here | here, selection | here, flag |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = ["dataset, net", "attack", "defense", "published", "here", "here, selection", "here, flag"]
+    rows = []
     for row in found.to_dict("records"):
         cells = [f"{row['dataset']}, {_net(row)}", f"{row['attack']} {_ratio(row)}", row["defense"], _rates(row, "_published")]
-        lines.append(f"| {' | '.join([*map(str, cells), _rates(row), row['selection'], row['flag']])} |")
+        rows.append([*map(str, cells), _rates(row), row["selection"], row["flag"]])
+    lines += [f"{differences(found)} Here: this suite. Percent, ACC / ASR / RA.", "", *lines_of(head, rows)]
     if said := what_varies_in_cells(found, ("acc", "asr", "ra")):
         lines += ["", said]
     return [*lines, ""]

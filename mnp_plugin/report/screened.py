@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from mnp_plugin.report.markdown import lines_of
 from mnp_plugin.report.samples import SampleRecord
 
 COLUMNS = (
@@ -67,8 +68,7 @@ def sample_lines(table: pd.DataFrame) -> list[str]:
     for questions, title in QUESTIONS.items():
         if not (rows := over_victims(table, questions)):
             continue
-        lines += [f"## {title}", "", f"| {title.lower()} | {' | '.join(HEAD)} |", "|---" * 9 + "|"]
-        lines += [f"| {' | '.join(row)} |" for row in rows]
+        lines += [f"## {title}", "", *lines_of((title.lower(), *HEAD), rows)]
         part = table[(table["questions"] == questions) & (table["flag"] == "")]
         lines += ["", *_by_attack(part, title.lower())]
     return [*lines, *NOTES[:-1], f"{NOTES[-1]} By", "attack: AUROC, and how many victims.", ""] if lines else []
@@ -95,12 +95,12 @@ def _by_attack(part: pd.DataFrame, what: str) -> list[str]:
     if len(victims) < 2:
         return []
     heads = [f"{attack} ({count})" for attack, count in victims.items()]
-    lines = [f"| AUROC, {what} | detector | {' | '.join(heads)} |", "|" + "---|" * (2 + len(heads))]
+    rows = []
     for key, group in known.groupby(["dataset", "net", "detector"], sort=True):
         areas = dict(iter(group.groupby("attack")["auroc"]))
         cells = [_mean(areas[attack], 2) + _spread(areas[attack], 2) if attack in areas else "—" for attack in victims.index]
-        lines.append(f"| {key[0]}, {key[1]} | {key[2]} | {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append([f"{key[0]}, {key[1]}", str(key[2]), *cells])
+    return [*lines_of([f"AUROC, {what}", "detector", *heads], rows), ""]
 
 
 def _spread(column: pd.Series, digits: int) -> str:

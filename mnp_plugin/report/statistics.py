@@ -8,6 +8,7 @@ from typing import Any, cast
 import pandas as pd
 
 from mnp_plugin.report.leaderboard import spread_cell
+from mnp_plugin.report.markdown import lines_of
 from mnp_plugin.report.paired import LEAST, Comparison, comparisons
 from mnp_plugin.report.ranks import Ranking, attack_label, ranking
 from mnp_plugin.report.spread import FEW, Spread, over_attacks
@@ -122,15 +123,15 @@ def to_markdown(found: list[Statistics], name: str) -> str:
 def _overall_lines(overall: list[Overall], varies: str) -> list[str]:
     if not overall:
         return ["No attack took and was defended.", ""]
-    lines = ["| defense | selection | attacks | ACC | ASR | worst ASR | DER | worst DER |", "|---|---|---|---|---|---|---|---|"]
+    head = ["defense", "selection", "attacks", "ACC", "ASR", "worst ASR", "DER", "worst DER"]
+    rows = []
     for item in overall:
         row = item.row
         worst = [f"{value:.1f} ({attack})" for value, attack in (item.worst["asr"], item.worst["der"])]
         means = [with_interval(row[score], item.spreads[score], row[f"{score}_std"]) for score in ("acc", "asr", "der")]
-        cells = [row["defense"], row["selection"], str(row["attacks"]), means[0], means[1], worst[0], means[2], worst[1]]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append([row["defense"], row["selection"], str(row["attacks"]), means[0], means[1], worst[0], means[2], worst[1]])
     return [
-        *lines,
+        *lines_of(head, rows),
         "",
         "Percent, means over attacks that took, with the 95 % interval of a bootstrap over attacks: how the mean would vary with",
         "other attacks like these. It says nothing of other seeds.",
@@ -153,16 +154,17 @@ def p_text(value: float | None) -> str:
 def _rank_lines(ranks: Ranking | None) -> list[str]:
     if ranks is None:
         return []
-    lines = ["| defense | mean rank |", "|---|---|", *(f"| {name} | {rank:.2f} |" for name, rank in ranks.ranks.items()), ""]
+    rows = [(name, f"{rank:.2f}") for name, rank in ranks.ranks.items()]
     order = list(ranks.ranks)
     alike = "; ".join(", ".join(order[first : last + 1]) for first, last in ranks.groups) or "none"
-    lines += [
+    return [
+        *lines_of(("defense", "mean rank"), rows),
+        "",
         f"Mean ranks by DER over {ranks.attacks} attacks, 1 the best, `none` among them.",
         f"Friedman's test: p {p_of(ranks.p_value)}. Critical difference (Nemenyi, 5 %): {ranks.difference:.2f}.",
         f"Not told apart: {alike}.",
         "",
     ]
-    return lines
 
 
 def p_of(value: float) -> str:
@@ -175,16 +177,14 @@ def _pair_lines(pairs: list[Comparison]) -> list[str]:
     if not pairs:
         return []
     one = pairs[0].one
-    lines = [
-        f"| {one} against | attacks | better | worse | median ΔDER | effect | p | p, Holm |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = [f"{one} against", "attacks", "better", "worse", "median ΔDER", "effect", "p", "p, Holm"]
+    rows = []
     for pair in pairs:
         effect = "—" if pair.effect is None else f"{pair.effect:+.2f}"
         numbers = [str(pair.pairs), str(pair.better), str(pair.worse), f"{pair.median + 0.0:+.1f}", effect]
-        lines.append(f"| {' | '.join([pair.other, *numbers, p_text(pair.p_value), p_text(pair.p_holm)])} |")
+        rows.append([pair.other, *numbers, p_text(pair.p_value), p_text(pair.p_holm)])
     return [
-        *lines,
+        *lines_of(head, rows),
         "",
         "Wilcoxon's signed-rank test over attacks, two-sided, of the differences of DER; Holm corrects for the number of",
         "comparisons. Effect: rank-biserial correlation, 1 if better on every attack, -1 if worse.",

@@ -92,7 +92,7 @@ def test_what_killed_writers_left_is_removed_and_what_is_being_written_stays(tmp
     before = time.time() - STALE - 1
     for file in [*old, *kept[1:]]:
         os.utime(file, (before, before))
-    Store(cache, results, create=False)
+    Store(cache, results, reading=True)
     assert all(file.exists() for file in old), "plan and report remove nothing"
     Store(cache, results)
     assert not any(file.exists() for file in old)
