@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -22,13 +24,34 @@ def made(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
     return cast(nn.Module, models.get_model(arch, weights=None, num_classes=num_classes, **options))
 
 
-def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
+def narrow_vgg19(width: int, batch_norm: bool, num_classes: int) -> nn.Module:
+    """VGG-19 of torchvision with ``width`` / 64 of the channels and of the hidden units, initialised as there."""
+    from torchvision.models import vgg
+
+    features = vgg.make_layers([v if isinstance(v, str) else v * width // 64 for v in vgg.cfgs["E"]], batch_norm)
+    with torch.device("meta"):  # its own classifier is 400 MB
+        model: nn.Module = vgg.VGG(features, num_classes, init_weights=False)
+    model.classifier = nn.Sequential(
+        nn.Linear(8 * width * 49, 64 * width), nn.ReLU(True), nn.Dropout(0.5),
+        nn.Linear(64 * width, 64 * width), nn.ReLU(True), nn.Dropout(0.5), nn.Linear(64 * width, num_classes),
+    )  # fmt: skip
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, 0, 0.01)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def _build(arch: str, num_classes: int, shape: tuple[int, int, int], narrow: Callable[[], nn.Module] | None = None) -> nn.Module:
     if shape[0] != 3:
         raise UserError(
             f"torchvision's {arch} takes RGB images, not {shape[0]} channel(s); set channels: 3 or choose another net"
         )
     try:
-        model = made(arch, num_classes, shape)
+        model = narrow() if narrow is not None else made(arch, num_classes, shape)
         with torch.no_grad():
             logits = model.eval()(torch.zeros(1, *shape))
     except (RuntimeError, AssertionError, ValueError) as error:
@@ -43,10 +66,12 @@ def _build(arch: str, num_classes: int, shape: tuple[int, int, int]) -> nn.Modul
 class VGG19BN(Net):
     """VGG-19 with batch normalisation, torchvision's layers and names; images of 32 pixels or more."""
 
+    width: int = param(64, "channels of the first stage; hidden units in proportion", low=1, high=512)
     paper = "Simonyan, Zisserman, Very Deep Convolutional Networks, ICLR 2015, arXiv 1409.1556"
 
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-        return _build("vgg19_bn", num_classes, shape)
+        narrow = None if self.width == 64 else partial(narrow_vgg19, self.width, True, num_classes)
+        return _build("vgg19_bn", num_classes, shape, narrow)
 
 
 @nets.register("vgg19")
@@ -54,10 +79,12 @@ class VGG19BN(Net):
 class VGG19(Net):
     """VGG-19 without normalisation, torchvision's layers and names; images of 32 pixels or more."""
 
+    width: int = param(64, "channels of the first stage; hidden units in proportion", low=1, high=512)
     paper = "Simonyan, Zisserman, Very Deep Convolutional Networks, ICLR 2015, arXiv 1409.1556"
 
     def build(self, num_classes: int, shape: tuple[int, int, int]) -> nn.Module:
-        return _build("vgg19", num_classes, shape)
+        narrow = None if self.width == 64 else partial(narrow_vgg19, self.width, False, num_classes)
+        return _build("vgg19", num_classes, shape, narrow)
 
 
 @nets.register("mobilenet-v3-large")

@@ -160,6 +160,20 @@ def test_vgg19_bn_is_torchvisions() -> None:
     assert "features.0.weight" in model.state_dict()
 
 
+def test_a_narrow_vgg19_has_the_names_of_the_wide_one() -> None:
+    with torch.device("meta"):
+        wide = VGG19BN().build(10, RGB32)
+    narrow = VGG19BN(width=4).build(10, RGB32)
+    assert list(narrow.state_dict()) == list(wide.state_dict())
+    assert [m.num_features * 16 for m in norms(narrow)] == [m.num_features for m in norms(wide)]
+    assert narrow.training
+    outputs = narrow(torch.rand(4, *RGB32))
+    assert outputs.shape == (4, 10)
+    outputs.sum().backward()
+    assert all(p.grad is not None for p in narrow.parameters())
+    assert not norms(VGG19(width=4).build(10, RGB32))
+
+
 def test_mobilenet_v3_large_is_torchvisions() -> None:
     model = MobileNetV3Large().build(10, RGB32)
     published, features = 5_483_032, 1280

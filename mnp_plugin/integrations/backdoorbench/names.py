@@ -88,7 +88,7 @@ def their_net_name(net: Net) -> str:
     """
     if isinstance(net, PreActResNet18) and net.width == 64:
         return "preactresnet18"
-    if isinstance(net, VGG19BN):
+    if isinstance(net, VGG19BN) and net.width == 64:
         return "vgg19_bn"
     if isinstance(net, MobileNetV3Large):
         return "mobilenet_v3_large"
@@ -96,5 +96,5 @@ def their_net_name(net: Net) -> str:
         return net.arch
     raise UserError(
         f"BackdoorBench has no net like '{net.name}' with these settings; train the victim on preactresnet18 (width 64), "
-        "vgg19-bn, mobilenet-v3-large or a torchvision net of theirs"
+        "vgg19-bn (width 64), mobilenet-v3-large or a torchvision net of theirs"
     )
