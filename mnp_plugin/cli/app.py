@@ -53,7 +53,12 @@ def _say(message: str, status: int, before: str = "") -> int:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     """A sentence, as errors are: which line of code gave the warning helps nobody who gave a command."""
     print(f"mnp-bench: warning: {message}", file=sys.stderr)
