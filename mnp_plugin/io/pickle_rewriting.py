@@ -30,6 +30,9 @@ MAX_CALLS = 250_000
 MAX_TUPLE_KEYS = 4096
 """Keys that are tuples: Python's hashes of tuples of chosen numbers can be made to collide, which costs quadratic time."""
 
+NAME = -1
+"""Weight of a known name."""
+
 _LIMITS = {"containers": MAX_OPENED, "calls": MAX_CALLS, "names": MAX_NAMES, "keys that are tuples": MAX_TUPLE_KEYS}
 
 # fmt: off
@@ -71,7 +74,7 @@ def rewrite(raw: bytes | mmap.mmap, start: int, known: Container[str]) -> tuple[
 class _Rewriter:
     """Walks one pickle and keeps of every value on the stack only a weight.
 
-    The weight of a tuple is the number of values it unfolds to, of an inert token 0, of anything else 1.
+    The weight of a tuple is the number of values it unfolds to, of an inert token 0, of a name :data:`NAME`, of anything else 1.
     """
 
     def __init__(self, raw: bytes | mmap.mmap, start: int, known: Container[str]) -> None:
@@ -158,6 +161,7 @@ class _Rewriter:
             return
         need(code != pickle.NEWOBJ, "it asks to make an object of a class in a way that plain values do not need")
         if code == pickle.REDUCE:
+            need(self.stack[-1] == NAME, "it calls what is no function")  # torch's message would show it, and unfold it for that
             self._count("calls")
             self.stack[-1] = 1
         elif code in (pickle.SETITEM, pickle.SETITEMS, pickle.BUILD):  # a state that is a tuple is read as pairs with keys
@@ -183,7 +187,7 @@ class _Rewriter:
         self._count("names")
         if path in self.known:
             self._insert(place - 1, end + 1, _name(path))
-            self.stack.append(1)
+            self.stack.append(NAME)
         else:
             dangerous = module.partition(".")[0] in _CODE or path in _CODE_NAMES
             need(not dangerous, f"it asks for {shown(path)}, which no checkpoint needs: it may be malicious")
@@ -209,4 +213,4 @@ def _name(path: str) -> bytes:
 
 
 def _tuple(items: list[int]) -> int:
-    return min(1 + sum(items), 2**32)
+    return min(1 + sum(map(abs, items)), 2**32)

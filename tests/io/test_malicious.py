@@ -321,6 +321,8 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "key", b"}" + doubled(one, 60) + b"Ns."
     yield "flat key", b"}" + doubled(one, 6) + b"Ns."
     yield "deep key", b"})" + b"\x85" * 100_000 + b"Ns."
+    yield "what is called", doubled(one, 40) + b")R."
+    yield "in a list that is called", b"]" + doubled(one, 40) + b"a)R."
     yield "member of a set", call(name("builtins.set"), b"]" + doubled(one, 60) + b"a") + b"."
     yield "member of a frozenset", call(name("builtins.frozenset"), b"]" + doubled(one, 60) + b"a") + b"."
     yield "integers of one hash", b"}(" + b"".join(number(prime * i) + b"N" for i in range(40_000)) + b"u."
