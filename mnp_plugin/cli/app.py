@@ -21,14 +21,14 @@ from mnp_plugin.core.errors import MethodError, UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit status: 0 done, 1 some cells or a method failed, 2 bad input, 130 interrupted."""
     _write_anything()
-    arguments = _parser().parse_args(argv)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        return _status_of(arguments)
+        return _status_of(argv)
 
 
-def _status_of(arguments: argparse.Namespace) -> int:
+def _status_of(argv: Sequence[str] | None) -> int:
     try:
+        arguments = _parser().parse_args(argv)  # which may print, too: a script of completion has more than a pipe holds
         status: int = arguments.call(arguments)
         sys.stdout.flush()
         return status
