@@ -3,7 +3,8 @@
 * Home, contributing and changelog are the files at the top of the repository.
 * The command line is read from its parser, the methods from ``describe``.
 * ``<!-- table: FILE FIRST -->`` in a page becomes the table of ``FILE`` whose first heading is ``FIRST``, ``<!-- json: FILE -->``
-  the text of a JSON file, ``<!-- clauses: FILE -->`` the clauses of the contract test in ``FILE``.
+  the text of a JSON file, ``<!-- clauses: FILE -->`` the clauses of the contract test in ``FILE``, and, inside of a line,
+  ``<!-- lines: ROOMS -->`` how many lines of Python these rooms have.
 
 ``python docs/hooks.py`` writes the summary of ``results/demo/leaderboard.md`` into the README, between its two demo comments.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mnp_plugin"
 TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 """Files at the top of the repository, and the pages they become."""
 BEGIN, END = "<!-- demo:begin -->", "<!-- demo:end -->"
@@ -40,6 +42,7 @@ ABOUT_NUMBERS = (
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#)([^)#]+)(#[^)]*)?\)")
 PICTURE = re.compile(r"!\[([^\]]+)\]\(docs/([^)]+)\)")
 DIRECTIVE = re.compile(r"^<!-- (table|json|clauses): (\S+) ?(.*?) -->$", re.MULTILINE)
+LINES = re.compile(r"<!-- lines: ([\w ]+) -->")
 ROLE = re.compile(r":(?:meth|class|func|mod|data|attr):(?=<code>|`)")
 SETTING = re.compile(r"^  (\w+) = (.*?)  \((.*?)\)  (.*)$")
 
@@ -99,7 +102,7 @@ def without_dead_links(text: str, page: str) -> str:
 
 
 def with_results(text: str) -> str:
-    """``text`` with every comment of the three kinds (see the head of this file) replaced by what it names."""
+    """``text`` with every comment of the four kinds (see the head of this file) replaced by what it names."""
 
     def there(found: re.Match[str]) -> str:
         content = (ROOT / found[2]).read_text(encoding="utf-8")
@@ -107,7 +110,15 @@ def with_results(text: str) -> str:
             return f"```json\n{content.strip()}\n```"
         return clauses(content) if found[1] == "clauses" else table(content, found[3])
 
-    return DIRECTIVE.sub(there, text)
+    return LINES.sub(lambda found: lines(found[1].split()), DIRECTIVE.sub(there, text))
+
+
+def lines(rooms: list[str]) -> str:
+    """Lines of Python in ``rooms`` and in brackets how many files; ``root`` is what lies in no room, ``package`` everything."""
+    where = {"root": "*.py", "package": "**/*.py"}
+    files = [file for room in rooms for file in PACKAGE.glob(where.get(room, f"{room}/**/*.py"))]
+    total = sum(file.read_text(encoding="utf-8").count("\n") for file in files)
+    return f"{total} ({len(files)})"
 
 
 def table(text: str, first: str) -> str:

@@ -239,6 +239,15 @@ def test_every_room_is_on_the_map() -> None:
     assert rooms | files == {word for line in blocks(text, "")[0].splitlines() for word in line[:34].split()}
 
 
+def test_the_sizes_of_the_rooms_are_counted_and_make_up_the_package(hooks: ModuleType) -> None:
+    text = (DOCS / "concepts" / "route.md").read_text(encoding="utf-8").partition("## Size of the rooms")[2]
+    counted = re.findall(r"\| (\d+) \((\d+)\) \|$", hooks.with_results(text), re.MULTILINE)
+    *rooms, package = [(int(lines), int(files)) for lines, files in counted]
+    assert package == (sum(lines for lines, _ in rooms), sum(files for _, files in rooms))
+    assert all(lines for lines, _ in rooms)
+    assert package[1] == len(list((ROOT / "mnp_plugin").rglob("*.py")))
+
+
 def test_the_citation_names_this_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == mnp_plugin.__version__

@@ -140,7 +140,8 @@ def repair_checkpoint(
     further = None if test is None else files.load_images(test, own.classes, side).to(place)
     say(f"repairing with {method.name}", 0, 0)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the repair did damage")  # which the report says
+        for said_by_the_report in ("the repair did damage", ".*, as the recipe augments them, "):
+            warnings.filterwarnings("ignore", said_by_the_report)
         result = purify(
             own.model, own.images.x, own.images.y, defense=method, validation=validation, recipe=recipe, seed=seed,
             progress=progress,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from mnp_plugin.benchmark.jobs.recorded import RecordJob
@@ -17,6 +18,9 @@ from mnp_plugin.benchmark.suite import Suite
 METHODS = ("attack", "defense", "detector", "sample_detector")
 """Keys, in an identity, of methods with a name and a version."""
 
+Versions = tuple[str, int, int]
+"""Name of a method, its version in a record and its version now."""
+
 
 @dataclass(frozen=True)
 class OlderRecord:
@@ -26,13 +30,14 @@ class OlderRecord:
         kind: ``records``, ``verdicts`` or ``samples``.
         file: its name.
         of: name of the file that is planned in its place, and not there yet.
-        versions: by the method's key in the identity (``defense``): name, version of the record and version of now.
+        versions: by the method's key in the identity (``defense``): name, version of the record and version of now. Of a
+            detector that stayed as it was, by ``runs 0`` and so on those of the methods that it runs.
     """
 
     kind: str
     file: str
     of: str
-    versions: Mapping[str, tuple[str, int, int]]
+    versions: Mapping[str, Versions]
 
 
 def older_records(suite: Suite, store: Store) -> list[OlderRecord]:
@@ -70,19 +75,30 @@ def _labels(file: str) -> str:
     return file.rpartition("-")[0]
 
 
-def _raised(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[str, int, int]]:
+def _raised(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Versions]:
     """Which methods have a higher version in ``new``; empty if that is not all in which both identities differ."""
     found = {}
     for key in {*old, *new} - {"runs"}:  # what a detector runs is part of the detector
-        before, now = old.get(key), new.get(key)
-        if before == now:
-            continue
-        if key not in METHODS or not isinstance(before, Mapping) or not isinstance(now, Mapping):
-            return {}
-        earlier, later = before.get("version"), now.get("version")
-        if before.get("name") != now.get("name") or not isinstance(earlier, int) or not isinstance(later, int):
-            return {}
-        if earlier >= later:
-            return {}
-        found[key] = str(now["name"]), earlier, later
-    return found
+        if old.get(key) != new.get(key):
+            versions = _both_versions(old.get(key), new.get(key)) if key in METHODS else None
+            if versions is None:
+                return {}
+            found[key] = versions
+    return found or _raised_runs(old.get("runs", []), new.get("runs", []))
+
+
+def _raised_runs(old: Sequence[Any], new: Sequence[Any]) -> dict[str, Versions]:
+    """Which of the methods that a detector runs have a higher version in ``new``; empty if one differs in anything else."""
+    differ = {f"runs {i}": (before, now) for i, (before, now) in enumerate(zip_longest(old, new)) if before != now}
+    found = {key: versions for key, both in differ.items() if (versions := _both_versions(*both))}
+    return found if len(found) == len(differ) else {}
+
+
+def _both_versions(old: object, new: object) -> Versions | None:
+    """Name of a method, its version in ``old`` and its higher one in ``new``; None if they are nothing of the kind."""
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping) or old.get("name") != new.get("name"):
+        return None
+    earlier, later = old.get("version"), new.get("version")
+    if not isinstance(earlier, int) or not isinstance(later, int) or earlier >= later:
+        return None
+    return str(new["name"]), earlier, later

@@ -70,7 +70,7 @@ def load_suite(path: Path) -> Suite:
         UserError: missing file, unknown name or key, wrong type, value out of range; with file and line.
     """
     if not path.is_file():
-        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = sorted(str(p) for p in path.parent.glob("*.yaml") if p.is_file()) if path.parent.is_dir() else []
         raise UserError(f"no suite file {path}.{did_you_mean(str(path), near)}")
     return _suite(spec.read_yaml(path), path.stem)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import shtab
 
@@ -20,8 +21,14 @@ from mnp_plugin.core.errors import MethodError, UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Exit status: 0 done, 1 some cells or a method failed, 2 bad input, 130 interrupted."""
     _write_anything()
-    arguments = _parser().parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _status_of(argv)
+
+
+def _status_of(argv: Sequence[str] | None) -> int:
     try:
+        arguments = _parser().parse_args(argv)  # which may print, too: a script of completion has more than a pipe holds
         status: int = arguments.call(arguments)
         sys.stdout.flush()
         return status
@@ -43,6 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _say(message: str, status: int, before: str = "") -> int:
     print(f"{before}mnp-bench: {message}", file=sys.stderr)
     return status
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A sentence, as errors are: which line of code gave the warning helps nobody who gave a command."""
+    print(f"mnp-bench: warning: {message}", file=sys.stderr)
 
 
 def _of_system(error: OSError) -> str:

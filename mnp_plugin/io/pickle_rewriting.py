@@ -30,6 +30,9 @@ MAX_CALLS = 250_000
 MAX_TUPLE_KEYS = 4096
 """Keys that are tuples: Python's hashes of tuples of chosen numbers can be made to collide, which costs quadratic time."""
 
+NAME, ORDERED_NAME, ORDERED, DICTIONARY = -1, -2, -3, -4
+"""Weights of what the walk must tell from other values: known names, that of OrderedDict, and what these make."""
+
 _LIMITS = {"containers": MAX_OPENED, "calls": MAX_CALLS, "names": MAX_NAMES, "keys that are tuples": MAX_TUPLE_KEYS}
 
 # fmt: off
@@ -71,7 +74,8 @@ def rewrite(raw: bytes | mmap.mmap, start: int, known: Container[str]) -> tuple[
 class _Rewriter:
     """Walks one pickle and keeps of every value on the stack only a weight.
 
-    The weight of a tuple is the number of values it unfolds to, of an inert token 0, of anything else 1.
+    The weight of a tuple is the number of values it unfolds to, of an inert token 0, of anything else 1, or a negative one that
+    says what it is and counts as 1.
     """
 
     def __init__(self, raw: bytes | mmap.mmap, start: int, known: Container[str]) -> None:
@@ -94,7 +98,7 @@ class _Rewriter:
             begun, tuple_at = tuple_at, -1
             if code in _PUSHES:
                 place += _PUSHES[code]
-                self.stack.append(1)
+                self.stack.append(DICTIONARY if code == pickle.EMPTY_DICT else 1)
                 if code in (pickle.EMPTY_DICT, pickle.EMPTY_LIST):
                     self._count("containers")
             elif code in _GETS:
@@ -158,11 +162,15 @@ class _Rewriter:
             return
         need(code != pickle.NEWOBJ, "it asks to make an object of a class in a way that plain values do not need")
         if code == pickle.REDUCE:
+            called = self.stack[-1]  # torch's message would show anything else, and unfold it for that
+            need(called in (NAME, ORDERED_NAME), "it calls what is no function")
             self._count("calls")
-            self.stack[-1] = 1
-        elif code in (pickle.SETITEM, pickle.SETITEMS, pickle.BUILD):  # a state that is a tuple is read as pairs with keys
+            self.stack[-1] = ORDERED if called == ORDERED_NAME else 1
+        elif code == pickle.BUILD and self.stack[-1] == ORDERED:  # a list of pairs would have keys, too, unseen
+            need(items[0] in (DICTIONARY, ORDERED), "the attributes of a dictionary are no dictionary")
+        elif code in (pickle.SETITEM, pickle.SETITEMS):
             keys = [weight for weight in items[::2] if weight > 1]
-            need(max(keys, default=0) <= 64, "a key is a large tuple" if code != pickle.BUILD else "a state is a large tuple")
+            need(max(keys, default=0) <= 64, "a key is a large tuple")
             self._count("keys that are tuples", len(keys))
 
     def _since_mark(self) -> tuple[list[int], int]:
@@ -183,7 +191,7 @@ class _Rewriter:
         self._count("names")
         if path in self.known:
             self._insert(place - 1, end + 1, _name(path))
-            self.stack.append(1)
+            self.stack.append(ORDERED_NAME if path == "collections.OrderedDict" else NAME)
         else:
             dangerous = module.partition(".")[0] in _CODE or path in _CODE_NAMES
             need(not dangerous, f"it asks for {shown(path)}, which no checkpoint needs: it may be malicious")
@@ -209,4 +217,4 @@ def _name(path: str) -> bytes:
 
 
 def _tuple(items: list[int]) -> int:
-    return min(1 + sum(items), 2**32)
+    return min(1 + sum(1 if item < 0 else item for item in items), 2**32)

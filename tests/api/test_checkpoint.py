@@ -494,6 +494,18 @@ def test_screen_scores_the_images_of_a_folder(own: Own, tmp_path: Path, capsys: 
     assert len(found.files) == len(found.screened.scores) == len(own.images)
 
 
+@pytest.mark.filterwarnings("default")
+def test_images_made_strange_are_warned_of_in_one_line(own: Own, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--crop", "4", "--quiet"]
+    said = r"warning: moved by up to 4 pixels, as the recipe augments them, the clean images are recognised at .* \(--crop 0\)\n"
+    assert main(own.arguments("purify", *flags, "--defense", "none", "--out", str(own.folder / "strange"))) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert len(re.findall(said, captured.out)) == 1
+    assert main(own.arguments("detect", *flags, "--detector", "clp")) == 0
+    assert re.fullmatch(f"mnp-bench: {said}", capsys.readouterr().err)
+
+
 def test_purify_prints_json_and_nothing_else(own: Own, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(own.arguments("purify", "--out", str(tmp_path / "out"), "--json", "--defense", "none")) == 0
     captured = capsys.readouterr()

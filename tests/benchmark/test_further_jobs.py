@@ -19,6 +19,7 @@ from mnp_plugin.benchmark.suite import VictimSpec
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.cli.app import main
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.defenses.mnp import MNP
 from mnp_plugin.detectors.clp import CLP
 from mnp_plugin.detectors.strip import Strip
 from mnp_plugin.report.build import build_tables
@@ -273,6 +274,16 @@ def test_detectors_are_run_by_label_kept_planned_and_tried_again(
     assert {json.loads(file.read_text())["status"] for file in folder.iterdir()} == {"ok"}
     assert {name: (folder / name).stat().st_mtime_ns for name in before} == before
     assert len(list(folder.iterdir())) == 4
+    capsys.readouterr()
+    older = MNP.version
+    monkeypatch.setattr(MNP, "version", older + 1)  # which the detector mnp runs
+    assert main(["plan", *command]) == 0
+    said = capsys.readouterr().out
+    assert "4 verdicts of 2 detectors, 2 done" in said
+    assert f"2 records are of older versions of their methods (mnp {older}, now {older + 1})" in said
+    monkeypatch.setattr(MNP, "version", older - 1)
+    assert main(["plan", *command]) == 0
+    assert "older versions" not in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------- detectors of single images

@@ -234,6 +234,9 @@ def test_a_missing_file_offers_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "digits.yaml").write_text(TEXT)
     with pytest.raises(UserError, match=r"no suite file .*digit\.yaml.*Did you mean '.*digits\.yaml'\?"):
         load_suite(tmp_path / "digit.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(UserError, match=r"no suite file .*folder\.yaml\. Did you mean '.*digits\.yaml'"):
+        load_suite(tmp_path / "folder.yaml")
     with pytest.raises(UserError, match="no suite file"):
         load_suite(tmp_path / "nowhere" / "x.yaml")
     with pytest.raises(UserError, match="no suite file"):

@@ -781,7 +781,8 @@ def test_run_refuses_labels_that_the_suite_does_not_have(
     assert not trainings
 
 
-def test_a_reader_that_leaves_early_is_no_failure(tmp_path: Path) -> None:
-    command = f"{sys.executable} -c 'from mnp_plugin.cli import main; raise SystemExit(main([\"list\"]))' | head -1"
+@pytest.mark.parametrize("asked", ["list", "--print-completion zsh"])
+def test_a_reader_that_leaves_early_is_no_failure(asked: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m mnp_plugin {asked} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
