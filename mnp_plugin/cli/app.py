@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _status_of(argv: Sequence[str] | None) -> int:
     try:
-        arguments = _parser().parse_args(argv)  # which may print, too: a script of completion has more than a pipe holds
+        arguments = _asked(argv)
         status: int = arguments.call(arguments)
         sys.stdout.flush()
         return status
@@ -45,6 +45,13 @@ def _status_of(argv: Sequence[str] | None) -> int:
         ended = isinstance(error, Ended)
         what, status = ("ended by SIGTERM", 143) if ended else ("interrupted", 130)
         return _say(f"{what}. Finished cells are kept; the same command goes on from here.", status, before="\n")
+
+
+def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return _parser().parse_args(argv)
+    finally:  # which may print and exit: a script of completion is more than a pipe holds
+        sys.stdout.flush()
 
 
 def _say(message: str, status: int, before: str = "") -> int:
