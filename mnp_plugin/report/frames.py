@@ -16,7 +16,7 @@ import pandas as pd
 
 from mnp_plugin.report.after import runs_after, with_trials
 from mnp_plugin.report.floors import Floors, floor_of
-from mnp_plugin.report.leaderboard import leaderboard
+from mnp_plugin.report.leaderboard import leaderboard, with_numbers
 from mnp_plugin.report.records import Record, Scores, der
 from mnp_plugin.report.results import Results, read_results
 
@@ -41,7 +41,7 @@ def runs(records: Sequence[Record], floors: Floors = MappingProxyType({}), files
         rows.append(_row(record, "none" if record.defense == "none" else "blind", record.after, floor, name))
         if record.oracle is not None:
             rows.append(_row(record, "oracle", record.oracle, floor, name))
-    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
+    return with_numbers(pd.DataFrame(rows, columns=list(RUN_COLUMNS)))
 
 
 def _row(record: Record, selection: str, found: Scores | None, floor: Scores | None, name: str) -> dict[str, Any]:

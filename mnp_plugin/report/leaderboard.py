@@ -37,6 +37,22 @@ levels (0-255), each between clean and triggered test images.
 points; means over the seeds where that was measured.
 """
 
+TEXTS = (
+    "dataset",
+    "net",
+    "attack",
+    "defense",
+    "selection",
+    "flag",
+    "clean_source",
+    "knowledge",
+    "sweep",
+    "status",
+    "reason",
+    "file",
+)
+"""Columns of this table and of :func:`~mnp_plugin.report.frames.runs` that hold no numbers."""
+
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
 
 
@@ -56,7 +72,13 @@ def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})
             rows.append(_row(key, "oracle", group, [r.oracle for r in group], floors))
     for row in rows:
         row["sweep"] = sweep_of(row)
-    return pd.DataFrame(rows, columns=[*columns, "sweep"] if any(row["sweep"] for row in rows) else columns)
+    columns += ["sweep"] if any(row["sweep"] for row in rows) else []
+    return with_numbers(pd.DataFrame(rows, columns=columns))
+
+
+def with_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with columns of nothing as numbers, of which pandas before 3 takes no mean otherwise."""
+    return table.astype({column: float for column in table.columns if column not in TEXTS and table[column].isna().all()})
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
