@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 NAME = "mnp_plugin"
-REPORT = ["jinja2>=3.1", "matplotlib>=3.9", "scipy>=1.11"]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.9", "scipy>=1.15"]
 
 
 def version() -> str:
@@ -71,7 +71,7 @@ setup(
         "numpy>=1.26",
         "pandas>=2.2.2",
         "pyyaml>=6.0.1",
-        "pillow>=10.3",
+        "pillow>=11.0",
         "platformdirs>=4.0",
         "psutil>=5.9",
         "rich>=13.0",
@@ -90,7 +90,7 @@ setup(
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "test": [
             *REPORT,
-            "scikit-posthocs>=0.9",
+            "scikit-posthocs>=0.10",
             "torch-pruning>=1.5",
             "pyright[nodejs]>=1.1.414",  # of the versions tried, it needs no download of its own
             "pytest>=8.0",
@@ -98,12 +98,12 @@ setup(
             "pytest-cov>=5.0",
             "pytest-xdist>=3.8",
             "hypothesis>=6.100",
-            "mypy>=1.11",
+            "mypy>=1.18",
             "ruff>=0.6",
             "import-linter>=2.0",
-            "types-PyYAML",
-            "pandas-stubs",
-            "types-psutil",
+            "types-PyYAML>=6.0.12",
+            "pandas-stubs>=2.2.2.240603",
+            "types-psutil>=5.9.5",
         ],
     },
     entry_points=(HERE / NAME / "entry_points.txt").read_text(encoding="utf-8"),
