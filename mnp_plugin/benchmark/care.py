@@ -14,7 +14,7 @@ from mnp_plugin.benchmark.bench import Bench
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.locks import LEASE, SUFFIX
 from mnp_plugin.benchmark.observer import Observer
-from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, plan, score_jobs
+from mnp_plugin.benchmark.plan import plan, recorded_jobs, score_jobs
 from mnp_plugin.benchmark.store import FOLDERS, Store
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.core.errors import UserError
@@ -54,8 +54,8 @@ def damaged(store: Store, suite: Suite) -> Iterator[str]:
                 yield f"{file}: its content is not what its checksum says; run makes it again"
             elif "spec" in kept[1] and fingerprint(kept[1]["spec"]) != fingerprint_in(file):
                 yield f"{file}: it holds something else than its name says, as if files were swapped; run makes it again"
-    cells, beside = list(suite.cells()), Beside(store.suite_folder(suite.name))
-    for job in [*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)]:
+    beside = Beside(store.suite_folder(suite.name))
+    for job in recorded_jobs(suite):
         found = store.read(suite.name, job.kind, job.file_name)
         try:
             record = None if found is None else job.read(*found)

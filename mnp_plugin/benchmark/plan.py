@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from mnp_plugin.benchmark.jobs.floor import FloorJob
 from mnp_plugin.benchmark.jobs.job import Job
+from mnp_plugin.benchmark.jobs.recorded import RecordJob
 from mnp_plugin.benchmark.jobs.samples import SampleJob, sample_jobs
 from mnp_plugin.benchmark.jobs.scores import ScoreJob
 from mnp_plugin.benchmark.jobs.trial import TrialJob
@@ -68,10 +69,15 @@ def further_records(suite: Suite) -> dict[str, list[str]]:
     return names
 
 
+def recorded_jobs(suite: Suite) -> list[RecordJob]:
+    """All jobs of a suite that end in a record."""
+    cells = list(suite.cells())
+    return [*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)]
+
+
 def plan(suite: Suite) -> list[Job]:
     """Every job of a suite, each once and after all that it needs; victim by victim."""
-    cells = list(suite.cells())
-    return in_order([*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)])
+    return in_order(recorded_jobs(suite))
 
 
 def in_order(goals: Iterable[Job], kept: Callable[[Job], bool] = lambda job: False) -> list[Job]:

@@ -76,14 +76,13 @@ def _status(arguments: argparse.Namespace) -> int:
 def _found(arguments: argparse.Namespace) -> dict[str, Any]:
     from mnp_plugin.benchmark.locks import LEASE
     from mnp_plugin.benchmark.outlook import Past, cost, todo
-    from mnp_plugin.benchmark.plan import floor_jobs, further_jobs, plan, score_jobs
+    from mnp_plugin.benchmark.plan import plan, recorded_jobs
     from mnp_plugin.benchmark.suite_file import load_suite
 
     suite, store = load_suite(find_config(arguments.config)), _store(arguments)
-    cells = list(suite.cells())
     records: dict[str, Counter[str]] = {}
     failed: Counter[str] = Counter()
-    for job in [*score_jobs(suite, cells), *further_jobs(suite, cells), *floor_jobs(suite, cells)]:
+    for job in recorded_jobs(suite):
         kept = job.settled(store)
         state = "missing" if kept is None else {"ok": "done"}.get(kept.facts["record"].status, "failed")
         records.setdefault(job.kind, Counter())[state] += 1

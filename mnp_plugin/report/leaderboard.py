@@ -37,22 +37,6 @@ levels (0-255), each between clean and triggered test images.
 points; means over the seeds where that was measured.
 """
 
-TEXTS = (
-    "dataset",
-    "net",
-    "attack",
-    "defense",
-    "selection",
-    "flag",
-    "clean_source",
-    "knowledge",
-    "sweep",
-    "status",
-    "reason",
-    "file",
-)
-"""Columns of this table and of :func:`~mnp_plugin.report.frames.runs` that hold no numbers."""
-
 KEY = ("dataset", "net", "attack", "poison_ratio", "clean_images", "defense")
 
 
@@ -78,7 +62,7 @@ def leaderboard(records: Iterable[Record], floors: Floors = MappingProxyType({})
 
 def with_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` with columns of nothing as numbers, of which pandas before 3 takes no mean otherwise."""
-    return table.astype({column: float for column in table.columns if column not in TEXTS and table[column].isna().all()})
+    return table.astype({column: float for column in table.columns if len(table) and table[column].isna().all()})
 
 
 def _sort_key(key: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -257,18 +241,8 @@ def _victim_lines(part: pd.DataFrame) -> list[str]:
     if not rows:
         return []
     floors = int(part["asr_floor"].notna().any())
-    head = [
-        "victim",
-        "seeds",
-        "ACC",
-        "ASR",
-        "RA",
-        *["clean ASR / RA"] * floors,
-        "ASR at 8 bit",
-        "PSNR dB",
-        "SSIM",
-        "L∞ grey levels",
-    ]
+    head = ["victim", "seeds", "ACC", "ASR", "RA", *["clean ASR / RA"] * floors]
+    head += ["ASR at 8 bit", "PSNR dB", "SSIM", "L∞ grey levels"]
     shown = []
     for row in rows:
         label = row["attack"] if pd.isna(row["poison_ratio"]) else f"{row['attack']} {row['poison_ratio']:g}"
