@@ -65,6 +65,7 @@ class _Tying(TrainingHook):
         mixed = x.clone()
         mixed[:count] = self.attack.stamp(x[:count], {})
         self.model = model
+        self.saliency = self.saliency.to(x.device)  # restored, it may lie elsewhere
         if self.attack.strength:
             if not has_batch_norm(model):
                 raise MethodError("attack 'adaptive_mnp' ties channels of batch normalisations, and this net has none")

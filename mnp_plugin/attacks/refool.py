@@ -62,7 +62,7 @@ class Refool(Attack):
         return _blurred(picture, (1 + 4 * float(draw[1])) * width / 32)
 
     def apply(self, x: Tensor, state: State) -> Tensor:
-        index = (x * 255).round().sum((1, 2, 3)).long() % len(state["layers"])
+        index = (x * 255).round().long().sum((1, 2, 3)) % len(state["layers"])
         layer, ghost = state["layers"].to(x)[index], state["ghost"].to(x.device)[index].view(-1, 1, 1, 1)
         light = x.clamp(min=0) ** GAMMA
         total = light + layer

@@ -71,7 +71,8 @@ class Bench:
 
     def split(self, victim: AnyVictim) -> Split:
         """The victim's data on the device; those of the last victim are kept."""
-        key = str((victim.split_identity, victim.seed, victim.budget))
+        own = victim.split_identity if victim.kept else victim.fingerprint  # what was given is called as its source likes
+        key = str((own, victim.seed, victim.budget))
         if self._split is None or self._split[0] != key:
             self._split = key, stages.split_of(victim, self.source(victim).data).to(self.device)
         return self._split[1]
@@ -137,9 +138,11 @@ class Bench:
         )
 
     def _found(self, job: Job) -> tuple[Kept, bool] | None:
-        """What is kept of a job, if it need not be made again."""
+        """What is kept of a job, if it need not be made again; that a cell failed elsewhere says nothing of this machine."""
         mark = self.again.get(job.key)
-        kept = None if mark is not None and mark == job.mark(self.store) else job.settled(self.store)
+        if mark is not None and mark == job.mark(self.store):
+            return None
+        kept = job.settled(self.store) if job.further else job.load(self.store)
         return None if kept is None else (kept, True)
 
     def _made(self, job: Job) -> Kept:
@@ -184,6 +187,8 @@ class Bench:
         kept = job.failed(reason, self)
         if kept is None:
             return Done(job.key, reason)
+        if (found := self._found(job)) is not None:  # another machine has made it meanwhile
+            return self._done(job, *found)
         job.save(self.store, kept)
         return self._done(job, kept)
 

@@ -77,13 +77,15 @@ class Remote:
             self._asking = before
 
     def exchange(self, folder: Path, kept: Iterable[Path]) -> None:
-        """Fetch what ``folder``, a suite's, lacks or has older than there; send of it and of ``kept`` what is missing there."""
+        """Fetch what ``folder``, a suite's, lacks or has older than there; send of it and of ``kept`` what is not there, or older."""
         self._known = None
         start = self._name(folder) + "/"
-        self._fetch([name for name, about in self.known().items() if name.startswith(start) and _older(self._path(name), about)])
+        self._fetch(
+            [name for name, about in self.known().items() if name.startswith(start) and _outdated(self._path(name), about)]
+        )
         own = [path for path in sorted(folder.glob("*/[!.]*")) if path.parent.name != "figures"]  # drawn from the others
         for path in [*own, *kept]:
-            if path.is_file() and self._name(path) not in self.known():
+            if path.is_file() and _unsent(path, self.known().get(self._name(path))):
                 self.send(path, path.read_bytes())
 
     def fetch_all(self) -> None:
@@ -209,14 +211,29 @@ def _inside(name: str) -> bool:
     return not any(part in ("", ".", "..") or "\\" in part or ":" in part for part in name.split("/"))
 
 
-def _older(path: Path, about: dict[str, Any]) -> bool:
-    """Whether ``path`` is missing, of another size, or was written before what ``about`` tells of."""
+def _outdated(path: Path, about: dict[str, Any]) -> bool:
+    """Whether ``path`` is missing, or was written before what ``about`` tells of; where that gives no time, sizes decide."""
     try:
         here = path.stat()
     except OSError:
         return True
     if not about:  # sent by this process
         return False
+    there = _time(about)
+    return there > here.st_mtime if there is not None else about.get("size") != here.st_size
+
+
+def _unsent(path: Path, about: dict[str, Any] | None) -> bool:
+    """Whether what ``about`` tells of is missing, or another file, written before ``path``: the connection broke meanwhile."""
+    if about is None:
+        return True
+    there, here = _time(about), path.stat()
+    return there is not None and about.get("size") != here.st_size and here.st_mtime > there
+
+
+def _time(about: dict[str, Any]) -> float | None:
+    """When a file was written, as far as its file system says so."""
     found = next((about[key] for key in ("LastModified", "mtime", "updated", "created") if key in about), None)
-    there = found.timestamp() if isinstance(found, datetime) else found
-    return about.get("size") != here.st_size or (isinstance(there, int | float) and there > here.st_mtime)
+    if isinstance(found, datetime):
+        return found.timestamp()
+    return float(found) if isinstance(found, int | float) else None

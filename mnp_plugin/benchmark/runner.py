@@ -24,6 +24,7 @@ from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.contracts import AttackContext
 from mnp_plugin.core.errors import UserError, did_you_mean
+from mnp_plugin.data.augment import shrink
 from mnp_plugin.evaluation.modes import training_fault
 from mnp_plugin.report.records import Record
 from mnp_plugin.report.texts import Status
@@ -145,8 +146,12 @@ class Runner:
         for victim in {v.net.label: v for v in self.suite.victims}.values():  # one of each net
             model = self.bench.source(victim).fresh_net()
             nets[victim.net.label] = sum(value.nbytes for value in model.state_dict().values())
-            if fault := training_fault(model, self.bench.source(victim).data.test[:2].pixels()):
-                raise UserError(f"the net '{victim.net.label}' cannot be trained: {fault}")
+            pixels = self.bench.source(victim).data.test[:2].pixels()
+            recipes = [v.recipe for v in self.suite.victims if isinstance(v, VictimSpec) and v.net.label == victim.net.label]
+            for scale in sorted({1.0, *(r.small_scale for r in recipes if r.small_epochs)}, reverse=True):
+                if fault := training_fault(model, pixels if scale == 1 else shrink(pixels, scale)):
+                    small = "" if scale == 1 else f" on images of {scale:g} times their sides (recipe.small_epochs)"
+                    raise UserError(f"the net '{victim.net.label}' cannot be trained{small}: {fault}")
             for entry in self.suite.defenses:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
@@ -184,6 +189,7 @@ class Runner:
         if jobs or at_hand:
             self.observer.busy("checking data and nets")
             nets = self.check()
+            self.store.look_again()  # images that were away may have been downloaded
             self.store.probe()
             refuse_what_does_not_fit(jobs, Past.of(self.store), self.store, nets)
         if said := in_words(self.older):

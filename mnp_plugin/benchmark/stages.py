@@ -162,6 +162,11 @@ def check_victim(victim: VictimSpec, data: ImageData) -> None:
     if reason:
         raise UserError(f"attack '{victim.attack.label}' cannot treat {victim.dataset.label}: {reason}")
     split = split_of(victim, data)
+    if attack.has_trigger and not bool(attack.counted(split.test.y).any()):
+        raise UserError(
+            f"attack '{victim.attack.label}': every test image is of the class that the attack sends it to, so ASR cannot be "
+            "measured; choose another target"
+        )
     pool, count = poison_candidates(attack, split.train.y)
     cover = round(attack.cover_ratio() * len(pool))
     if count + cover > len(pool) or (attack.cover_ratio() and not cover):
@@ -246,16 +251,10 @@ def poison(
 
 
 def triggered_test(victim: VictimSpec, state: State, split: Split, num_classes: int) -> Triggered | None:
-    """The triggered test set; None for the clean model.
-
-    Raises:
-        MethodError: every test image belongs to the target class.
-    """
+    """The triggered test set; None for the clean model."""
     attack = victim.attack.component
     if not attack.has_trigger:
         return None
-    if not bool(attack.counted(split.test.y).any()):
-        raise MethodError("every test image belongs to the target class, so ASR cannot be measured")
     return attack.triggered(split.test, state, num_classes)
 
 

@@ -25,7 +25,7 @@ from mnp_plugin.benchmark.remote_locks import RemoteLocks
 from mnp_plugin.benchmark.suite import AnyVictim, Cell, Suite, VictimSpec
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import UnwritableError, clear_stale, write_atomic
-from mnp_plugin.io.tensors import head_size, packed, part, prefixed, said_of, unpacked
+from mnp_plugin.io.tensors import head_size, packed, part, said_of, unpacked
 from mnp_plugin.report.planned import read_plan
 from mnp_plugin.report.records import Record, from_json
 from mnp_plugin.report.texts import sealed
@@ -218,13 +218,6 @@ class Store:
         """Remove what :meth:`save` saved, if it is there."""
         self._remove(self.path(kind, fingerprint, content))
 
-    def save_victim(
-        self, victim: VictimSpec, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], facts: Mapping[str, Any]
-    ) -> None:
-        """Save weights, trigger state and JSON-ready facts of a trained victim as one file."""
-        kept = Kept(prefixed("model", weights) | prefixed("state", state), dict(facts))
-        self.save("victims", victim.fingerprint, victim.plain(), kept, self.content(victim))
-
     def load_victim(self, victim: VictimSpec) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]] | None:
         """(weights, trigger state, facts), or None if the victim is not there or its file is damaged."""
         kept = self.load("victims", victim.fingerprint, victim.plain(), self.content(victim))
@@ -319,10 +312,11 @@ class Store:
         """
         cells = list(suite.cells())
         folder = self.suite_folder(suite.name)
-        content = next(filter(None, map(self.content, suite.victims)), "")  # of a suite's data sets only one is trained on
-        if content == AWAY:
+        contents = {self.content(victim) for victim in suite.victims} - {""}
+        if AWAY in contents:
             before = read_plan(folder)
-            content = before.content if before else ""
+            contents = contents - {AWAY} | set(before.contents if before else ())
+        content = min(contents) if len(contents) == 1 else sorted(contents)  # of swept folders several
         plan = {
             "suite": suite.name,
             "gate": suite.gate.asr,

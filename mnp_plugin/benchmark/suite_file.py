@@ -102,6 +102,7 @@ def _suite(document: Document, default_name: str) -> Suite:
     victims: list[AnyVictim] = []
     for point, words in points:
         victims += _victims(point, words, trains)
+    _told_apart(document, victims)
     columns = _entries(document, "defenses", defenses, also=("draws",))
     draws = {entry.label: _draws(document, i, entry.label) for i, entry in enumerate(columns)}
     return Suite(
@@ -140,6 +141,17 @@ def _victims(document: Document, words: Mapping[str, str], trains: bool) -> list
         taken = {victim.attack.label for victim in victims}
         victims += _given(document, taken, seeds, recipe, budget)
     return victims
+
+
+def _told_apart(document: Document, victims: list[AnyVictim]) -> None:
+    """Refuse victims of the same names: tables would take them for runs of one."""
+    seen: set[tuple[Any, ...]] = set()
+    for victim in victims:
+        names = (victim.dataset.label, victim.net.label, victim.attack.label, victim.seed)
+        if names in seen:
+            what = "sweep settings that have names of their own, or give the swept nets and data sets different labels"
+            raise document.error((), f"two points of a sweep are both called '{victim.title}'; {what}")
+        seen.add(names)
 
 
 def _told(entry: Entry[K], key: str, words: Mapping[str, str]) -> Entry[K]:

@@ -56,7 +56,7 @@ def expanded(document: Document) -> Iterator[tuple[Document, Mapping[str, str]]]
         point, words = data, dict[str, str]()
         for axis, value in zip(whole, values, strict=True):
             point = replaced(point, axis.path, _labelled(value) if len(axis.path) == 1 else value)
-            if len(axis.path) == 1:  # a whole net or data set says itself which it is
+            if axis.path in (("dataset",), ("net",)):  # which says itself what it is
                 continue
             key = "dataset" if axis.path[0] == "dataset" else "net"
             words[key] = "-".join(filter(None, (words.get(key), _word(axis, value, whole))))
@@ -65,7 +65,12 @@ def expanded(document: Document) -> Iterator[tuple[Document, Mapping[str, str]]]
 
 def _allowed(path: Path) -> bool:
     if path[0] in LISTS:
-        return len(path) > 2 and isinstance(path[1], int) and path[2] not in ("name", "label", "seeds", "draws")
+        return (
+            len(path) > 2
+            and isinstance(path[1], int)
+            and isinstance(path[2], str)
+            and path[2] not in ("name", "label", "seeds", "draws")
+        )
     return path[0] in WHOLE and path[-1] not in ("name", "label")
 
 
@@ -146,7 +151,9 @@ def _labelled(value: Any) -> Any:
 
 
 def _word(axis: Axis, value: Any, axes: list[Axis]) -> str:
-    """``epochs=20``: the last key, or all of them where two axes have the same last key."""
+    """``epochs=20``: the last key, or all of them where two axes have the same last key; of a whole block all of its settings."""
+    if len(axis.path) == 1 and isinstance(value, dict):
+        return "-".join(_safe(f"{key}={setting}") for key, setting in value.items())
     alike = sum(other.path[-1] == axis.path[-1] for other in axes) > 1
     key = ".".join(map(str, axis.path)) if alike else str(axis.path[-1])
     return _safe(f"{key}={value}")

@@ -31,9 +31,13 @@ def param(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
+    place: bool = False,
 ) -> Any:
-    """Declare a hyper-parameter: its default, its meaning and (inclusive ``low``/``high``, exclusive ``above``) range."""
-    meta = {"help": help, "low": low, "high": high, "above": above}
+    """Declare a hyper-parameter: its default, its meaning and (inclusive ``low``/``high``, exclusive ``above``) range.
+
+    A ``place`` says where to find what is the same everywhere: no result depends on it, and in identities its default stands.
+    """
+    meta = {"help": help, "low": low, "high": high, "above": above, "place": place}
     return dataclasses.field(default=default, metadata=meta)
 
 
@@ -183,7 +187,7 @@ def to_plain(component: Any) -> dict[str, Any]:
         if isinstance(value, str | int):
             plain[key] = value
     for field in dataclasses.fields(component):
-        value = getattr(component, field.name)
+        value = field.default if field.metadata.get("place") else getattr(component, field.name)
         if dataclasses.is_dataclass(value):
             value = to_plain(value)
         plain[field.name] = list(value) if isinstance(value, tuple) else value

@@ -112,6 +112,8 @@ class Tree:
     classes: tuple[str, ...]
     train: list[tuple[Path, int]]
     test: list[tuple[Path, int]]
+    labels: str = ""
+    """The text that says the classes, where folders do not."""
 
     @classmethod
     def listed(cls, root: Path, splits: tuple[str, str]) -> Tree:
@@ -127,7 +129,7 @@ class Tree:
         return cls(root, classes, train, test)
 
     def content(self, cache: Path) -> str:
-        """16 hexadecimal digits over split, class, name and bytes of every image: the same wherever the tree lies.
+        """16 hexadecimal digits over split, class, name and bytes of every image, and the labels: the same wherever the tree lies.
 
         It is remembered under ``cache`` until the place, the size or a time stamp of any file changes, so that 60 000 files are
         read once. The time of the last change of status is among them: the others can be set, and are, by copying.
@@ -136,7 +138,7 @@ class Tree:
             UserError: a file that has gone or cannot be read.
         """
         files = [(split, file) for split, part in (("train", self.train), ("test", self.test)) for file, _ in part]
-        stamps = hashlib.sha256(os.fsencode(self.root.resolve()))
+        stamps = hashlib.sha256(os.fsencode(self.root.resolve()) + self.labels.encode())
         for split, file in files:
             stamps.update(b"\0" + _name(split, file) + b"\0" + _stamp(file))
         memory = cache / "contents" / stamps.hexdigest()[:32]
@@ -144,7 +146,7 @@ class Tree:
             known, _, check = memory.read_text(encoding="ascii").partition(" ")
             if check and check == _check(known):
                 return known
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.labels.encode())
         for split, file in files:
             digest.update(_name(split, file) + b"\0" + hashlib.sha256(_bytes(file)).digest())
         found = digest.hexdigest()[:16]
@@ -183,12 +185,22 @@ def load_tree(root: Path, splits: tuple[str, str], size: int, cache: Path) -> Im
     return load_listed(Tree.listed(root, splits), size, cache)
 
 
-def load_listed(tree: Tree, size: int, cache: Path, *labels: str) -> ImageData:
-    """Load the images of ``tree``; decoded ones are kept under ``cache``, by content, and checked when they are read.
+def read_labels(path: Path) -> str:
+    """The text of a file that names the class of every test image.
 
-    ``labels``: what says the classes, where folders do not.
+    Raises:
+        UserError: it cannot be read.
     """
-    key = hashlib.sha256(repr((tree.content(cache), size, *labels)).encode()).hexdigest()[:16]
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise UserError(f"{path} cannot be read ({reason}); it names the class of every test image") from None
+
+
+def load_listed(tree: Tree, size: int, cache: Path) -> ImageData:
+    """Load the images of ``tree``; decoded ones are kept under ``cache``, by content, and checked when they are read."""
+    key = hashlib.sha256(repr((tree.content(cache), size)).encode()).hexdigest()[:16]
     cached = cache / "decoded" / f"{key}.safetensors"
     kept = unpacked(cached.read_bytes()) if cached.is_file() else None
     try:

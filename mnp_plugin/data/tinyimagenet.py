@@ -8,7 +8,7 @@ from pathlib import Path
 from mnp_plugin.contracts import Dataset, ImageData, datasets, param
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.paths import from_home
-from mnp_plugin.data.folder import Tree, class_names, list_images, load_listed
+from mnp_plugin.data.folder import Tree, class_names, list_images, load_listed, read_labels
 
 
 @datasets.register("tinyimagenet")
@@ -24,19 +24,21 @@ class TinyImageNet(Dataset):
     root: str = param("tiny-imagenet-200", "the unpacked folder; nothing is downloaded")
     size: int = param(64, "side in pixels", low=8, high=64)
 
+    def content(self, cache: Path) -> str:
+        return self._tree().content(cache)
+
     def load(self, cache: Path) -> ImageData:
+        data = load_listed(self._tree(), self.size, cache)
+        return ImageData(data.train, data.test, data.classes, (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+
+    def _tree(self) -> Tree:
         folder = from_home(self.root)
         classes = class_names(folder / "train")
         train = []
         for index, name in enumerate(classes):
             train += [(file, index) for file, _ in list_images(folder / "train" / name, ("images",))]
         said = folder / "val" / "val_annotations.txt"
-        try:
-            text = said.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(
-                f"{said} cannot be read ({error.strerror}); it names the class of every image in val/images"
-            ) from None
+        text = read_labels(said)
         test = []
         for number, line in enumerate(text.splitlines(), 1):
             name, _, rest = line.partition("\t")
@@ -44,5 +46,4 @@ class TinyImageNet(Dataset):
             if wnid not in classes:
                 raise UserError(f"{said}, line {number}: '{wnid}' is none of the classes in {folder / 'train'}")
             test.append((folder / "val" / "images" / name, classes.index(wnid)))
-        data = load_listed(Tree(folder, classes, train, test), self.size, cache, text)
-        return ImageData(data.train, data.test, classes, (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262))
+        return Tree(folder, classes, train, test, text)

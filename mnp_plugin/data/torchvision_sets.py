@@ -13,7 +13,7 @@ import torch
 from mnp_plugin.contracts import Dataset, ImageData, Images, datasets, param
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.core.paths import from_home
-from mnp_plugin.data.folder import STATISTICS, Tree, class_names, list_images, load_listed, load_tree
+from mnp_plugin.data.folder import STATISTICS, Tree, class_names, list_images, load_listed, load_tree, read_labels
 
 
 def _place(root: str, cache: Path) -> Path:
@@ -39,8 +39,8 @@ class Cifar10(Dataset):
 
     paper = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 
-    root: str = param("", "folder with cifar-10-batches-py; empty: the cache")
-    download: bool = param(True, "download what is missing (170 MB)")
+    root: str = param("", "folder with cifar-10-batches-py; empty: the cache", place=True)
+    download: bool = param(True, "download what is missing (170 MB)", place=True)
 
     def load(self, cache: Path) -> ImageData:
         from torchvision.datasets import CIFAR10  # here: importing torchvision takes seconds
@@ -55,8 +55,8 @@ class Cifar100(Dataset):
 
     paper = "Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 
-    root: str = param("", "folder with cifar-100-python; empty: the cache")
-    download: bool = param(True, "download what is missing (170 MB)")
+    root: str = param("", "folder with cifar-100-python; empty: the cache", place=True)
+    download: bool = param(True, "download what is missing (170 MB)", place=True)
 
     def load(self, cache: Path) -> ImageData:
         from torchvision.datasets import CIFAR100
@@ -101,13 +101,19 @@ class Gtsrb(Dataset):
         except (KeyError, TypeError, ValueError):
             table = folder / "gtsrb" / "GT-final_test.csv"
             raise UserError(f"{table} does not give a Filename and a ClassId in every line") from None
+        return load_listed(self._tree(folder), self.size, cache)
+
+    def content(self, cache: Path) -> str:
+        return self._tree(_place(self.root, cache)).content(cache)
+
+    @staticmethod
+    def _tree(folder: Path) -> Tree:
         own = folder / "gtsrb"
         classes = class_names(own / "GTSRB" / "Training")
-        text = (own / "GT-final_test.csv").read_text(encoding="utf-8")
+        text = read_labels(own / "GT-final_test.csv")
         places = own / "GTSRB" / "Final_Test" / "Images"
         rows = [(places / row["Filename"], int(row["ClassId"])) for row in csv.DictReader(text.splitlines(), delimiter=";")]
-        tree = Tree(own, classes, list_images(own / "GTSRB" / "Training", classes), rows)
-        return load_listed(tree, self.size, cache, text)
+        return Tree(own, classes, list_images(own / "GTSRB" / "Training", classes), rows, text)
 
 
 @datasets.register("imagenette")
@@ -125,8 +131,7 @@ class ImagenetteSet(Dataset):
     def load(self, cache: Path) -> ImageData:
         from torchvision.datasets import Imagenette
 
-        folder = _place(self.root, cache)
-        tree = folder / {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}[self.source]
+        folder, tree = _place(self.root, cache), self._folder(cache)
         try:  # older torchvision refuses to download what is already there
             Imagenette(str(folder), split="train", size=self.source, download=self.download and not tree.exists())
         except (RuntimeError, OSError) as error:
@@ -134,3 +139,10 @@ class ImagenetteSet(Dataset):
         data = load_tree(tree, ("train", "val"), self.size, cache)
         mean, std = STATISTICS["imagenet"]
         return ImageData(data.train, data.test, data.classes, mean, std)
+
+    def content(self, cache: Path) -> str:
+        return Tree.listed(self._folder(cache), ("train", "val")).content(cache)
+
+    def _folder(self, cache: Path) -> Path:
+        name = {"160px": "imagenette2-160", "320px": "imagenette2-320", "full": "imagenette2"}[self.source]
+        return _place(self.root, cache) / name

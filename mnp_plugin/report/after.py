@@ -50,7 +50,8 @@ def with_trials(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         return table
     cells = runs.groupby([*KEY, "selection"], dropna=False)[columns]
     spreads = cells.std().add_suffix("_std")
-    found = pd.concat([cells.mean(), spreads], axis=1)[[name for column in columns for name in (column, f"{column}_std")]]
+    means = cells.mean().where(cells.count().eq(cells.size(), axis=0))  # of some of the runs it would not fit the ASR beside it
+    found = pd.concat([means, spreads], axis=1)[[name for column in columns for name in (column, f"{column}_std")]]
     return table.merge(found.reset_index(), on=[*KEY, "selection"], how="left")
 
 
@@ -73,11 +74,12 @@ def after_defense(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         for (defense, selection), lines in part.groupby(["defense", "selection"], sort=True):
             own, attacks = single[str(defense), str(selection)], {attack_label(row) for row in lines.to_dict("records")}
             row = dict(zip(PART, key, strict=True)) | {"defense": defense, "selection": selection, "attacks": len(lines)}
+            row["knowledge"] = lines["knowledge"].iloc[0] if "knowledge" in lines else ""
             row |= {"varies": None, "n": None, "several": bool((lines["seeds"] > 1).any() or (lines["draws"] > 1).any())}
             for score in ("asr", *columns):
-                row |= {score: lines[score].mean(), f"{score}_std": None}
-                if (seen := means_over_attacks(own, attacks, score)) is None:
-                    continue
+                row |= {score: lines[score].mean(skipna=False), f"{score}_std": None}
+                if pd.isna(row[score]) or (seen := means_over_attacks(own, attacks, score)) is None:
+                    continue  # a mean over fewer attacks would not fit the ASR beside it
                 if score == "asr":
                     row |= {"varies": seen.what, "n": len(seen.values)}
                 if len(seen.values) == row["n"]:  # one n is said for a whole row

@@ -16,6 +16,8 @@ SCORES = {"acc": ("ACC", True), "asr": ("ASR", False), "ra": ("RA", True), "der"
 """Scores that have a table of their own, their names, and whether more is better."""
 
 DAGGER = r"$^\dagger$"
+DDAGGER = r"$^\ddagger$"
+GIVEN = rf"{DDAGGER} Was given more than clean images, and is not compared with the others."
 FLAGGED = (
     rf"{DAGGER} The attack failed on some or all victims, or a run failed: without a defense these are all victims, with one "
     "those on which the attack took, if there are any; not in the mean."
@@ -34,7 +36,8 @@ def to_latex(table: pd.DataFrame, name: str, runs: pd.DataFrame) -> str:
     lines = [
         f"% {escape(name)}: made by mnp-bench report; needs \\usepackage{{booktabs,graphicx}}",
         "% Percent. Means over attacks whose victim took; blind choices unless a name says oracle. Bold: best, underlined:",
-        "% second, among defenses that are not oracle; no repair (none) is not marked.",
+        "% second, among defenses that are compared: no oracle, none that was given more than clean images, and of means none",
+        "% that lacks an attack. No repair (none) is not marked.",
     ]
     trials = after_defense(table, runs)
     for (dataset, net, images), part in table.groupby(PART, sort=True):
@@ -58,23 +61,30 @@ def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
     marks: dict[str, list[str]] = {}
     for key in columns:
         texts = [_cell(row, key) for row in rows]
-        ranked = [row["selection"] == "blind" and key != "seconds" for row in rows]
+        ranked = [_ranked(row) and row["whole"] and key != "seconds" for row in rows]
         marks[key] = marked(texts, ranked, better.get(key, False))
+    given = int(summary["knowledge"].ne("").any())
     body = [
-        [escape(_named(row["defense"], row["selection"])), str(row["attacks"]), *(marks[key][i] for key in columns)]
+        [
+            escape(_named(row)),
+            *[escape(row["knowledge"] or "clean images")] * given,
+            str(row["attacks"]),
+            *(marks[key][i] for key in columns),
+        ]
         for i, row in enumerate(rows)
     ]
-    heads = ["defense", "attacks", *(escape(SUMMARY[key]) for key in columns)]
+    heads = ["defense", *["knowledge"] * given, "attacks", *(escape(SUMMARY[key]) for key in columns)]
     caption, note = f"Defenses, means over attacks: {where}", escape(what_varies(summary))
-    return tabular(heads, body, "lr" + "r" * len(columns), caption, label, note=note)
+    return tabular(heads, body, "l" * (1 + given) + "r" * (1 + len(columns)), caption, label, note=note)
 
 
 def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str, label: str, more: bool) -> list[str]:
     columns = list(dict.fromkeys(zip(part["defense"], part["selection"], strict=True)))
+    one = {(row["defense"], row["selection"]): row for row in part.to_dict("records")}
     found: dict[str, dict[tuple[str, str], dict[Any, Any]]] = {}
     for row in part.to_dict("records"):
         found.setdefault(attack_label(row), {})[row["defense"], row["selection"]] = row
-    ranked = [selection == "blind" for _, selection in columns]
+    ranked = [_ranked(one[column]) for column in columns]
     body, flagged = [], False
     for attack, rows in found.items():
         texts = [_cell(rows.get(column), score) for column in columns]
@@ -84,16 +94,23 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
             cells = zip(marked(texts, ranked, more), flags, strict=True)
             body.append([escape(attack), *(text + DAGGER * flag for text, flag in cells)])
     took = part[(part["attack"] != "clean") & (part["flag"] == "") & part[score].notna()]
-    means = took.groupby(["defense", "selection"])[score].agg(["mean", "size"])
-    most = int(means["size"].max()) if len(means) else 0
+    labels = took.assign(label=[attack_label(row) for row in took.to_dict("records")])
+    attacks = set(labels["label"])
     std = f"{score}_std"
     spreads: dict[Any, float | None] = {(row["defense"], row["selection"]): row[std] for row in summary.to_dict("records")}
-    whole = {key: {score: row["mean"], std: spreads.get(key)} for key, row in means.iterrows() if row["size"] == most}
+    whole = {
+        key: {score: own[score].mean(), std: spreads.get(key)}
+        for key, own in labels.groupby(["defense", "selection"])
+        if set(own["label"]) == attacks
+    }
+    most = len(attacks)
     last = ["mean", *marked([_cell(whole.get(column), score) for column in columns], ranked, more)]
-    heads = ["attack", *(escape(_named(*column)) for column in columns)]
+    heads = ["attack", *(_head(one[column]) for column in columns)]
     notes = [escape(what_varies_in_cells(part, (score,))), f"Mean: over {most} attacks that took." * (most > 1)]
     if flagged:
         notes.append(FLAGGED)
+    if any(one[column].get("knowledge") for column in columns):
+        notes.append(GIVEN)
     return tabular(
         heads, body, "l" + "r" * len(columns), caption, label, last if most > 1 else None, " ".join(filter(None, notes))
     )
@@ -101,16 +118,27 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
 
 def _after(after: pd.DataFrame, where: str, label: str) -> list[str]:
     trials, rows = trial_columns(after), after.to_dict("records")
-    columns, blind = ["asr", *trials], [row["selection"] == "blind" for row in rows]
-    scores = [marked([_cell(row, score) for row in rows], blind, more=False) for score in columns]
-    body = [[escape(row["defense"]), str(row["attacks"]), *cells] for row, *cells in zip(rows, *scores, strict=True)]
+    most = after["attacks"].max()
+    columns, ranked = ["asr", *trials], [_ranked(row) and row["attacks"] == most for row in rows]
+    scores = [marked([_cell(row, score) for row in rows], ranked, more=False) for score in columns]
+    body = [[_head(row), str(row["attacks"]), *cells] for row, *cells in zip(rows, *scores, strict=True)]
     heads = ["defense", "attacks", "ASR", *(column.removeprefix("asr_") for column in trials)]
-    note = " ".join(filter(None, (escape(what_varies(after)), escape(meaning(trials)))))
+    given = GIVEN if after["knowledge"].ne("").any() else ""
+    note = " ".join(filter(None, (escape(what_varies(after)), escape(meaning(trials)), given)))
     return tabular(heads, body, "lr" + "r" * len(columns), f"After the defense, means over attacks: {where}", label, note=note)
 
 
-def _named(defense: str, selection: str) -> str:
-    return f"{defense} (oracle)" if selection == "oracle" else defense
+def _ranked(row: Mapping[Any, Any]) -> bool:
+    """Whether a row takes part in the comparison: a defense that stopped blind, by clean images alone."""
+    return bool(row["selection"] == "blind" and not row.get("knowledge"))
+
+
+def _named(row: Mapping[Any, Any]) -> str:
+    return f"{row['defense']} (oracle)" if row["selection"] == "oracle" else str(row["defense"])
+
+
+def _head(row: Mapping[Any, Any]) -> str:
+    return escape(_named(row)) + DDAGGER * bool(row.get("knowledge"))
 
 
 def _number(value: float | None) -> str:

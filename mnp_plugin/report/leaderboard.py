@@ -131,11 +131,12 @@ def sweep_of(row: Mapping[str, Any]) -> str:
 
 def _flag(group: Sequence[Record], measured: int, took: int) -> str:
     failed = [r for r in group if r.status == "failed"]
+    what = "runs" if any(r.draw for r in group) else "seeds"
     if failed:
-        share = "" if len(failed) == len(group) else f" {len(failed)} of {len(group)} seeds"
+        share = "" if len(failed) == len(group) else f" {len(failed)} of {len(group)} {what}"
         return f"failed{share}: {failed[0].reason}"
     if took < measured:
-        return "attack-failed" if took == 0 else f"attack-failed {measured - took} of {measured} seeds"
+        return "attack-failed" if took == 0 else f"attack-failed {measured - took} of {measured} {what}"
     return ""
 
 
@@ -184,8 +185,9 @@ def to_markdown(table: pd.DataFrame, title: str, notice: str = "", runs: pd.Data
         ]
     lines += [
         "Percent. ASR leaves the target class out (all-to-all: none). Means are over attacks whose victim took (flag empty);",
-        "rank is the mean rank by DER among rows that are not oracle. ΔACC clean: points gained or lost on the model that was",
-        "never attacked. Every defense stops blind, by its clean budget alone; *oracle* rows chose by test ASR, as published",
+        "rank is the mean rank by DER over the attacks that all ranked defenses were measured on, of rows that are neither oracle",
+        "nor given more than clean images. Rows that lack an attack stand last. ΔACC clean: points gained or lost on the model that",
+        "was never attacked. Every defense stops blind, by its clean budget alone; *oracle* rows chose by test ASR, as published",
         "ANP tables do, and are no fair result.",
         "",
     ]
@@ -255,7 +257,8 @@ def _victim_lines(part: pd.DataFrame) -> list[str]:
 
 def spread_cell(value: float | None, std: float | None) -> str:
     """``84.7 ± 0.3``, the value alone, or a dash where there is none."""
-    return _cell(value) if std is None or pd.isna(std) else f"{_cell(value)} ± {_cell(std)}"
+    alone = value is None or pd.isna(value) or std is None or pd.isna(std)
+    return _cell(value) if alone else f"{_cell(value)} ± {_cell(std)}"
 
 
 def _score(row: dict[Any, Any] | None) -> str:

@@ -36,8 +36,8 @@ class Plan:
     records: tuple[str, ...]
     """Names of the record files of the suite as it stands."""
     gate: float | None = None
-    content: str = ""
-    """Fingerprint of the images when the suite was last run; empty where its settings say which they are."""
+    contents: tuple[str, ...] = ()
+    """Fingerprints of the images of its data sets when the suite was last run; none where its settings say which they are."""
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """By file name: ``dataset`` and ``net`` as they are called now."""
     verdicts: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Plan:
 
     def shows(self, content: str) -> bool:
         """Whether what was measured on the images ``content`` belongs into the tables; where that is not known, it does."""
-        return not content or self.content in ("", content)
+        return not content or not self.contents or content in self.contents
 
 
 def read_plan(folder: Path) -> Plan | None:
@@ -84,11 +84,12 @@ def read_plan(folder: Path) -> Plan | None:
         named = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
         if not named or not (gate is None or 0 <= gate <= 1):
             raise ValueError("not a plan")
+        content = found.get("content", "")
         labels = {name: {k: str(known[k]) for k in ("dataset", "net")} for name, known in found.get("labels", {}).items()}
         plan = Plan(
             records=tuple(names),
             gate=None if gate is None else float(gate),
-            content=str(found.get("content", "")),
+            contents=tuple(map(str, content)) if isinstance(content, list) else (str(content),) if content else (),
             labels=labels,
             verdicts=tuple(map(str, found.get("verdicts", ()))),
             samples=tuple(map(str, found.get("samples", ()))),

@@ -2,7 +2,7 @@
 
 Source: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 7, 2006. Attacks take the part of data sets.
 The tests are scipy's. Nemenyi's is its studentised range alone: scikit-posthocs, which has it too, takes four seconds to import,
-and stands in our tests, which compare the p-values.
+and stands in our tests, which compare what is told apart.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ class Ranking:
         p_value: Friedman's: chance of ranks as unequal if all defenses were alike.
         difference: two mean ranks that differ by less are not told apart at 5 % (Nemenyi).
         groups: defenses that are not told apart, as (first, last) positions in ``ranks``; single ones are left out.
-        p_pairs: Nemenyi's p-value of each pair of defenses, better one first.
         left_out: defenses measured on fewer than half of the attacks, which would have left few to compare on.
         dropped: attacks that not all of the others were measured on.
     """
@@ -35,20 +34,36 @@ class Ranking:
     p_value: float
     difference: float
     groups: list[tuple[int, int]]
-    p_pairs: dict[tuple[str, str], float]
     left_out: list[str]
     dropped: list[str]
 
 
+def compared(table: pd.DataFrame) -> pd.Series:
+    """Which rows are compared with each other: those without a defense, and of defenses that stop blind by clean images alone."""
+    own = table["selection"] != "oracle"
+    return own & (table["knowledge"] == "") if "knowledge" in table else own
+
+
 def block(table: pd.DataFrame) -> pd.DataFrame:
-    """DER of the blind rows whose attack took: attacks in rows, defenses in columns.
+    """DER of the :func:`compared` rows whose attack took: attacks in rows, defenses in columns.
 
     Args:
         table: part of a leaderboard of one data set, net and number of clean images.
     """
-    rows = table[(table["attack"] != "clean") & (table["flag"] == "") & (table["selection"] != "oracle") & table["der"].notna()]
+    rows = table[(table["attack"] != "clean") & (table["flag"] == "") & compared(table) & table["der"].notna()]
     label = [attack_label(row) for row in rows.to_dict("records")]
     return rows.assign(label=label).pivot_table(index="label", columns="defense", values="der", aggfunc="mean", sort=True)
+
+
+def complete(scores: pd.DataFrame) -> pd.DataFrame:
+    """A :func:`block` without gaps: defenses measured on fewer than half of the attacks go first, then attacks that others lack."""
+    few = scores.columns[scores.notna().sum() * 2 < len(scores)]
+    return scores.drop(columns=few).dropna()
+
+
+def mean_ranks(whole: pd.DataFrame) -> pd.Series:
+    """Mean rank of each column of a :func:`complete` block, 1 the best; equal scores are ties, whatever their last bit is."""
+    return whole.round(6).rank(axis=1, ascending=False).mean()
 
 
 def attack_label(row: dict[Any, Any]) -> str:
@@ -59,22 +74,17 @@ def attack_label(row: dict[Any, Any]) -> str:
 def ranking(table: pd.DataFrame) -> Ranking | None:
     """Rank the defenses of ``table`` (as for :func:`block`); None for fewer than three of them or fewer than two attacks."""
     scores = block(table)
-    few = scores.columns[scores.notna().sum() * 2 < len(scores)]
-    kept = scores.drop(columns=few)
-    whole = kept.dropna()
+    whole = complete(scores)
     n, k = whole.shape
     if n < 2 or k < 3:
         return None
-    from scipy.stats import friedmanchisquare, rankdata, studentized_range  # here: it takes most of a second
+    from scipy.stats import friedmanchisquare, studentized_range  # here: it takes most of a second
 
-    rounded = whole.round(6)  # equal scores are ties, whatever the last bit of a mean is
-    mean = pd.Series(rankdata(-rounded.to_numpy(), axis=1).mean(0), index=whole.columns)
+    mean, rounded = mean_ranks(whole), whole.round(6)
     order = sorted(mean.index, key=lambda name: (mean[name], name))
     alike = bool((rounded.nunique(axis=1) == 1).all())
     p_value = 1.0 if alike else float(friedmanchisquare(*(rounded[name] for name in rounded.columns)).pvalue)
     unit = (k * (k + 1) / (12 * n)) ** 0.5
-    pairs = {(a, b): (mean[b] - mean[a]) / unit for i, a in enumerate(order) for b in order[i + 1 :]}
-    p_pairs = {(str(a), str(b)): float(studentized_range.sf(q, k, float("inf"))) for (a, b), q in pairs.items()}
     difference = float(studentized_range.ppf(1 - ALPHA, k, float("inf"))) * unit
     return Ranking(
         ranks={str(name): float(mean[name]) for name in order},
@@ -82,9 +92,8 @@ def ranking(table: pd.DataFrame) -> Ranking | None:
         p_value=p_value,
         difference=difference,
         groups=groups([float(mean[name]) for name in order], difference),
-        p_pairs=p_pairs,
-        left_out=[str(name) for name in few],
-        dropped=[str(name) for name in kept.index.difference(whole.index)],
+        left_out=[str(name) for name in scores.columns.difference(whole.columns)],
+        dropped=[str(name) for name in scores.index.difference(whole.index)],
     )
 
 

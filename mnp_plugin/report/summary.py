@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from statistics import stdev
 from typing import Any
 
 import pandas as pd
 
-from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.ranks import attack_label, block, compared, complete, mean_ranks
 from mnp_plugin.report.varying import AVERAGED, Varying, mean_over_attacks
 
 SUMMARY = {
@@ -30,6 +30,9 @@ MEANS = ("acc", "asr", "ra", "der", "excess_asr")
 def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
     """Per defense and selection: means over attacks that took, mean rank by DER, damage on the clean model; best first.
 
+    A row is ``whole`` if it is over all attacks that its like is over (``selection`` and ``knowledge`` tell them apart); rows
+    that are not stand last. Ranks are over attacks that all ranked defenses were measured on (:func:`ranks.complete`).
+
     Args:
         table: part of a leaderboard of one data set, net and number of clean images.
         runs: single runs, as :func:`~mnp_plugin.report.frames.runs` gives them, of which those of ``table`` count. With them,
@@ -38,15 +41,12 @@ def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataF
             draws; ``several`` tells the two apart.
     """
     attacked = table[(table["attack"] != "clean") & (table["flag"] == "") & table["der"].notna()]
-    complete = attacked[attacked["selection"] != "oracle"].copy()
-    complete["rank"] = complete.groupby(["dataset", "net", "attack", "poison_ratio", "clean_images"])["der"].rank(
-        ascending=False, method="average"
-    )
+    ranks = mean_ranks(complete(block(table))) if len(attacked) else pd.Series(dtype=float)
     healthy = table[(table["attack"] == "clean") & table["acc"].notna()]
     single = {} if runs is None else runs_by_defense(table, runs, (*MEANS, "delta_acc"))
     rows = []
     for (defense, selection), part in attacked.groupby(["defense", "selection"], sort=True):
-        ranks = complete[(complete["defense"] == defense) & (complete["selection"] == selection)]["rank"]
+        labels = frozenset(map(attack_label, part.to_dict("records")))
         clean = healthy[(healthy["defense"] == defense) & (healthy["selection"] != "oracle")]["delta_acc"]
         rows.append(
             {
@@ -54,19 +54,23 @@ def summarise(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataF
                 "selection": selection,
                 "knowledge": part["knowledge"].iloc[0] if "knowledge" in part else "",
                 "attacks": len(part),
+                "labels": labels,
                 **{k: part[k].mean() for k in ("acc", "asr", "ra", "der", "seconds")},
                 "excess_asr": part["excess_asr"].mean(skipna=False),  # of some of the attacks it would not fit the ASR beside it
                 "worst_asr": part["asr"].max(),
-                "rank": ranks.mean() if len(ranks) else None,
+                "rank": ranks.get(defense) if compared(part).all() else None,
                 "clean_delta_acc": clean.mean() if len(clean) and selection != "oracle" else None,
                 "several": runs is not None and bool((part["seeds"] > 1).any() or (part["draws"] > 1).any()),
-                **_spreads(
-                    single.get((str(defense), str(selection)), []), {attack_label(row) for row in part.to_dict("records")}
-                ),
+                **_spreads(single.get((str(defense), str(selection)), []), labels),
             }
         )
     summary = pd.DataFrame(rows)
-    return summary if summary.empty else summary.sort_values(["der", "defense", "selection"], ascending=[False, True, True])
+    if summary.empty:
+        return summary
+    like = summary["selection"] == "oracle", summary["knowledge"]
+    all_of = {key: frozenset().union(*labels) for key, labels in summary["labels"].groupby(list(like))}
+    summary["whole"] = [row == all_of[key] for row, key in zip(summary.pop("labels"), zip(*like, strict=True), strict=True)]
+    return summary.sort_values(["whole", "der", "defense", "selection"], ascending=[False, False, True, True])
 
 
 def runs_by_defense(
@@ -83,7 +87,7 @@ def runs_by_defense(
     return found
 
 
-def means_over_attacks(runs: Sequence[Mapping[str, Any]], attacks: set[str], score: str) -> Varying | None:
+def means_over_attacks(runs: Sequence[Mapping[str, Any]], attacks: Set[str], score: str) -> Varying | None:
     """The means of ``score`` over ``attacks``, of each seed (or draw) of one defense; None where nothing varies by itself.
 
     Args:
@@ -96,7 +100,7 @@ def means_over_attacks(runs: Sequence[Mapping[str, Any]], attacks: set[str], sco
     )
 
 
-def _spreads(runs: Sequence[Mapping[str, Any]], attacks: set[str]) -> dict[str, Any]:
+def _spreads(runs: Sequence[Mapping[str, Any]], attacks: Set[str]) -> dict[str, Any]:
     """Standard deviations of the means over ``attacks``, and of the change on the clean net; None where there is none."""
     found: dict[str, Any] = dict.fromkeys((*(f"{key}_std" for key in (*MEANS, "clean_delta_acc")), "varies", "n"))
     for name, labels, key in (*((key, attacks, key) for key in MEANS), ("clean_delta_acc", {"clean"}, "delta_acc")):

@@ -49,7 +49,7 @@ def sweeps(table: Iterable[Row]) -> list[Sweep]:
     """The sweeps of a leaderboard, by the rows of its table.
 
     An attack's has a curve for each defense, a defense's one for each attack. That of a data set, a net, a recipe or a clean
-    budget has a curve for each defense: the mean over the attacks that took at all of its values.
+    budget has a curve for each defense: the mean over the attacks that took at all of its values and have every defense.
     """
     known: defaultdict[tuple[Any, ...], defaultdict[tuple[str, str, str], dict[float, Row]]] = defaultdict(
         lambda: defaultdict(dict)
@@ -101,11 +101,14 @@ def _lines(lines: Mapping[Line, Mapping[float, Row]]) -> Iterator[Curve]:
 
 def _means(lines: Mapping[Line, Mapping[float, Row]]) -> Iterator[Curve]:
     values = {value for rows in lines.values() for value in rows}
-    whole: defaultdict[tuple[str, str], list[Mapping[float, Row]]] = defaultdict(list)
-    for (_, defense, selection), rows in lines.items():
+    whole: defaultdict[tuple[str, str], dict[str, Mapping[float, Row]]] = defaultdict(dict)
+    for (attack, defense, selection), rows in lines.items():
         if len(rows) == len(values) > 1:
-            whole[defense, selection].append(rows)
-    for (defense, selection), each in whole.items():
+            whole[defense, selection][attack] = rows
+    for (defense, selection), of in whole.items():
+        each = [rows for attack, rows in of.items() if all(attack in others for others in whole.values())]
+        if not each:
+            continue
         points = tuple((x, _mean(each, x, "asr"), _mean(each, x, "acc")) for x in sorted(values))
         yield Curve("", defense, selection, points)
 

@@ -131,11 +131,13 @@ def fit(
             progress(epoch + 1, recipe.epochs, mean)
         own = hook.saved() if hook is not None else {}
         if keep is not None and own is not None and epoch + 1 < recipe.epochs:
-            keep.save(_snapshot(epoch + 1, model, optimiser, generator, own))
+            keep.save(_snapshot(epoch + 1, model, optimiser, generator, own, device))
     model.eval()
 
 
-def _snapshot(done: int, model: nn.Module, optimiser: torch.optim.SGD, generator: torch.Generator, hook: State) -> State:
+def _snapshot(
+    done: int, model: nn.Module, optimiser: torch.optim.SGD, generator: torch.Generator, hook: State, device: torch.device
+) -> State:
     """All that decides the rest of a training, as tensors by name."""
     momentum = {
         str(i): optimiser.state[p]["momentum_buffer"]
@@ -144,7 +146,14 @@ def _snapshot(done: int, model: nn.Module, optimiser: torch.optim.SGD, generator
     }
     parts = {"model": model.state_dict(), "momentum": momentum, "hook": hook}
     state = {name: value.detach().clone() for group, found in parts.items() for name, value in prefixed(group, found).items()}
-    return state | {"done": torch.tensor(done), "generator": generator.get_state()}
+    return state | {"done": torch.tensor(done), "generator": generator.get_state(), "global": global_stream(device).get_state()}
+
+
+def global_stream(device: torch.device) -> torch.Generator:
+    """What layers such as dropout draw from."""
+    if device.type != "cuda":
+        return torch.default_generator
+    return torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
 
 
 def _resume(
@@ -170,6 +179,7 @@ def _resume(
         if hook is not None:
             hook.restore(part("hook", state))
         generator.set_state(state["generator"].cpu())
+        global_stream(generator.device).set_state(state["global"].cpu())
         done = int(state["done"])
         if not 0 < done < epochs:
             raise ValueError(f"{done} of {epochs} epochs are done")

@@ -16,7 +16,15 @@ from mnp_plugin.attacks.clean import Clean
 from mnp_plugin.attacks.sig import Sig
 from mnp_plugin.attacks.trojan import Trojan
 from mnp_plugin.attacks.wanet import WaNet
-from mnp_plugin.benchmark.stages import attack_context, poison, poison_candidates, split_of, train_victim, triggered_test
+from mnp_plugin.benchmark.stages import (
+    attack_context,
+    check_victim,
+    poison,
+    poison_candidates,
+    split_of,
+    train_victim,
+    triggered_test,
+)
 from mnp_plugin.benchmark.suite import Entry, VictimSpec
 from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, MethodError, Recipe, State, to_bytes
 from mnp_plugin.core.errors import UserError
@@ -473,9 +481,10 @@ def test_triggered_test_of_the_clean_model_and_of_a_test_set_without_others(digi
     split = split_of(victim(Clean()), digits)
     assert triggered_test(victim(Clean()), {}, split, 10) is None
     zeros = ImageData(digits.train, digits.test[digits.test.y == 0], digits.classes, digits.mean, digits.std)
-    split = split_of(victim(BadNets()), zeros)
-    with pytest.raises(MethodError, match="every test image belongs to the target class"):
-        triggered_test(victim(BadNets()), {}, split, 10)
+    with pytest.raises(UserError, match=r"every test image is of the class .* choose another target"):
+        check_victim(victim(BadNets()), zeros)
+    with pytest.raises(UserError, match="every test image"):  # each class is sent to itself
+        check_victim(victim(BadNets(target=tuple(range(10)))), digits)
 
 
 def test_measure_by_hand() -> None:

@@ -104,6 +104,17 @@ def one(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Proj
     return Project(tmp_path / "one", tmp_path / "store", monkeypatch)
 
 
+def test_a_sweep_over_folders_shows_the_rows_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed, name in enumerate(("one", "two")):
+        draw(tmp_path / name, seed)
+    project = Project(tmp_path, tmp_path / "store", monkeypatch)
+    text = TEXT.replace("root: data", "root: {sweep: [one, two]}").partition("attacks:")[0]
+    (tmp_path / "mine.yaml").write_text(text + "attacks: [clean]\ndefenses: [none]\n")
+    assert project("run") == 0
+    with (tmp_path / "results/mine/leaderboard.csv").open() as file:
+        assert [row["dataset"] for row in csv.DictReader(file)] == ["imagefolder-root=one", "imagefolder-root=two"]
+
+
 @pytest.mark.thorough
 def test_two_projects_with_the_same_root_share_a_cache_and_nothing_in_it(
     one: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: list[str]

@@ -32,6 +32,14 @@ attacks:
   - {name: lira, eps: 0.05}
 defenses: [none]
 """
+DROPOUT = """
+dataset: {name: digits, size: 32}
+net: {name: vgg19-bn, width: 1}
+recipe: {epochs: 2, batch_size: 256, crop: 1, flip: false, precision: float32}
+clean_budget: {images: 40}
+attacks: [badnets]
+defenses: [none]
+"""
 VICTIMS = parse_suite(SUITE, "test", "interrupted").victims
 
 
@@ -69,12 +77,14 @@ def trained(
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("victim", VICTIMS, ids=lambda v: v.attack.label)
+@pytest.mark.parametrize(
+    "victim", [*VICTIMS, *parse_suite(DROPOUT, "test", "dropout").victims], ids=lambda v: f"{v.net.label}-{v.attack.label}"
+)
 def test_an_interrupted_training_ends_in_the_same_victim(
     victim: VictimSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained(victim, tmp_path / "whole", monkeypatch, None)
-    resumed = trained(victim, tmp_path / "resumed", monkeypatch, 3)
+    resumed = trained(victim, tmp_path / "resumed", monkeypatch, victim.recipe.epochs - 1)
     assert whole.keys() == resumed.keys()
     different = [key for key in whole if not torch.equal(whole[key], resumed[key])]
     assert not different

@@ -121,6 +121,20 @@ def test_records_made_again_elsewhere_are_those_that_count(tmp_path: Path, url: 
     assert theirs.read_bytes() == ours.read_bytes() != older
 
 
+def test_a_newer_record_that_was_not_sent_is_kept_and_sent(tmp_path: Path, url: str) -> None:
+    first = Machine(tmp_path / "first", url)
+    first.run()
+    record = next((tmp_path / "first/results/shared/records").glob("badnets-ft-*"))
+    time.sleep(0.02)
+    newer = record.read_bytes() + b"\n"  # as if the connection had broken when it was remade
+    record.write_bytes(newer)
+    first.store.exchange("shared")
+    assert record.read_bytes() == newer
+    second = Machine(tmp_path / "second", url)
+    second.store.exchange("shared")
+    assert (tmp_path / "second/results/shared/records" / record.name).read_bytes() == newer
+
+
 def test_records_of_a_run_without_it_are_sent(tmp_path: Path, url: str) -> None:
     alone = Store(tmp_path / "alone", tmp_path / "first/results")
     assert Runner(SUITE, alone, torch.device("cpu")).run().ran == 4

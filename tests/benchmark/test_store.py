@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save
 
 from mnp_plugin.benchmark.care import damaged
-from mnp_plugin.benchmark.store import Store
+from mnp_plugin.benchmark.store import Kept, Store
 from mnp_plugin.benchmark.suite import Suite, VictimSpec
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.io.atomic import write_atomic
+from mnp_plugin.io.tensors import prefixed
 from mnp_plugin.report.records import Record, Scores, from_json
 from mnp_plugin.report.texts import sealed, to_json
 
@@ -35,7 +36,8 @@ def store(tmp_path: Path) -> Store:
 def saved(store: Store, victim: VictimSpec) -> Path:
     weights = {"conv.weight": torch.randn(2, 3, 3, 3).to(memory_format=torch.channels_last), "bn.count": torch.tensor(7)}
     state = {"pattern": torch.rand(3, 4), "poisoned_indices": torch.empty(0, dtype=torch.int64)}
-    store.save_victim(victim, weights, state, {"seconds": 1.5, "before": {"acc": 1 / 3, "asr": None}})
+    kept = Kept(prefixed("model", weights) | prefixed("state", state), {"seconds": 1.5, "before": {"acc": 1 / 3, "asr": None}})
+    store.save("victims", victim.fingerprint, victim.plain(), kept)
     (path,) = (store.cache / "victims").iterdir()
     loaded = store.load_victim(victim)
     assert loaded is not None

@@ -61,6 +61,11 @@ def test_whole_nets_and_defenses_can_be_swept() -> None:
     assert [d.label for d in defenses.defenses[1:]] == [f"ft-epochs={e}-lr={lr}" for e in (1, 2) for lr in (0.1, 0.2)]
 
 
+def test_whole_recipes_are_told_apart_by_their_settings() -> None:
+    swept = suite(("{epochs: 2}", "{sweep: [{epochs: 2}, {epochs: 3, lr: 0.1}]}"))
+    assert [v.net.label for v in swept.victims[::2]] == ["smallnet-epochs=2", "smallnet-epochs=3-lr=0.1"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -69,10 +74,16 @@ def test_whole_nets_and_defenses_can_be_swept() -> None:
         ("0.05", "{sweep: [0.05, 5]}", r"line 7: .*poison_ratio.* must be .*<= 1, not 5"),
         ("0.05", "{sweep: [0.05, 0.1], also: 1}", "a sweep stands alone"),
         ("0.05", "{sweep: [0.1, {sweep: [1, 2]}]}", "a sweep cannot hold another"),
+        ("- clean", "- [{sweep: [clean, badnets]}]", "only settings of dataset, net"),
         ("epochs: 1}", "epochz: {sweep: [1, 2]}}", "line 10: .*unknown key 'epochz'"),
         ("name: badnets, poison_ratio: 0.05", "name: {sweep: [badnets, wanet]}", "only settings of dataset, net"),
         ("dataset:", "seeds: {sweep: [1, 2]}\ndataset:", "only settings of dataset, net"),
         ("- none\n", "- {name: none, x: {sweep: [1, 2]}}\n", "'none' keeps its own label"),
+        (
+            "{name: smallnet, width: 4}",
+            "{sweep: [{name: smallnet, width: 4, label: a}, {name: smallnet, width: 6, label: a}]}",
+            "two points of a sweep are both called 'digits/a clean seed 0'",
+        ),
         ("images: 40", f"images: {{sweep: {list(range(1, 1102))}}}", "more than 1000 combinations"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -52,13 +54,15 @@ def test_what_is_handed_over_is_what_the_victim_was_trained_on(ran: Runner) -> N
     spec = next(cell.victim for cell in ran.cells if cell.victim.attack.label == "badnets")
     job, bench = TrainingSetJob(spec), ran.bench
     victim = ran.victim(spec).victim
-    train = job.opened(bench.kept(job), bench, victim.poisoned)
+    train = job.opened(bench.kept(job), bench, victim)
     clean = bench.split(spec).train
     changed = (train.x != clean.x).flatten(1).any(1).nonzero().flatten()
     assert torch.equal(changed, victim.poisoned)
     assert (train.y[changed] == 0).all()
-    with pytest.raises(MethodError, match="is not the victim's"):
-        job.opened(bench.kept(job), bench, victim.poisoned[1:])
+    others = replace(victim, poisoned=victim.poisoned[1:]), replace(victim, state={"pattern": torch.ones(1)})
+    for other in others:  # as after its clean net was trained anew
+        with pytest.raises(MethodError, match="is not the victim's"):
+            job.opened(bench.kept(job), bench, other)
 
 
 def test_the_training_set_is_made_again_exactly(ran: Runner) -> None:

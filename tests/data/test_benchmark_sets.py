@@ -15,8 +15,9 @@ from mnp_plugin.benchmark.runner import Runner
 from mnp_plugin.benchmark.store import Store
 from mnp_plugin.benchmark.suite_file import parse_suite
 from mnp_plugin.core.errors import UserError
+from mnp_plugin.core.params import to_plain
 from mnp_plugin.data.tinyimagenet import TinyImageNet
-from mnp_plugin.data.torchvision_sets import Cifar100, Gtsrb
+from mnp_plugin.data.torchvision_sets import Cifar10, Cifar100, Gtsrb
 
 WNIDS = ("n01440764", "n02102040", "n02979186")
 
@@ -69,6 +70,18 @@ def test_gtsrb_takes_training_labels_from_folders_and_test_labels_from_the_table
     assert Gtsrb(root=str(root), size=16).load(tmp_path / "cache").test.y.tolist() == [1, 0], "labels came from the cache"
 
 
+def test_where_checksummed_images_lie_is_no_part_of_what_they_are() -> None:
+    here, there = Cifar10(), Cifar10(root="~/data", download=False)
+    assert to_plain(here) == to_plain(there) == {"name": "cifar10", "version": 1, "root": "", "download": True}
+
+
+def test_gtsrb_is_told_by_its_images_and_its_table(tmp_path: Path) -> None:
+    own = Gtsrb(root=str(gtsrb(tmp_path, "Filename;ClassId\n00001.ppm;2\n")))
+    before = own.content(tmp_path / "cache")
+    (tmp_path / "gtsrb" / "GT-final_test.csv").write_text("Filename;ClassId\n00001.ppm;1\n")
+    assert own.content(tmp_path / "cache") not in ("", before)
+
+
 def test_gtsrb_with_a_table_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Filename and a ClassId"):
         Gtsrb(root=str(gtsrb(tmp_path, "Name,Class\n1,2\n")), download=False).load(tmp_path / "cache")
@@ -103,12 +116,15 @@ def test_tiny_imagenet_reads_its_validation_labels(tmp_path: Path) -> None:
     assert data.test.y.tolist() == [2, 0]
     assert int(data.test.x[0, 2].float().mean()) > int(data.test.x[1, 2].float().mean())
     assert data.std == (0.2302, 0.2265, 0.2262)
+    before = TinyImageNet(root=str(root)).content(tmp_path / "cache")
+    picture(root / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_2.JPEG", (0, 9, 0), 64)
+    assert TinyImageNet(root=str(root)).content(tmp_path / "cache") not in ("", before), "a tree that is unpacked further"
     said = root / "val" / "val_annotations.txt"
     said.write_text("val_1.JPEG\tn00000000\t0\t0\t62\t62\n")
     with pytest.raises(UserError, match=r"line 1: 'n00000000' is none of the classes"):
         TinyImageNet(root=str(root)).load(tmp_path / "cache")
     said.unlink()
-    with pytest.raises(UserError, match="names the class of every image"):
+    with pytest.raises(UserError, match="names the class of every test image"):
         TinyImageNet(root=str(root)).load(tmp_path / "cache")
 
 

@@ -80,7 +80,7 @@ class RepairJob(Job):
         measured = bench.opened(self.victim, inputs[self.victim])
         data, split = bench.source(self.cell.victim).data, bench.split(self.cell.victim)
         job = self.training_set
-        train = None if job is None else job.opened(inputs[job], bench, measured.victim.poisoned)
+        train = None if job is None else job.opened(inputs[job], bench, measured.victim)
         outcome = stages.defend(self.cell, measured.victim, data, split, bench.device, bench.busy_for(self.title), train)
         along = CandidateScores(split.test, measured.triggered)
         oracle = oracle_choice(outcome.purified, measured.before, split.test, measured.triggered, along)

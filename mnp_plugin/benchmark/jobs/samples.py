@@ -74,7 +74,7 @@ class SampleJob(DetectingJob):
             images, bad = self._inputs(measured, split.test, context.generator)
             counted = torch.ones_like(bad)
         else:
-            images = job.opened(inputs[job], bench, measured.victim.poisoned)
+            images = job.opened(inputs[job], bench, measured.victim)
             bad, counted = (torch.zeros(len(images), dtype=torch.bool, device=bench.device) for _ in range(2))
             bad[measured.victim.poisoned], counted[:] = True, True
             counted[measured.victim.cover] = False

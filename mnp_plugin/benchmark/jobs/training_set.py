@@ -14,10 +14,12 @@ from mnp_plugin.benchmark.jobs.job import Inputs, Job
 from mnp_plugin.benchmark.jobs.victim import VictimJob
 from mnp_plugin.benchmark.store import Kept
 from mnp_plugin.benchmark.suite import AnyVictim, VictimSpec
-from mnp_plugin.contracts import Images, MethodError
+from mnp_plugin.contracts import Images, MethodError, State
+from mnp_plugin.io.tensors import part, prefixed
 
 if TYPE_CHECKING:
     from mnp_plugin.benchmark.bench import Bench
+    from mnp_plugin.benchmark.stages import Victim
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +31,7 @@ class TrainingSetJob(Job):
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
-        return {**self.victim.plain(), "training_set": 1}
+        return {**self.victim.plain(), "training_set": 2}
 
     @property
     def images_of(self) -> AnyVictim:
@@ -48,24 +50,34 @@ class TrainingSetJob(Job):
         job, source, split = VictimJob(self.victim), bench.source(self.victim), bench.split(self.victim)
         made = stages.prepared(self.victim, source.data, split, job.context(["victim", job.identity], inputs, bench))
         altered = torch.cat([made.poisoned, made.cover])
-        part = made.train[altered]
-        return Kept({"poisoned": made.poisoned, "altered": altered, "x": part.x, "y": part.y})
+        images = made.train[altered]
+        tensors = {"poisoned": made.poisoned, "altered": altered, "x": images.x, "y": images.y}
+        return Kept(tensors | prefixed("state", made.state))
 
-    def opened(self, kept: Kept, bench: Bench, poisoned: torch.Tensor) -> Images:
+    def opened(self, kept: Kept, bench: Bench, victim: Victim) -> Images:
         """The whole training set.
 
         Args:
             kept: what :meth:`make` made.
             bench: gives the clean images.
-            poisoned: which images were poisoned for the victim's training; for a check alone.
+            victim: for a check alone.
 
         Raises:
-            MethodError: other images were: the attack is not what it was.
+            MethodError: the victim saw other images poisoned, or another trigger: a clean net or asset that the trigger is made
+                from was trained anew since, and came out otherwise.
         """
         tensors = {name: value.to(bench.device) for name, value in kept.tensors.items()}
-        if not torch.equal(tensors["poisoned"], poisoned):
+        if not torch.equal(tensors["poisoned"], victim.poisoned) or not _alike(part("state", tensors), victim.state):
             raise MethodError("the training set made again is not the victim's; delete the victim from the store and run again")
         train = bench.split(self.victim).train
         x, y = train.x.clone(), train.y.clone()
         x[tensors["altered"]], y[tensors["altered"]] = tensors["x"], tensors["y"]
         return Images(x, y)
+
+
+def _alike(one: State, other: State) -> bool:
+    """Whether two states of a trigger are the same, but for what processors round differently."""
+    return one.keys() == other.keys() and all(
+        value.shape == other[name].shape and torch.allclose(value.double(), other[name].double(), rtol=1e-3, atol=1e-3)
+        for name, value in one.items()
+    )

@@ -202,6 +202,7 @@ def _overall(item: Overall) -> dict[str, Any]:
         "selection": item.row["selection"],
         "knowledge": item.row["knowledge"] or "",
         "attacks": item.row["attacks"],
+        "compared": bool(item.row["selection"] == "blind" and item.row["whole"] and not item.row["knowledge"]),
         **{name: shown_as(item.row[name]) for name in names},
         "std": {name: std for name in names if (std := shown_as(item.row.get(f"{name}_std"))) is not None},
         "interval": bounds,

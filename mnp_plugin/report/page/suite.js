@@ -108,10 +108,10 @@ function summaryPart(app, group) {
     { title: "seconds", value: (row) => row.seconds, number: true, low: true },
   ].filter(Boolean);
   const table = sortable(columns, { rows: group.overall, label: "defenses, means over attacks" });
-  const best = group.overall.find((row) => row.selection === "blind");
+  const best = group.overall.find((row) => row.compared);
   return section("summary", "Summary",
     !best && group.overall.every((row) => row.selection === "none") && el("p", { class: "lead" }, "No defense in this suite: the table is of its victims as they were trained."),
-    best && el("p", { class: "lead" }, "Highest mean DER of the blind choices: ", el("strong", {}, best.defense), ` with ${fixed(best.der)}, ACC ${fixed(best.acc)} and ASR ${fixed(best.asr)} over ${plural(best.attacks, "attack")}; worst ASR ${fixed(best.worst.asr[0])} (${best.worst.asr[1]}).`),
+    best && el("p", { class: "lead" }, "Highest mean DER of the blind choices by clean images alone: ", el("strong", {}, best.defense), ` with ${fixed(best.der)}, ACC ${fixed(best.acc)} and ASR ${fixed(best.asr)} over ${plural(best.attacks, "attack")}; worst ASR ${fixed(best.worst.asr[0])} (${best.worst.asr[1]}).`),
     tooFew(group.cautions),
     ...app.data.notices.map((notice) => el("p", { class: "caution" }, notice)),
     table.node,
