@@ -9,7 +9,7 @@ from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 NAME = "mnp_plugin"
-REPORT = ["jinja2>=3.1", "matplotlib>=3.9", "scipy>=1.15"]
+REPORT = ["jinja2>=3.1", "matplotlib>=3.9"]
 
 
 def version() -> str:
@@ -77,6 +77,7 @@ setup(
         "rich>=13.0",
         "safetensors>=0.4.4",
         "scikit-learn>=1.3",
+        "scipy>=1.15",
         "shtab>=1.6",
         "torchmetrics>=1.4.3",
     ],

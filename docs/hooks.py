@@ -189,7 +189,8 @@ def _argument(action: argparse.Action) -> str:
     if action.choices:
         text += f" (one of {', '.join(map(str, action.choices))})"
     required = action.required and action.nargs != "?"
-    default = "required" if required else "" if action.default in (None, False, "==SUPPRESS==") else f"`{_plain(action.default)}`"
+    none = action.default is None or action.default is False or action.default == "==SUPPRESS=="  # 0 is a default
+    default = "required" if required else "" if none else f"`{_plain(action.default)}`"
     return f"| `{name}{value}` | {default} | {text.strip()} |"
 
 

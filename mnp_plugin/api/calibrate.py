@@ -39,6 +39,8 @@ def calibrate(scores: Sequence[float], fpr: float = 0.05) -> Calibration:
     Raises:
         UserError: fewer than two scores, one that is not finite, or a share outside (0, 1).
     """
+    from scipy.special import betaincinv  # here: the command line starts without it
+
     if not 0 < fpr < 1:
         raise UserError(f"the share of false alarms must be between 0 and 1, not {fpr!r}")
     if len(scores) < 2 or not all(math.isfinite(score) for score in scores):
@@ -51,19 +53,9 @@ def calibrate(scores: Sequence[float], fpr: float = 0.05) -> Calibration:
         threshold=threshold,
         nets=count,
         above=sum(score > threshold for score in scores),
-        low=_quantile(rank, count, 0.025),
-        high=_quantile(rank, count, 0.975),
+        low=float(betaincinv(rank, count - rank + 1, 0.025)),
+        high=float(betaincinv(rank, count - rank + 1, 0.975)),
     )
-
-
-def _quantile(rank: int, count: int, share: float) -> float:
-    """Quantile of Beta(rank, count - rank + 1) by bisection: its distribution is that of at least ``rank`` hits of ``count``."""
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        reached = sum(math.comb(count, k) * middle**k * (1 - middle) ** (count - k) for k in range(rank, count + 1))
-        low, high = (middle, high) if reached < share else (low, middle)
-    return (low + high) / 2
 
 
 def scores_in(files: Sequence[Path]) -> tuple[dict[str, Any], list[float]]:

@@ -140,7 +140,10 @@ def load(
     try:
         known = outputs(model, images)
     except UserError as error:
-        raise UserError(f"{checkpoint} on the images of {data}: {error}; see --size") from None
+        raise UserError(
+            f"{checkpoint} on the images of {data}: {error}; see --size. Files are read as three channels: for a net "
+            "that takes others use Python, purify(model, x, y)"
+        ) from None
     if known != len(classes):
         raise UserError(f"{checkpoint} tells {known} classes apart, but {data} holds {len(classes)} class folders")
     check_trains(model, images, f"the net of {checkpoint}")
@@ -206,11 +209,7 @@ def check_out(folder: Path, names: Sequence[str], force: bool, needed: int) -> N
 
     Also one in which something would be overwritten without ``force``.
     """
-    nearest = folder
-    while not nearest.exists() and nearest != nearest.parent:
-        nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {folder}; choose another folder with --out")
+    nearest = _nearest(folder)
     if (free := shutil.disk_usage(nearest).free) < needed:
         raise UserError(
             f"{nearest} has {free / 2**20:.0f} MiB left, and the repaired net needs about {needed / 2**20:.0f}; make room, or "
@@ -221,12 +220,35 @@ def check_out(folder: Path, names: Sequence[str], force: bool, needed: int) -> N
         raise UserError(f"{folder} holds {', '.join(there)} already; choose another --out, or add --force to overwrite")
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder that is there, of ``folder`` and those above it; refused if nothing can be written to it."""
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {folder}; choose another folder")
+    return nearest
+
+
+def check_file(path: Path | str | None) -> None:
+    """That a file asked for, if one is, can be written.
+
+    Raises:
+        UserError: it is a folder, or lies where nothing can be written.
+    """
+    if path is not None:
+        if Path(path).is_dir():
+            raise UserError(f"{path} is a folder; give the name of a file")
+        _nearest(Path(path).absolute().parent)
+
+
 def check_page(page: Path) -> None:
     """That a page can be written.
 
     Raises:
-        UserError: it is called as no page is, or the extra ``report`` is not installed.
+        UserError: it is called as no page is, the extra ``report`` is not installed, or as :func:`check_file`.
     """
+    check_file(page)
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"the page is HTML; call it {page.with_suffix('.html')}, not {page}")
     if needed := hint():

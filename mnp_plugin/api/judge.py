@@ -79,6 +79,7 @@ def detect_checkpoint(
     recipe = recipe or Recipe()
     if picture is not None and Path(picture).suffix.lower() != ".png":
         raise UserError(f"the picture is a PNG; call it {Path(picture).with_suffix('.png')}, not {picture}")
+    files.check_file(picture)
     if html is not None:
         files.check_page(Path(html))
     say: Progress = progress or (lambda what, done, total: None)

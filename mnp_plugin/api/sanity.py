@@ -13,6 +13,8 @@ SANE = 0.25
 """Least part of the way from chance to perfect that a net must go on clean images."""
 STRANGE = 0.2
 """A recipe that costs more than this much of the accuracy is not the one that the net was trained with."""
+PART = 256
+"""Images that are augmented at once: as floats they are four times as large."""
 MANY = 500
 """Augmented images to look at, each clean one as often as that takes: few say little."""
 
@@ -46,10 +48,14 @@ def on_augmentation(model: nn.Module, images: Images, recipe: Recipe, plain: flo
     remedies = ["crop=0 (--crop 0)"] * bool(recipe.crop) + ["flip=False (--no-flip)"] * recipe.flip
     if not ways:
         return ""
-    y = images.y.repeat(-(-MANY // len(images)))
-    x = images.pixels().repeat(len(y) // len(images), 1, 1, 1)
-    moved = random_crop_flip(x, recipe.crop, recipe.flip, torch.Generator(device=x.device).manual_seed(0))
-    augmented = float((logits(model, moved).argmax(1) == y).float().mean())
+    place = images.x.device
+    generator = torch.Generator(device=place).manual_seed(0)
+    hits = []
+    for index in torch.arange(-(-MANY // len(images)) * len(images), device=place).split(PART):  # type: ignore[no-untyped-call]
+        part = images[index % len(images)]
+        moved = random_crop_flip(part.pixels(), recipe.crop, recipe.flip, generator)
+        hits.append(logits(model, moved).argmax(1) == part.y)
+    augmented = float(torch.cat(hits).float().mean())
     if plain - augmented <= STRANGE:
         return ""
     return (

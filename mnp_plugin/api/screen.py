@@ -73,6 +73,7 @@ def screen_checkpoint(
         MethodError: the detector failed.
     """
     recipe = recipe or Recipe()
+    files.check_file(out)
     say: Progress = progress or (lambda what, done, total: None)
     method = component(sample_detectors, detector, settings) if isinstance(detector, str) else detector
     listed = list_triggered(Path(images), class_names(Path(data)))

@@ -22,7 +22,6 @@ from mnp_plugin.contracts import (
     GivenVictim,
     ImageData,
     Images,
-    MethodError,
     Purified,
     State,
     TrainingHook,

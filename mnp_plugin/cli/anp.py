@@ -134,7 +134,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _optimise(arguments: argparse.Namespace) -> int:
-    from mnp_plugin.contracts import defenses
     from mnp_plugin.core.errors import UserError
     from mnp_plugin.defenses.anp import ANP
     from mnp_plugin.defenses.mnp import MNP
@@ -144,7 +143,6 @@ def _optimise(arguments: argparse.Namespace) -> int:
 
     if arguments.print_every < 1:
         raise UserError(f"--print-every must be at least 1, not {arguments.print_every}")
-    defenses.get(arguments.method)
     rounds = max(-(-arguments.nb_iter // arguments.print_every), 0)
     method: ANP | MNP = MNP(batch_size=arguments.batch_size)
     if arguments.method == "anp":

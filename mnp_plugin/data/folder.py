@@ -129,7 +129,7 @@ class Tree:
         return cls(root, classes, train, test)
 
     def content(self, cache: Path) -> str:
-        """16 hexadecimal digits over split, class, name and bytes of every image, and the labels: the same wherever the tree lies.
+        """16 hexadecimal digits over split, class, name and bytes of every image, and labels: the same wherever the tree lies.
 
         It is remembered under ``cache`` until the place, the size or a time stamp of any file changes, so that 60 000 files are
         read once. The time of the last change of status is among them: the others can be set, and are, by copying.

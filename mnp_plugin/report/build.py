@@ -32,6 +32,8 @@ from mnp_plugin.report.versions import version_lines
 
 PAGE = "index.html"
 INTERVALS = "intervals.csv"
+OF_NETS, OF_IMAGES = ("detection.csv", "detection_summary.csv"), "samples.csv"
+"""Tables of detectors, where the suite has some."""
 FIGURES = "figures"
 """Folder of the figures, beside the tables."""
 DRAWN = (*OF_PARTS, *OF_DETECTORS)
@@ -83,9 +85,9 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
         hint=hint(),
     )
     write_atomic(built.csv, to_csv(table).encode())
-    plain, name = in_markdown(table), escape(folder.name)
+    plain, title = in_markdown(table), escape(folder.name)
     runs = in_markdown(seen.runs) if plain is not table else seen.runs
-    text = to_markdown(plain, f"Leaderboard: {name}", escape(" ".join(own.notices)), runs)
+    text = to_markdown(plain, f"Leaderboard: {title}", escape(" ".join(own.notices)), runs)
     if versions := version_lines(own.records):
         text += "\n".join(versions)
     if after := after_lines(plain, runs):
@@ -94,15 +96,20 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
     if plan is not None and verdicts:
         gate, calibration = plan.gate or 0.0, plan.calibration_seeds
         found = detection(verdicts, gate, calibration)
-        write_atomic(folder / "detection.csv", judged_csv(judged(verdicts, gate, calibration)).encode())
-        write_atomic(folder / "detection_summary.csv", summary_csv(found).encode())
+        for name, content in zip(OF_NETS, (judged_csv(judged(verdicts, gate, calibration)), summary_csv(found)), strict=True):
+            write_atomic(folder / name, content.encode())
         text += "\n" + "\n".join(detection_lines(in_markdown(found)))
         tex += nets_to_latex(found, folder.name)
+    else:  # the suite has none any more
+        for name in OF_NETS:
+            (folder / name).unlink(missing_ok=True)
     if plan is not None and own.samples:
         screened = sample_table(own.samples, plan.gate or 0.0)
-        write_atomic(folder / "samples.csv", samples_csv(screened).encode())
+        write_atomic(folder / OF_IMAGES, samples_csv(screened).encode())
         text += "\n" + "\n".join(sample_lines(in_markdown(screened)))
         tex += samples_to_latex(screened, folder.name)
+    else:
+        (folder / OF_IMAGES).unlink(missing_ok=True)
     if seen.published is not None:
         text += "\n" + "\n".join(beside(plain, seen.published))
     write_atomic(built.md, text.encode())
@@ -117,7 +124,7 @@ def build_tables(folder: Path, published: Path | None = None, *, figures: bool =
             further(INTERVALS, intervals_csv(seen.intervals))
         else:  # one run of everything
             (folder / INTERVALS).unlink(missing_ok=True)
-        further("statistics.md", statistics_md(seen.statistics if plain is table else statistics(plain, runs), name))
+        further("statistics.md", statistics_md(seen.statistics if plain is table else statistics(plain, runs), title))
         further(PAGE, render(suite_data(seen)))
         built.damaged.extend(own.beside.damaged)  # the page alone looks at what lies beside records
         if figures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-PACKAGES = {"scipy": "scipy", "matplotlib": "matplotlib", "jinja2": "jinja2"}
+PACKAGES = {"matplotlib": "matplotlib", "jinja2": "jinja2"}
 """Module -> package."""
 
 ADDS = "statistics, figures and the page index.html"

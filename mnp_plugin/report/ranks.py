@@ -56,7 +56,7 @@ def block(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete(scores: pd.DataFrame) -> pd.DataFrame:
-    """A :func:`block` without gaps: defenses measured on fewer than half of the attacks go first, then attacks that others lack."""
+    """A :func:`block` without gaps: first defenses go that lack more than half of the attacks, then attacks that others lack."""
     few = scores.columns[scores.notna().sum() * 2 < len(scores)]
     return scores.drop(columns=few).dropna()
 

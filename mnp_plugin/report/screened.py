@@ -91,14 +91,15 @@ def over_victims(table: pd.DataFrame, questions: str) -> list[list[str]]:
 def _by_attack(part: pd.DataFrame, what: str) -> list[str]:
     """Mean AUROC of each detector on each attack; nothing for a single attack."""
     known = part[part["auroc"].notna()].astype({"auroc": float})
-    victims = known.groupby("attack", sort=False)["net_id"].nunique()
+    each = known.groupby(["dataset", "net", "attack"], sort=False)["net_id"].nunique()
+    victims = {attack: sorted({each[key] for key in each.index if key[2] == attack}) for attack in known["attack"].unique()}
     if len(victims) < 2:
         return []
-    heads = [f"{attack} ({count})" for attack, count in victims.items()]
+    heads = [f"{attack} ({' to '.join(map(str, dict.fromkeys((of[0], of[-1]))))})" for attack, of in victims.items()]
     rows = []
     for key, group in known.groupby(["dataset", "net", "detector"], sort=True):
         areas = dict(iter(group.groupby("attack")["auroc"]))
-        cells = [_mean(areas[attack], 2) + _spread(areas[attack], 2) if attack in areas else "—" for attack in victims.index]
+        cells = [_mean(areas[attack], 2) + _spread(areas[attack], 2) if attack in areas else "—" for attack in victims]
         rows.append([f"{key[0]}, {key[1]}", str(key[2]), *cells])
     return [*lines_of([f"AUROC, {what}", "detector", *heads], rows), ""]
 

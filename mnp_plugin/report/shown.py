@@ -78,16 +78,30 @@ class Shown:
         gate = (self.own.plan.gate if self.own.plan else None) or 0.0
         return record.asr is None or record.asr >= gate
 
+    def where(self, record: VerdictRecord | SampleRecord) -> str:
+        """Data set, net and number of clean images, where detectors were run on several of them; else empty."""
+        return f"{record.dataset}, {record.net}, {record.clean_images} clean images" if self._several else ""
+
+    @cached_property
+    def _several(self) -> bool:
+        return len({(v.dataset, v.net, v.clean_images) for v in (*self.own.verdicts, *self.own.samples)}) > 1
+
     @property
     def judged(self) -> pd.DataFrame:
-        """Scores of detectors on nets of the test that count: ``detector``, ``attacked`` and ``score``, one row per verdict."""
+        """Scores of detectors on nets of the test that count, one row per verdict; ``where`` as :meth:`where` says."""
         calibration = self.own.plan.calibration_seeds if self.own.plan else ()
         rows = [
-            {"detector": v.detector, "attacked": v.attack != "clean", "score": v.score, "attack": v.attack, "seed": v.seed}
+            {
+                "detector": v.detector,
+                "where": self.where(v),
+                "part": (v.dataset, v.net, v.clean_images),
+                "attacked": v.attack != "clean",
+                **{key: getattr(v, key) for key in ("score", "attack", "seed")},
+            }
             for v in self.own.verdicts
             if v.status == "ok" and v.score is not None and self.took(v) and v.seed not in calibration
         ]
-        return pd.DataFrame(rows, columns=["detector", "attacked", "score", "attack", "seed"])
+        return pd.DataFrame(rows, columns=["detector", "where", "part", "attacked", "score", "attack", "seed"])
 
 
 def shown(folder: Path, published: Path | None = None) -> Shown:

@@ -1,4 +1,4 @@
-"""How much means vary, and over what: seeds, draws of the clean images, attacks. Needs scipy for its quantiles."""
+"""How much means vary, and over what: seeds, draws of the clean images, attacks."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def over_runs(runs: Iterable[tuple[int, int, float]], bounds: tuple[float, float
 @cache
 def quantile(freedom: int) -> float:
     """Of Student's t for an interval of 95 %."""
-    from scipy.special import stdtrit  # here: reports without intervals do without scipy; scipy.stats takes longer to import
+    from scipy.special import stdtrit  # here: scipy.stats takes longer to import
 
     return float(stdtrit(freedom, 0.975))
 

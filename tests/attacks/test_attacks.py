@@ -26,7 +26,7 @@ from mnp_plugin.benchmark.stages import (
     triggered_test,
 )
 from mnp_plugin.benchmark.suite import Entry, VictimSpec
-from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, MethodError, Recipe, State, to_bytes
+from mnp_plugin.contracts import Attack, AttackContext, ImageData, Images, Recipe, State, to_bytes
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.data.digits import Digits
 from mnp_plugin.data.split import CleanBudget

@@ -24,10 +24,8 @@ from mnp_plugin.nets.resnet import ResNet18
 
 SIZE = 32
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-THEIR_ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "MobileNetV2", "vgg19_bn")
 ARCHS: dict[str, Net] = {"resnet18": ResNet18()}
 """Those of their nets that have the same parameter names here."""
-POISON_TYPES = ("badnets", "blend", "clean-label", "benign")
 SHUFFLE_SEED = 2021
 
 

@@ -21,7 +21,9 @@ from mnp_plugin.contracts import Images, Triggered
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.integrations.backdoorbench.names import DataFacts, data_facts, net_builder
 from mnp_plugin.io.images import read_rgb
+from mnp_plugin.io.refusal import RefusedError
 from mnp_plugin.io.safe import inside, read_plain, weights_into
+from mnp_plugin.io.weights import bare_names
 from mnp_plugin.nets import normalise_inside
 
 FILE = "attack_result.pt"
@@ -77,7 +79,8 @@ class BackdoorBenchRecord:
         """SHA-256 over the weights' file and every triggered picture: what the numbers of this victim depend on."""
         total = hashlib.sha256((self.folder / FILE).read_bytes())
         for poisoned in self.test:
-            total.update(inside(self.folder, poisoned.file).read_bytes())
+            picture = inside(self.folder, poisoned.file)
+            total.update(picture.read_bytes() if picture.is_file() else b"")  # what is missing is named when it is loaded
         return total.hexdigest()
 
     def fresh_net(self) -> nn.Module:
@@ -139,9 +142,12 @@ def read_record(folder: Path) -> BackdoorBenchRecord:
         if not isinstance(raw[key], str):
             raise UserError(f"{path}: {key} must be text, not {type(raw[key]).__name__}")
     facts = data_facts(raw["clean_data"])
-    size = tuple(int(v) for v in raw["img_size"]) if isinstance(raw["img_size"], list | tuple) else None
     c, h, w = facts.shape
-    if raw["num_classes"] != facts.classes or size != (h, w, c):
+    try:
+        alike = int(raw["num_classes"]) == facts.classes and tuple(map(int, raw["img_size"])) == (h, w, c)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError):  # whatever else stands there
+        alike = False
+    if not alike:
         raise UserError(
             f"{path}: {raw['clean_data']} has {facts.classes} classes and images of {(h, w, c)}, "
             f"the record says {raw['num_classes']} and {raw['img_size']}"
@@ -196,7 +202,7 @@ def poisoned_samples(folder: Path, state: Any, classes: int, source: str) -> tup
                 label, true_label = (int(v) for v in known[i]["other_info"])
                 file = relative_picture(str(known[i]["path"]), str(place), source)
                 found.append(Poisoned(i, file, label, true_label))
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{source}: not the form BackdoorBench writes ({type(error).__name__}: {error})") from None
@@ -228,7 +234,7 @@ def decode(path: Path, height: int, width: int) -> np.ndarray[Any, np.dtype[np.u
     Raises:
         UserError: missing, or no PNG that decodes.
     """
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path} is missing; copy the record with its pictures")
     rgb = read_rgb(path, ("PNG",))
     if rgb.size != (width, height):
@@ -239,7 +245,10 @@ def decode(path: Path, height: int, width: int) -> np.ndarray[Any, np.dtype[np.u
 def _weights(state: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path}: 'model' must map names to tensors")
-    return {str(k).removeprefix("module."): v for k, v in state.items()}
+    try:
+        return bare_names({str(key): value for key, value in state.items()})
+    except RefusedError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _renamed(weights: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:

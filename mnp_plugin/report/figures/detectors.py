@@ -1,4 +1,6 @@
-"""Figures of detectors: of nets, over all nets of the test, and of single images, over all victims whose attack took."""
+"""Figures of detectors: of nets, over all nets of the test, and of single images, over all victims whose attack took; each data
+set, net and number of clean images by itself.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def by_detector(table: pd.DataFrame) -> list[tuple[str, list[float], list[float], float]]:
+Named = tuple[str, str]
+"""A detector and where it was run, as :meth:`Shown.where` says."""
+
+
+def by_detector(table: pd.DataFrame) -> list[tuple[Named, list[float], list[float], float]]:
     """(detector, scores of clean nets, of attacked ones, AUROC), highest AUROC first; only where there are both."""
     found = []
-    for name, group in table.groupby("detector", sort=True):
+    for (name, where), group in table.groupby(["detector", "where"], sort=True):
         healthy, attacked = (group[group["attacked"] == kind]["score"].tolist() for kind in (False, True))
         if healthy and attacked:
-            found.append((str(name), healthy, attacked, auroc(healthy, attacked)))
+            found.append(((str(name), str(where)), healthy, attacked, auroc(healthy, attacked)))
     return sorted(found, key=lambda item: (-item[3], item[0]))
+
+
+def _title(named: Named) -> str:
+    return ": ".join(filter(None, named))
 
 
 def roc(shown: Shown) -> Figure | None:
@@ -48,10 +58,10 @@ def roc_training_set(shown: Shown) -> Figure | None:
 
 
 def _of_images(shown: Shown, questions: str, xlabel: str, ylabel: str) -> Figure | None:
-    found: dict[str, list[SampleRecord]] = {}
+    found: dict[Named, list[SampleRecord]] = {}
     for record in shown.own.samples:
         if record.questions == questions and record.roc and shown.took(record):
-            found.setdefault(record.detector, []).append(record)
+            found.setdefault((record.detector, shown.where(record)), []).append(record)
     if not found:
         return None
     curves = []
@@ -62,13 +72,13 @@ def _of_images(shown: Shown, questions: str, xlabel: str, ylabel: str) -> Figure
 
 
 def _curves(
-    shown: Shown, found: Sequence[tuple[str, Sequence[float], Sequence[float], float]], xlabel: str, ylabel: str
+    shown: Shown, found: Sequence[tuple[Named, Sequence[float], Sequence[float], float]], xlabel: str, ylabel: str
 ) -> Figure:
     """Curves (name, false positive rates, true positive rates, AUROC), in this order in the legend."""
     figure, (axes,) = blank(5.4, 3.4)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8)
     for i, (name, fpr, tpr, area) in enumerate(found):
-        look, every = shown.detector_looks[name], (0.04 + 0.02 * (i % 6), 0.2)  # markers of curves that meet do not
+        look, every = shown.detector_looks[name[0]], (0.04 + 0.02 * (i % 6), 0.2)  # markers of curves that meet do not
         axes.plot(
             fpr,
             tpr,
@@ -77,7 +87,7 @@ def _curves(
             marker=look.marker,
             markersize=3.6,
             markevery=every,
-            label=f"{name}  {area:.2f}",
+            label=f"{_title(name)}  {area:.2f}",
         )
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     figure.legend(loc="outside right upper", title="AUROC", handlelength=3.2)
@@ -101,7 +111,7 @@ def scores(shown: Shown) -> Figure | None:
             axes.plot(
                 at, [place + shift] * len(at), marker, color=colour, markersize=3.6, alpha=0.6, label=label, markeredgewidth=0
             )
-    axes.set_yticks(range(len(found)), [f"{name} ({area:.2f})" for name, _, _, area in found])
+    axes.set_yticks(range(len(found)), [f"{_title(name)} ({area:.2f})" for name, _, _, area in found])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
     axes.set(xlabel="score, from the lowest to the highest of each detector (AUROC in brackets)", xlim=(-0.02, 1.02))

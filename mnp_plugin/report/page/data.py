@@ -21,7 +21,7 @@ from mnp_plugin.report.figures.neurons import standard
 from mnp_plugin.report.leaderboard import KEY
 from mnp_plugin.report.looks import COLOURS, DASHES, MARKERS, Look
 from mnp_plugin.report.page.numbers import short, shown_as
-from mnp_plugin.report.page.samples import screened
+from mnp_plugin.report.page.samples import Groups, screened
 from mnp_plugin.report.published import differences
 from mnp_plugin.report.ranks import attack_label
 from mnp_plugin.report.records import Record, Scores
@@ -94,7 +94,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "rows": packed(rows),
         "records": records,
         "pool": pool.items,
-        "detection": _detection(shown),
+        "detection": _detection(shown, number),
         "samples": screened(shown, number),
         "sweeps": _sweeps(shown, number),
         "published": packed(
@@ -118,7 +118,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
     return data | {"pictures": pictures, "damaged": own.all_damaged}
 
 
-def _sweeps(shown: Shown, number: Mapping[tuple[str, str, int], int]) -> list[dict[str, Any]]:
+def _sweeps(shown: Shown, number: Groups) -> list[dict[str, Any]]:
     """Curves along swept settings; ``group`` is null where they go across groups."""
     return [
         {
@@ -372,20 +372,27 @@ DETECTORS = (
 )  # fmt: skip
 
 
-def _detection(shown: Shown) -> dict[str, Any]:
+def _detection(shown: Shown, number: Groups) -> dict[str, Any]:
     own = shown.own
     if not own.verdicts or own.plan is None:
         return {}
     table = detection(own.verdicts, own.plan.gate or 0.0, own.plan.calibration_seeds)
     table = table[table["split"] == "test"]
-    rows = [{name: shown_as(row[name], DIGITS.get(name, 1)) for name in DETECTORS} for row in table.to_dict("records")]
+    rows = [
+        {
+            "group": number.get((row["dataset"], row["net"], row["clean_images"])),
+            **{name: shown_as(row[name], DIGITS.get(name, 1)) for name in DETECTORS},
+        }
+        for row in table.to_dict("records")
+    ]
     judged = shown.judged
     points = []
-    for name, healthy, attacked, _ in by_detector(judged):
-        mine = judged[judged["detector"] == name].to_dict("records")
+    for (name, where), healthy, attacked, _ in by_detector(judged):
+        mine = judged[(judged["detector"] == name) & (judged["where"] == where)].to_dict("records")
         fpr, tpr = curve(healthy, attacked)
         points.append(
             {
+                "group": number.get(mine[0]["part"]),
                 "detector": name,
                 "roc": [[short(a), short(b)] for a, b in zip(fpr, tpr, strict=True)],
                 "scores": [[float(f"{r['score']:.5g}"), int(r["attacked"]), f"{r['attack']}, seed {r['seed']}"] for r in mine],

@@ -433,7 +433,9 @@ function chancePart(group) {
 function detectionPart(app) {
   const found = app.data.detection;
   if (!found.rows) return null;
-  const rows = unpacked(found.rows), whole = rows.filter((row) => row.attack === "all"), look = app.detectorLook;
+  const rows = unpacked(found.rows).filter((row) => row.group === app.group), points = found.points.filter((one) => one.group === app.group);
+  const whole = rows.filter((row) => row.attack === "all"), look = app.detectorLook;
+  if (!whole.length && !found.failed.length) return null;
   const attacks = [...new Set(rows.map((row) => row.attack))].filter((attack) => attack !== "all");
   const by = new Map(rows.map((row) => [`${row.detector}\n${row.attack}`, row]));
   const percent = (key, title, help) => ({ title, value: (row) => row[key], number: true, help });
@@ -458,7 +460,7 @@ function detectionPart(app) {
     } })),
   ], { rows: whole.map((row) => row.detector), label: "AUROC by attack" });
   return section("detection", "Detection", tooFew(found.cautions), table.node, flags.size === 1 && whole[0].flag && el("p", { class: "quiet" }, `All detectors: ${whole[0].flag}.`),
-    found.points.length > 0 && el("div", { class: "cards" }, el("article", { class: "card" }, ...rocChart(found.points, look)), el("article", { class: "card" }, ...stripChart(found.points, look))),
+    points.length > 0 && el("div", { class: "cards" }, el("article", { class: "card" }, ...rocChart(points, look)), el("article", { class: "card" }, ...stripChart(points, look))),
     perAttack && [el("h3", {}, "AUROC by attack (nets)"), perAttack.node],
     failedList("Failed verdicts", "net", found.failed));
 }
