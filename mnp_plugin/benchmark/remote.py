@@ -77,7 +77,7 @@ class Remote:
             self._asking = before
 
     def exchange(self, folder: Path, kept: Iterable[Path]) -> None:
-        """Fetch what ``folder``, a suite's, lacks or has older than there; send of it and of ``kept`` what lacks there or is older."""
+        """Fetch what ``folder``, a suite's, lacks or has older; send of it and of ``kept`` what lacks there or is older there."""
         self._known = None
         start = self._name(folder) + "/"
         self._fetch(

@@ -187,8 +187,8 @@ def to_markdown(table: pd.DataFrame, title: str, notice: str = "", runs: pd.Data
         "Percent. ASR leaves the target class out (all-to-all: none). Means are over attacks whose victim took (flag empty);",
         "rank is the mean rank by DER over the attacks that all ranked defenses were measured on, of rows that are neither",
         "oracle nor given more than clean images. Rows that lack an attack stand last. ΔACC clean: points gained or lost on the",
-        "model that was never attacked. Every defense stops blind, by its clean budget alone; *oracle* rows chose by test ASR, as",
-        "published ANP tables do, and are no fair result.",
+        "model that was never attacked. Every defense stops blind, by its clean budget alone; *oracle* rows chose by test ASR,",
+        "as published ANP tables do, and are no fair result.",
         "",
     ]
     if table["asr_floor"].notna().any():

@@ -11,7 +11,7 @@ const METRICS = {
 /** Further columns of the summary. */
 const HELP = {
   "worst ASR": "the attack that it removes least",
-  rank: "mean rank by DER among choices that are not oracle",
+  rank: "mean rank by DER over the attacks that all ranked defenses were measured on; oracle choices and defenses that were given more than clean images have none",
   "ΔACC clean": "points of accuracy on the model that was never attacked",
 };
 
