@@ -67,7 +67,8 @@ def after_defense(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """
     columns = trial_columns(table)
     used = table[(table["attack"] != "clean") & (table["flag"] == "") & (table["selection"] != "oracle")]
-    used = used[used[columns].notna().any(axis=1)]
+    tried = runs.loc[runs[columns].notna().any(axis=1), [*KEY, "selection"]].drop_duplicates()
+    used = used.merge(tried, on=[*KEY, "selection"])
     rows = []
     for key, part in used.groupby(PART, sort=True):
         single = runs_by_defense(part, runs, ("asr", *columns))

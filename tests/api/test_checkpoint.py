@@ -175,6 +175,10 @@ def test_the_page_of_a_verdict(own: Own, tmp_path: Path) -> None:
     assert data["picture"].startswith("data:image/png;base64,")
     assert judged(own, html=tmp_path / "weak.html", normalise="2,2,2,0.2,0.2,0.2").word == "undecided"
     assert data_of(tmp_path / "weak.html")["verdict"].startswith("undecided. The net is right on ")
+    (tmp_path / "taken").touch()
+    for asked in ({"html": tmp_path / "taken" / "page.html"}, {"picture": tmp_path / "taken" / "x.png"}):
+        with pytest.raises(UserError, match="cannot write to"):  # before any work
+            judged(own, **asked, settings=["nonsense=1"])
     for wrong in ("page.pdf", "page"):
         with pytest.raises(UserError, match=r"the page is HTML; call it .*page\.html"):
             judged(own, html=tmp_path / wrong)

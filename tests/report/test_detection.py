@@ -13,10 +13,13 @@ import pytest
 from mnp_plugin.core.errors import UserError
 from mnp_plugin.report.build import build_tables
 from mnp_plugin.report.detection import auroc, detection, detection_lines, interval, to_csv, tpr_at
+from mnp_plugin.report.figures.detectors import by_detector
 from mnp_plugin.report.judged import COLUMNS, judged
 from mnp_plugin.report.judged import to_csv as judged_csv
 from mnp_plugin.report.latex_detectors import nets_to_latex
+from mnp_plugin.report.page.data import suite_data
 from mnp_plugin.report.records import Record, Scores
+from mnp_plugin.report.shown import shown
 from mnp_plugin.report.texts import sealed, to_json
 from mnp_plugin.report.verdicts import VerdictRecord, from_json
 
@@ -105,6 +108,41 @@ def test_only_planned_verdicts_count_and_a_damaged_one_is_named(tmp_path: Path) 
     (sentence,) = build_tables(tmp_path).damaged
     assert sentence.startswith(str(edited))
     assert (tmp_path / "detection.csv").read_text() == judged_csv(judged([replace(one, seed=1)], 0.0))
+
+
+def test_nets_of_two_kinds_are_not_pooled(tmp_path: Path) -> None:
+    """One detector tells the wide nets apart, and has the narrow ones the wrong way round."""
+    plan: dict[str, list[str]] = {"records": [], "verdicts": []}
+    for kind in plan:
+        (tmp_path / kind).mkdir()
+    for net, (healthy, attacked) in {"narrow": (0.9, 0.1), "wide": (0.1, 0.9)}.items():
+        record = Record(
+            cell=net, suite="s", dataset="digits", net=net, attack="badnets", defense="none", seed=0, status="ok",
+            clean_images=40, before=Scores(acc=1, asr=1), after=Scores(acc=1, asr=1),
+        )  # fmt: skip
+        (tmp_path / "records" / f"{net}.json").write_text(to_json(record))
+        plan["records"].append(f"{net}.json")
+        for attack, score in (("clean", healthy), ("badnets", attacked)):
+            for seed in range(2):
+                name = f"{net}-{attack}-{seed}.json"
+                (tmp_path / "verdicts" / name).write_text(to_json(verdict(attack, score, seed, net=net)))
+                plan["verdicts"].append(name)
+    (tmp_path / "suite.json").write_text(json.dumps(sealed(plan)))
+    found = shown(tmp_path)
+    areas = [(named[1].split(", ")[1], area) for named, _, _, area in by_detector(found.judged)]
+    assert areas == [("wide", 1.0), ("narrow", 0.0)]
+    data = suite_data(found)
+    rows = [dict(zip(data["detection"]["rows"]["columns"], row, strict=True)) for row in data["detection"]["rows"]["data"]]
+    where = {group["net"]: i for i, group in enumerate(data["groups"])}
+    assert {row["group"]: row["auroc"] for row in rows} == {where["wide"]: 1.0, where["narrow"]: 0.0}
+    assert {point["group"] for point in data["detection"]["points"]} == set(where.values())
+
+
+def test_a_table_of_detectors_goes_with_them(tmp_path: Path) -> None:
+    test_only_planned_verdicts_count_and_a_damaged_one_is_named(tmp_path)
+    (tmp_path / "suite.json").write_text(json.dumps(sealed({"records": ["c.json"]})))
+    build_tables(tmp_path)
+    assert not list(tmp_path.glob("detection*.csv"))
 
 
 def test_the_threshold_is_set_on_the_clean_nets_of_the_calibration_alone() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from mnp_plugin.report.ranks import block, groups, ranking
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.spread import intervals, over_attacks, over_runs
 from mnp_plugin.report.statistics import statistics
+from mnp_plugin.report.summary import summarise
 
 Make = Callable[..., list[Record]]
 Write = Callable[[Path, Sequence[Record]], Path]
@@ -115,6 +117,46 @@ def test_mnp_against_every_other_defense(make_records: Make) -> None:
     assert anp.p_holm == pytest.approx(3 * 2 / 2**8)
     assert [item.effect for item in comparisons(table, "none")] == [-1.0, -1.0, -1.0]
     assert comparisons(table, "absent") == []
+
+
+@pytest.mark.parametrize("attacks", [4, 5])
+def test_equal_differences_have_the_exact_p_value(make_records: Make, attacks: int) -> None:
+    records = make_records(attacks, ("none", "mnp"))
+    by = {"none": Scores(acc=0.9, asr=1.0), "mnp": Scores(acc=0.9, asr=0.5)}
+    found = comparisons(leaderboard([replace(r, before=by["none"], after=by[r.defense]) for r in records]))
+    assert found[0].p_value == pytest.approx(2 / 2**attacks)
+
+
+def test_who_was_given_more_is_not_compared(make_records: Make) -> None:
+    records = [replace(r, knowledge="training set" if r.defense == "mnp" else "") for r in make_records(3)]
+    table = leaderboard(records)
+    summary = summarise(table).set_index("defense")
+    assert math.isnan(summary["rank"]["mnp"])
+    assert summary[summary["selection"] != "oracle"]["rank"].drop("mnp").to_dict() == {"anp": 1.0, "ft": 2.0, "none": 3.0}
+    assert [item.one for item in comparisons(table)] == ["anp", "anp"]
+    text = latex(records)
+    caption, rows = summary_of(text)
+    assert rows["mnp"][1] == "training set"
+    assert not any("textbf" in cell for cell in rows["mnp"])
+    assert any("textbf" in cell for cell in rows["anp"])
+    asr = text.partition("ASR in percent")[2].partition(r"\end{table}")[0]
+    assert r"mnp$^\ddagger$" in asr
+    assert "more than clean images" in asr
+
+
+def test_a_row_that_lacks_an_attack_is_neither_first_nor_marked(make_records: Make) -> None:
+    """The best of those that it has, but it failed on the hardest."""
+    records = [r for r in make_records(5) if (r.defense, r.attack) != ("mnp", "attack03")]
+    table = leaderboard(records)
+    assert list(summarise(table)["defense"])[-1] == "mnp"
+    _, rows = summary_of(latex(records))
+    assert not any("textbf" in cell or "underline" in cell for cell in rows["mnp"])
+    assert any("textbf" in cell for cell in rows["anp"])
+    (page,) = statistics(table)
+    assert page.ranking is not None
+    ranks = summarise(table).set_index(["defense", "selection"])["rank"]
+    same = {name: ranks[name, "none" if name == "none" else "blind"] for name in page.ranking.ranks}
+    assert page.ranking.ranks == pytest.approx(same), "the rank in the table of defenses is that in the statistics"
 
 
 def test_equal_defenses_have_no_p_value(make_records: Make) -> None:
