@@ -135,7 +135,7 @@ def test_who_was_given_more_is_not_compared(make_records: Make) -> None:
     assert summary[summary["selection"] != "oracle"]["rank"].drop("mnp").to_dict() == {"anp": 1.0, "ft": 2.0, "none": 3.0}
     assert [item.one for item in comparisons(table)] == ["anp", "anp"]
     text = latex(records)
-    caption, rows = summary_of(text)
+    _, rows = summary_of(text)
     assert rows["mnp"][1] == "training set"
     assert not any("textbf" in cell for cell in rows["mnp"])
     assert any("textbf" in cell for cell in rows["anp"])
