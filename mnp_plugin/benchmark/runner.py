@@ -155,6 +155,10 @@ class Runner:
             for entry in self.suite.defenses:
                 if reason := entry.component.objection(model):
                     raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
+            classes = len(self.bench.source(victim).data.classes)
+            for judge in self.suite.detectors:
+                if reason := judge.component.too_few(classes):
+                    raise UserError(f"detector '{judge.label}' cannot judge the net '{victim.net.label}': {reason}")
             for detector in self.suite.all_detectors:
                 if reason := detector.component.objection(model):
                     raise UserError(f"detector '{detector.label}' cannot judge the net '{victim.net.label}': {reason}")

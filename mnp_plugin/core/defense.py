@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, DefenseContext, TrainingView
 from mnp_plugin.core.errors import MethodError, UserError
+from mnp_plugin.core.images import concat
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,6 +48,9 @@ class Defense(Component):
 
     knowledge: ClassVar[str] = ""
     """What it sees besides the model and its clean budget, as tables say it; empty: nothing."""
+    chooses: ClassVar[bool] = True
+    """Whether it makes a choice by ``view.validation``. Where it makes none, set this to False: then ``view.clean`` is the whole
+    budget and ``view.validation`` is empty, so that no image goes unused."""
 
     @abstractmethod
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
@@ -73,6 +77,8 @@ class Defense(Component):
         if reason:
             raise UserError(f"defense '{self.name}' cannot treat this net: {reason}")
         own = replace(view, model=copy.deepcopy(view.model).requires_grad_(True).eval())
+        if not self.chooses:
+            own = replace(own, clean=concat([view.clean, view.validation]), validation=view.validation[:0])
         with around or nullcontext():
             result = self.purify(own, tools)
         self._check(result.model, view.model)

@@ -31,7 +31,8 @@ class AWM(Defense):
     augments.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = "Chai, Chen, One-shot Neural Backdoor Erasing via Adversarial Weight Masking, NeurIPS 2022, arXiv 2207.04497"
 
     outer: int = param(20, "perturbations found", low=1)

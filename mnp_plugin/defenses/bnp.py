@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, 
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
+from mnp_plugin.neurons.thresholds import above
 
 
 @defenses.register("bnp")
@@ -33,6 +34,8 @@ class BNP(Defense):
     """
 
     paper = "Zheng et al., Pre-activation Distributions Expose Backdoor Neurons, NeurIPS 2022, OpenReview wwW-1k1ljIg"
+    version = 2
+    chooses = False
 
     u: float = param(3.0, "standard deviations above the layer's mean", low=0)
     images: int = param(500, "clean images at most", low=2)
@@ -42,7 +45,8 @@ class BNP(Defense):
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         neurons = Neurons(view.model, view.clean[:1].pixels())
-        excess = self.excess(view.model, neurons, view.clean[: self.images])
+        drawn = torch.randperm(len(view.clean), generator=tools.generator, device=tools.device)[: self.images]
+        excess = self.excess(view.model, neurons, view.clean[drawn])
         chosen = (excess > self.u).nonzero().flatten()
         model = copy.deepcopy(view.model)
         prune(model, neurons, chosen, bias=False)
@@ -52,15 +56,7 @@ class BNP(Defense):
             "of": neurons.count,
             "layers": neurons.summary(chosen.tolist()),
         }
-
-        def candidates() -> Iterator[tuple[Mapping[str, float], nn.Module]]:
-            trial = copy.deepcopy(view.model)
-            for step in range(20, -1, -1):
-                found = (excess > step / 2).nonzero().flatten()
-                prune(trial, neurons, found, bias=False)
-                yield {"u": step / 2, "pruned": float(len(found))}, trial
-
-        return Purified(model=model, report=report, candidates=candidates)
+        return Purified(model=model, report=report, candidates=lambda: above(view.model, neurons, excess, bias=False))
 
     def excess(self, model: nn.Module, neurons: Neurons, images: Images) -> Tensor:
         """Standard deviations by which each channel's divergence exceeds its layer's mean, [neurons]."""
@@ -80,6 +76,9 @@ class BNP(Defense):
             assert channel.is_batch_norm(bn)
             assert bn.running_mean is not None
             assert bn.running_var is not None
+            if layer.name not in found:  # the net does not use it
+                parts.append(torch.full_like(bn.running_mean, -math.inf))
+                continue
             mean, variance = found[layer.name][0], found[layer.name][1].clamp(min=bn.eps)
             running = bn.running_var.clamp(min=bn.eps)
             ratio = (variance + (mean - bn.running_mean).square()) / (2 * running)

@@ -28,7 +28,8 @@ class BTIDBF(Defense):
     training set.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = (
         "Xu et al., Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features, ICLR 2024, "
         "OpenReview Tw9wemV6cb"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -12,6 +11,7 @@ from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
 from mnp_plugin.neurons.lipschitz import lipschitz_excess
+from mnp_plugin.neurons.thresholds import above
 
 
 @defenses.register("clp")
@@ -48,12 +48,4 @@ class CLP(Defense):
             "unpaired_layers": sum(layer.conv is None for layer in neurons.layers),
             "layers": neurons.summary(chosen.tolist()),
         }
-
-        def candidates() -> Iterator[tuple[Mapping[str, float], nn.Module]]:
-            trial = copy.deepcopy(view.model)
-            for step in range(20, -1, -1):
-                found = (excess > step / 2).nonzero().flatten()
-                prune(trial, neurons, found, bias=True)
-                yield {"u": step / 2, "pruned": float(len(found))}, trial
-
-        return Purified(model=model, report=report, candidates=candidates)
+        return Purified(model=model, report=report, candidates=lambda: above(view.model, neurons, excess, bias=True))

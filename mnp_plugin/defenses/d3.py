@@ -27,6 +27,8 @@ class D3(Defense):
     """
 
     paper = "Wei et al., Backdoor Mitigation by Distance-Driven Detoxification, ICCV 2025, arXiv 2411.09585"
+    version = 2
+    chooses = False
 
     weight: float = param(0.5, "weight of the clean loss", low=0)
     eps: float = param(0.1, "loss at which an image counts as fitted", low=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from mnp_plugin.contracts import DefenseContext, Images, Purified, TrainingSetDe
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons, prune
+from mnp_plugin.neurons.thresholds import above
 
 
 @defenses.register("ep")
@@ -46,15 +47,7 @@ class EP(TrainingSetDefense):
         model = copy.deepcopy(view.model)
         prune(model, neurons, chosen, bias=False)
         report = {"u": self.u, "pruned": len(chosen), "of": neurons.count, "layers": neurons.summary(chosen.tolist())}
-
-        def candidates() -> Iterator[tuple[Mapping[str, float], nn.Module]]:
-            trial = copy.deepcopy(view.model)
-            for step in range(20, -1, -1):
-                found = (lack > step / 2).nonzero().flatten()
-                prune(trial, neurons, found, bias=False)
-                yield {"u": step / 2, "pruned": float(len(found))}, trial
-
-        return Purified(model=model, report=report, candidates=candidates)
+        return Purified(model=model, report=report, candidates=lambda: above(view.model, neurons, lack, bias=False))
 
     def lack(self, model: nn.Module, neurons: Neurons, images: Images) -> Tensor:
         """Standard deviations by which each channel's entropy falls below its layer's mean, [neurons]."""
@@ -69,6 +62,9 @@ class EP(TrainingSetDefense):
             logits(model, images.x)
         parts = []
         for layer in neurons.layers:
+            if not found[layer.name]:  # the net does not use it
+                parts.append(torch.full((layer.stop - layer.start,), -math.inf, device=neurons.device))
+                continue
             values = self.entropy(torch.cat(found[layer.name]).T)
             spread = values.std() if len(values) > 1 else values.new_zeros(())
             parts.append((values.mean() - values) / spread.clamp(min=1e-12))

@@ -11,12 +11,7 @@ from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, 
 from mnp_plugin.evaluation.predict import logits
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.training.loop import fit
-
-
-def head_of(model: nn.Module) -> nn.Linear | None:
-    """The last linear layer, or None."""
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    return linear[-1] if linear else None
+from mnp_plugin.training.source_models import head_of, no_head
 
 
 @defenses.register("fp")
@@ -39,12 +34,11 @@ class FinePruning(Defense):
     batch_size: int = param(128, "images per step", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if head_of(model) else "it has no linear layer"
+        return no_head(model, "to prune")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model
         head = head_of(model)
-        assert head is not None
         budget = concat([view.clean, view.validation])
         order = _mean_activation(model, head, budget).argsort(stable=True)
         fine = within(view, self.drop)

@@ -24,7 +24,8 @@ class FST(Defense):
     and 5 % of clean data. Blind: the last epoch counts. Deviation: Nesterov momentum, as in all fine-tuning here.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = "Min et al., Towards Stable Backdoor Purification through Feature Shift Tuning, NeurIPS 2023, arXiv 2310.01875"
 
     alpha: float = param(0.1, "weight of the inner product with the old head", low=0)

@@ -19,6 +19,8 @@ class FineTuning(Defense):
     """
 
     paper = "baseline of Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185"
+    version = 2
+    chooses = False
 
     epochs: int = param(20, "passes over the clean budget", low=1)
     lr: float = param(0.01, "peak learning rate", above=0)

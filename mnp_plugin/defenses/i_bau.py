@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.device import in_layout_of
@@ -31,6 +32,8 @@ class IBAU(Defense):
     """
 
     paper = "Zeng et al., Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022, arXiv 2110.03735"
+    version = 2
+    chooses = False
 
     rounds: int = param(5, "rounds of perturbation and unlearning", low=1)
     lr: float = param(1e-3, "learning rate of the weights", above=0)
@@ -42,6 +45,10 @@ class IBAU(Defense):
     batch_size: int = param(100, "images per step", low=2)
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
+        with sdpa_kernel(SDPBackend.MATH):  # the fast kernels of attention are not differentiated twice
+            return self._rounds(view, tools)
+
+    def _rounds(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.eval()
         weights = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.Adam(weights, self.lr)

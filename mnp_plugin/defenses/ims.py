@@ -32,6 +32,8 @@ class IMS(Defense):
     """
 
     paper = "Dunnett et al., Backdoor Mitigation via Invertible Pruning Masks, NeurIPS 2025, arXiv 2509.15497"
+    version = 2
+    chooses = False
 
     k: float = param(20.0, "steepness of the masks", above=0)
     l1: float = param(10.0, "weight of the selection's distance from 1", low=0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Images, Purified, defenses, param
+from mnp_plugin.evaluation.trials import recalibrate
 from mnp_plugin.training.device import autocast
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.passes import cosine, descend, finite, one_pass
@@ -33,6 +34,8 @@ class MCR(Defense):
     """
 
     paper = "Zhao et al., Bridging Mode Connectivity in Loss Landscapes and Adversarial Robustness, ICLR 2020, arXiv 2005.00060"
+    version = 2
+    chooses = False
 
     t: float = param(0.1, "place on the curve, 0 the victim, 1 its fine-tuned copy", low=0, high=1)
     tuning_epochs: int = param(100, "passes that make the fine-tuned copy", low=1)
@@ -55,7 +58,7 @@ class MCR(Defense):
                 mixed = _curve(t, first, middle, last)
                 for name, p in model.named_parameters():
                     p.copy_(mixed[name])
-            _estimate_statistics(model, view.clean, self.batch_size)
+            recalibrate(model, view.clean)
             return model
 
         def candidates() -> Iterator[tuple[Mapping[str, float], nn.Module]]:
@@ -92,19 +95,3 @@ class MCR(Defense):
 
 def _curve(t: float, first: Mapping[str, Tensor], middle: Mapping[str, Tensor], last: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: (1 - t) ** 2 * p + 2 * t * (1 - t) * middle[name] + t**2 * last[name] for name, p in first.items()}
-
-
-def _estimate_statistics(model: nn.Module, images: Images, size: int) -> None:
-    """Running statistics of all normalisations := mean over the batches of ``images``, in file order."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # torch's sign for a cumulative mean
-    model.train()
-    with torch.no_grad():
-        for start in range(0, max(len(images) - size + 1, 1), size):
-            model(images[start : start + size].pixels())
-    model.eval()
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum

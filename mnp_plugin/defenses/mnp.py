@@ -124,6 +124,7 @@ class MNP(Defense):
 
     paper = "Li, Jiang, Yi, Magnitude-based Neuron Pruning for Backdoor Defense, 2024, arXiv 2405.17750"
     version = 6
+    chooses = False
 
     expose: bool = param(True, "use clean suppression; off: omega is the deviation alone")
     mu: float = param(5e-4, "weight decay of clean suppression", low=0)

@@ -26,6 +26,8 @@ class NAD(Defense):
     """
 
     paper = "Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930"
+    version = 2
+    chooses = False
 
     teacher_epochs: int = param(10, "passes of fine-tuning that make the teacher", low=1)
     epochs: int = param(20, "passes of distillation", low=1)

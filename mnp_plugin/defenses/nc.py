@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, concat, defenses, param
+from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
+from mnp_plugin.core.errors import UserError
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.trigger_inversion import Inversion, anomalies, invert
 
@@ -29,6 +30,8 @@ class NeuralCleanse(Defense):
     """
 
     paper = "Wang et al., Neural Cleanse, IEEE S&P 2019, doi 10.1109/SP.2019.00031"
+    version = 2
+    chooses = False
 
     inversion_epochs: int = param(80, "largest number of passes for each class", low=1)
     inversion_lr: float = param(0.1, "learning rate of mask and pattern", above=0)
@@ -50,10 +53,11 @@ class NeuralCleanse(Defense):
             batch_size=self.inversion_batch_size,
         )
         frozen = copy.deepcopy(view.model)
-        images = concat([view.clean, view.validation])
+        if view.num_classes < 3:
+            raise UserError("defense 'nc' compares the patches of classes with each other and needs three classes or more")
         patches = []
         for label in range(view.num_classes):
-            patches.append(invert(frozen, images, label, how, tools))
+            patches.append(invert(frozen, view.clean, label, how, tools))
             tools.busy("triggers inverted", label + 1, view.num_classes)
         norms = torch.stack([mask.sum() for mask, _ in patches])
         index = anomalies(norms)

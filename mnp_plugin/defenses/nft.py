@@ -33,7 +33,8 @@ class NFT(Defense):
     has masks, counted from 0, so that floors are alike there.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = "Karim et al., Augmented Neural Fine-Tuning for Efficient Backdoor Purification, ECCV 2024, arXiv 2407.10052"
 
     iterations: int = param(1000, "mask updates", low=1)

@@ -30,7 +30,8 @@ class NPD(Defense):
     weights: W' = W P. The layer is layer4.1.conv1 on their PreActResNet-18, here the last convolution but one.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = "Zhu et al., Neural Polarizer, NeurIPS 2023, arXiv 2306.16697"
 
     layer: str | None = param(None, "path of the convolution behind the polarizer; null: the last but one")
@@ -83,13 +84,13 @@ class NPD(Defense):
 
     def loss(self, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
         """The objective on one batch, its probe found anew."""
-        with torch.no_grad():
-            first = net(x)
+        out = net(x)
+        first = out.detach()
         target = first.scatter(1, y.unsqueeze(1), -torch.inf).argmax(1)
         bad = net((x + self.probe(net, x, target)).clamp(0, 1))
         p = bad.softmax(1)
         wrong = p.detach().scatter(1, y.unsqueeze(1), -1.0).argmax(1)
-        value = F.cross_entropy(net(x), y) + self.l2 * F.cross_entropy(bad, first.argmax(1))
+        value = F.cross_entropy(out, y) + self.l2 * F.cross_entropy(bad, first.argmax(1))
         return value + self.l3 * _unlikely(p, wrong) + self.l4 * _unlikely(p, target)
 
     def probe(self, net: Callable[[Tensor], Tensor], x: Tensor, target: Tensor) -> Tensor:

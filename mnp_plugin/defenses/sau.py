@@ -29,7 +29,8 @@ class SAU(Defense):
     pass.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
 
     rounds: int = param(100, "passes over the clean budget", low=1)

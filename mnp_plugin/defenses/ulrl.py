@@ -30,7 +30,8 @@ class ULRL(Defense):
     above the limit of two are left out from the least suspicious up, there by class number.
     """
 
-    version = 2
+    version = 3
+    chooses = False
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
 
     unlearning_lr: float = param(0.01, "first learning rate of the ascent", low=0)

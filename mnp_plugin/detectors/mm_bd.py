@@ -25,9 +25,13 @@ class MMBD(Detector):
     an end at a relative change of 1e-5, for which everything is float32. Deviations: images are clipped after each step, where
     there they are as the net sees them, and a pixel that has left [0, 1] stays out; its gamma has a free location, whose
     likelihood has no maximum on nine numbers; here the location is 0 and margins below 1e-3 count as that.
+
+    Its p-value is smaller than it reads: F is fitted without the largest margin and then judged as if fitted to all. Of 200
+    draws of ten margins from one gamma law 27 % came out below 0.05, of three margins 64 %.
     """
 
     paper = "Wang et al., MM-BD: Post-Training Detection of Backdoor Attacks, IEEE S&P 2024, arXiv 2205.06900"
+    least_classes = 3
 
     starts: int = param(30, "starts for each class", low=1)
     steps: int = param(300, "most steps of an ascent", low=1)
@@ -49,7 +53,8 @@ class MMBD(Detector):
             per_class=tuple(largest),
             suspected=max(range(len(largest)), key=largest.__getitem__),
             threshold=-math.log10(self.alpha),
-            calibration=f"a {self.null} null of the other classes' margins, p below {self.alpha:g}",
+            calibration=f"a {self.null} null of the other classes' margins, p below {self.alpha:g}, which about a quarter of the "
+            "draws of ten margins from one gamma law are, too",
             p_value=p,
         )
 
@@ -101,7 +106,7 @@ class MMBDFeatures(MMBD):
         best = torch.full((len(x),), -math.inf, device=tools.device)
         for step in range(self.steps):
             free.requires_grad_(True)
-            margins = margin_of(replace_block(model, x, lambda h, free=free: free.to(h.dtype), tools), target)  # type: ignore[misc]
+            margins = margin_of(replace_block(model, x, lambda h, free=free: free.to(h.dtype).clone(), tools), target)  # type: ignore[misc]
             (slope,) = torch.autograd.grad(margins.sum(), free)
             best = margins.detach()
             warm = min(1.0, (step + 1) / 10)

@@ -24,6 +24,7 @@ class NeuralCleanse(Detector):
     """
 
     paper = "Wang et al., Neural Cleanse, IEEE S&P 2019, doi 10.1109/SP.2019.00031"
+    least_classes = 3
 
     epochs: int = param(80, "largest number of passes for each class", low=1)
     lr: float = param(0.1, "learning rate of mask and pattern", above=0)

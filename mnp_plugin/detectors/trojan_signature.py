@@ -26,6 +26,7 @@ class TrojanSignature(Detector):
     """
 
     paper = "Fields et al., Trojan Signatures in DNN Weights, ICCV Workshops 2021, arXiv 2109.02836"
+    least_classes = 3
 
     profile: bool = param(True, "take out what clean images of other classes explain")
     samples: int = param(20000, "normal samples of the null", low=100)

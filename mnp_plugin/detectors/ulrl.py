@@ -24,6 +24,7 @@ class ULRL(Detector):
 
     version = 2
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
+    least_classes = 3
 
     lr: float = param(0.01, "first learning rate of the ascent", low=0)
     epochs: int = param(20, "largest number of passes of the ascent", low=1)

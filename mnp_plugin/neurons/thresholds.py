@@ -25,13 +25,22 @@ def sweep(victim: nn.Module, neurons: Neurons, masks: Tensor, *, highest: float,
     """
     model = copy.deepcopy(victim)
     before = -1
-    for i in range(round(highest / step) + 1):
+    for i in range(int(highest / step + 1e-9) + 1):
         threshold = i * step
         chosen = up_to(masks, threshold)
         if len(chosen) > before:
             before = len(chosen)
             prune(model, neurons, chosen, bias=False)
             yield {"threshold": round(threshold, 6), "pruned": float(before)}, model
+
+
+def above(victim: nn.Module, neurons: Neurons, excess: Tensor, *, bias: bool) -> Candidates:
+    """(u, net without the neurons whose ``excess`` is above u) for u = 10, 9.5, ..., 0; one net, reused."""
+    trial = copy.deepcopy(victim)
+    for step in range(20, -1, -1):
+        found = (excess > step / 2).nonzero().flatten()
+        prune(trial, neurons, found, bias=bias)
+        yield {"u": step / 2, "pruned": float(len(found))}, trial
 
 
 def last_within(candidates: Candidates, fine: Callable[[nn.Module], bool]) -> tuple[Mapping[str, float], nn.Module] | None:

@@ -82,8 +82,8 @@ class Patient:
             fresh_net=tools.fresh_net,
         )
 
-    def tools(self) -> Any:
-        return stages.attack_context("rival", self.spec, self.data, torch.device("cpu"))
+    def tools(self, stream: int = 0) -> Any:
+        return stages.attack_context(f"rival{stream or ''}", self.spec, self.data, torch.device("cpu"))
 
     def view(self, model: nn.Module | None = None) -> DefenderView:
         split = self.split
@@ -95,12 +95,14 @@ class Patient:
     def measure(self, model: nn.Module) -> Scores:
         return measure(model, self.split.test, self.triggered)
 
-    def __call__(self, name: str, *, on: nn.Module | None = None, passes: int | None = None, **settings: Any) -> Outcome:
+    def __call__(
+        self, name: str, *, on: nn.Module | None = None, passes: int | None = None, stream: int = 0, **settings: Any
+    ) -> Outcome:
         """Treat the victim, or ``on``; ``passes``: of a net that is trained anew, in place of the suite's."""
         method, view = defenses.get(name)(**settings), self.view(on)
         if isinstance(method, TrainingSetDefense):
             view = TrainingView(**vars(view), train=self.training_set())
-        tools = self.tools()
+        tools = self.tools(stream)
         if passes is not None:
             tools = replace(tools, recipe=replace(tools.recipe, epochs=passes))
         result = method.run(view, tools)
