@@ -70,7 +70,7 @@ class Checkout:
 
     Args:
         source: their checkout, which stays as it is.
-        work: folder for the copy and everything else.
+        work: folder for the copy and everything else; a copy that lies there already is used as it is.
         python: what runs every command.
         tree: class tree of pictures (``train/<class>``, ``test/<class>``); without one coloured noise.
         train: images of each class.
@@ -79,16 +79,18 @@ class Checkout:
 
     def __init__(self, source: str, work: Path, *, python: str, tree: str, train: int = 50, test: int = 20) -> None:
         self.root, self.work, self.python = work / "checkout", work, python
-        skip = shutil.ignore_patterns(".git", "analysis", "backdoorbench_nlp", "for_imagenet")
-        shutil.copytree(source, self.root, ignore=skip)
-        (self.root / "record").mkdir(exist_ok=True)
-        (work / "compat").mkdir()
-        (work / "compat" / "sitecustomize.py").write_text(COMPAT)
         self.environment = {
             **os.environ,
             "PYTHONPATH": f"{work / 'compat'}{os.pathsep}{PACKAGE}",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         }
+        if self.root.is_dir():
+            return
+        skip = shutil.ignore_patterns(".git", "analysis", "backdoorbench_nlp", "for_imagenet")
+        shutil.copytree(source, self.root, ignore=skip)
+        (self.root / "record").mkdir(exist_ok=True)
+        (work / "compat").mkdir()
+        (work / "compat" / "sitecustomize.py").write_text(COMPAT)
         small_cifar(self.root / "data" / "cifar10", tree, train, test)
         white = np.zeros((32, 32, 3), np.uint8)
         white[-SIDE:, -SIDE:] = 255
@@ -151,7 +153,7 @@ class Checkout:
 
     def their_anp(self, name: str, *words: str) -> list[tuple[float, Scores]]:
         """Their ANP on ``record/<name>`` by their command line: (threshold, scores) of its curve."""
-        self._theirs(name, "anp", *words)
+        self.theirs(name, "anp", *words)
         table = self.root / f"record/{name}/defense/anp/threshold_df.csv"
         return [(float(row["threshold"]), _scores(row)) for row in csv.DictReader(table.read_text().splitlines())]
 
@@ -162,13 +164,17 @@ class Checkout:
             "fp": ["--epochs", "1", "--once_prune_ratio", "0.3"],
             "nad": ["--amp", "False", "--epochs", "1", "--te_epochs", "1"],
         }
-        self._theirs(name, defense, *own[defense], "--ratio", "0.1", "--batch_size", "32")
+        self.theirs(name, defense, *own[defense], "--ratio", "0.1", "--batch_size", "32")
         table = {"fp": "finetune_df.csv"}.get(defense, f"{defense}_df.csv")
         return self.scores(f"record/{name}/defense/{defense}/{table}")
 
-    def _theirs(self, name: str, defense: str, *words: str) -> None:
-        config = ["--yaml_path", f"./config/defense/{defense}/cifar10.yaml", "--result_file", name, "--dataset", "cifar10"]
-        self.run(f"./defense/{defense}.py", *config, *words, *CPU, unpickle=True)
+    def theirs(self, name: str, defense: str, *words: str) -> None:
+        """The script of one of their defenses on ``record/<name>``."""
+        config = f"./config/defense/{defense}/cifar10.yaml"
+        if not (self.root / config).exists():
+            config = f"./config/defense/{defense}/config.yaml"  # all that rnp has
+        given = ["--yaml_path", config, "--result_file", name, "--dataset", "cifar10", *words]
+        self.run(f"./defense/{defense}.py", *given, *CPU, unpickle=True)
 
 
 def _scores(row: dict[str, str]) -> Scores:
