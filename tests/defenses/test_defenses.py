@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from mnp_plugin.benchmark import stages
 from mnp_plugin.benchmark.suite import Cell, Entry
 from mnp_plugin.contracts import (
     DefenderView,
+    Defense,
     DefenseContext,
     Images,
     MethodError,
@@ -69,6 +70,20 @@ def test_anps_masks_find_the_backdoor_and_its_oracle_is_no_worse(scene: Any) -> 
         if best.asr < 0.5:
             break
     assert min(left) < 0.5 < scene.before.asr, left
+
+
+@pytest.mark.parametrize("choosing", [True, False])
+def test_who_chooses_nothing_works_on_the_whole_budget(small_patient: Any, choosing: bool) -> None:
+    class Looks(Defense):
+        chooses = choosing
+        seen: ClassVar[list[int]] = []
+
+        def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
+            self.seen[:] = len(view.clean), len(view.validation)
+            return Purified(model=view.model)
+
+    Looks().run(small_patient.view(), small_patient.tools())
+    assert Looks.seen == ([96, 24] if choosing else [120, 0])
 
 
 @pytest.mark.parametrize("name", ["none", "ft", "fp", "nad", "anp"])
