@@ -101,7 +101,7 @@ class DefenderView:
     Args:
         model: the net to repair; the defense owns this copy.
         clean: the part of the clean budget to work with.
-        validation: the rest of the budget, for stopping and choosing; empty for a defense that makes no such choice (``chooses``).
+        validation: the rest of the budget, for stopping and choosing; empty for a defense that does neither (``chooses``).
         num_classes: number of classes.
     """
 

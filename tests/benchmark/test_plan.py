@@ -39,7 +39,7 @@ def suite() -> Suite:
 
 
 def test_known_fingerprints(suite: Suite) -> None:
-    """Those of version 1 of each method (2 of input_aware and ft): what was made by earlier versions of the package is found by them."""
+    """Those of version 1 of each method (2 of input_aware and ft): what earlier versions of the package made is found by them."""
     found = {job.title: job.fingerprint for job in plan(suite) if job.kind in ("victims", "assets")}
     cells = {f"{c.victim.attack.label} {c.defense.label}": c.fingerprint for c in suite.cells()}
     assert found == KNOWN

@@ -51,8 +51,8 @@ def scene(patient: Any) -> Any:
 
 
 def test_anps_masks_find_the_backdoor_and_its_oracle_is_no_worse(scene: Any) -> None:
-    """Some threshold removes it under one random stream or another, see ``test_the_backdoor_weakens``. Whether the blind choice, by
-    24 images, is that threshold differs from processor to processor."""
+    """Some threshold removes it under one random stream or another, see ``test_the_backdoor_weakens``. Whether the blind choice,
+    by 24 images, is that threshold differs from processor to processor."""
     left = []
     for stream in range(4):
         result = ANP(iterations=60, steps=1, batch_size=48).run(scene.view(), scene.tools(stream))
