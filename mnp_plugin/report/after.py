@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from statistics import stdev
 
 import pandas as pd
@@ -78,9 +79,10 @@ def after_defense(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
             row["knowledge"] = lines["knowledge"].iloc[0] if "knowledge" in lines else ""
             row |= {"varies": None, "n": None, "several": bool((lines["seeds"] > 1).any() or (lines["draws"] > 1).any())}
             for score in ("asr", *columns):
-                row |= {score: lines[score].mean(skipna=False), f"{score}_std": None}
-                if pd.isna(row[score]) or (seen := means_over_attacks(own, attacks, score)) is None:
-                    continue  # a mean over fewer attacks would not fit the ASR beside it
+                mean = float(lines[score].mean(skipna=False))  # over fewer attacks it would not fit the ASR beside it
+                row |= {score: mean, f"{score}_std": None}
+                if isnan(mean) or (seen := means_over_attacks(own, attacks, score)) is None:
+                    continue
                 if score == "asr":
                     row |= {"varies": seen.what, "n": len(seen.values)}
                 if len(seen.values) == row["n"]:  # one n is said for a whole row

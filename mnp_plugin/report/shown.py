@@ -84,7 +84,8 @@ class Shown:
 
     @cached_property
     def _several(self) -> bool:
-        return len({(v.dataset, v.net, v.clean_images) for v in (*self.own.verdicts, *self.own.samples)}) > 1
+        records: list[VerdictRecord | SampleRecord] = [*self.own.verdicts, *self.own.samples]
+        return len({(record.dataset, record.net, record.clean_images) for record in records}) > 1
 
     @property
     def judged(self) -> pd.DataFrame:
