@@ -152,8 +152,9 @@ def repair_checkpoint(
     say("measuring the repaired net", 0, 0)
     held = own.images[validation_part(own.images.y, validation)]
     measured: dict[str, Any] = {"validation": _before_after(own.model, result.model, held)}
-    part = "chose the stopping point" if method.chooses else "was worked on"
-    measured["validation"]["note"] = f"this part also {part}"
+    measured["validation"]["note"] = (
+        "this part also chose the stopping point" if method.chooses else "this part was worked on, too"
+    )
     if further is not None:
         measured["test"] = _before_after(own.model, result.model, further)
     facts: dict[str, Any] = {

@@ -240,7 +240,7 @@ def test_accuracies_are_those_of_the_parts_named(own: Own, purified: Path) -> No
         assert measured[part]["images"] == len(images)
         assert measured[part]["before"] == pytest.approx(accuracy(own.victim, images))
         assert measured[part]["after"] == pytest.approx(accuracy(repaired, images))
-    assert "stopping point" in measured["validation"]["note"]
+    assert measured["validation"]["note"] == "this part was worked on, too", "MNP chooses nothing by it"
 
 
 def test_a_table_tells_of_every_neuron(own: Own, purified: Path) -> None:
@@ -727,7 +727,7 @@ def test_pictures_of_another_size_than_the_net_takes(
     for verb in ("purify", "detect"):
         assert main([verb, *words]) == 2
         assert "images of shape [3, 32, 32] do not fit the model" in (said := capsys.readouterr().err)
-        assert said.rstrip().endswith("see --size")
+        assert "see --size" in said
 
 
 def test_auxiliary_heads_are_refused_before_any_work(

@@ -507,8 +507,8 @@ def test_settings_that_change_leave_the_old_records_out_of_the_tables(
 def test_records_of_an_older_version_of_a_method_are_counted_and_shown_until_they_are_made_again(
     done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FineTuning, "version", 2)
-    sentence = "2 records are of older versions of their methods (ft 1, now 2): run measures anew what they did"
+    monkeypatch.setattr(FineTuning, "version", 3)
+    sentence = "2 records are of older versions of their methods (ft 2, now 3): run measures anew what they did"
     assert done("plan") == 0
     assert sentence in capsys.readouterr().out
     assert done("plan", "--json") == 0
@@ -519,9 +519,9 @@ def test_records_of_an_older_version_of_a_method_are_counted_and_shown_until_the
     assert sentence in " ".join(said.err.split())
     assert "Unfinished: 3 of 4 planned cells have a record." in said.out
     assert "Of older versions, named in brackets, until they are made again: 1 records." in said.out
-    assert "Versions of methods, where not the first: ft 2." in said.out
+    assert "Versions of methods, where not the first: ft 3." in said.out
     assert [(r["attack"], r["defense"]) for r in done.csv] == [
-        ("clean", "none"), ("clean", "ft (version 1)"), ("badnets", "none"), ("badnets", "ft"),
+        ("clean", "none"), ("clean", "ft (version 2)"), ("badnets", "none"), ("badnets", "ft"),
     ]  # fmt: skip
     assert done("run") == 0
     said = capsys.readouterr()
@@ -535,7 +535,7 @@ def test_records_of_an_older_version_of_a_method_are_counted_and_shown_until_the
 def test_records_of_other_settings_are_of_no_older_version(
     done: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FineTuning, "version", 2)
+    monkeypatch.setattr(FineTuning, "version", 3)
     done.replace("  epochs: 1\n  batch_size", "  epochs: 2\n  batch_size")  # of the victims
     assert done("plan") == 0
     assert "older" not in capsys.readouterr().out
