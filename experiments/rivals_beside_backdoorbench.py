@@ -4,8 +4,8 @@
 
 Their attack (BadNets) trains the victim in a copy of their checkout. Then each defense that both have runs: their script with the
 configuration they ship, ours with our defaults, and ours with their constants where those differ, on the same clean images, by
-their command line and evaluation. Those of ours that choose a stopping point keep a fifth of the images for that, and theirs work on
-all, so a last column has ours that work on all of them (and choose by some of the same).
+their command line and evaluation. Those of ours that choose a stopping point keep a fifth of the images for that, and theirs
+work on all, so a last column has ours that work on all of them (and choose by some of the same).
 
 Changes of their code in the copy: PreActResNet-18 is ``WIDTH / 64`` as wide and its first convolution has stride 2, in all files
 that have it, since the full net takes days on a core; and ``COMPAT`` and ``SHIM`` give back what newer torch and NumPy took away,
