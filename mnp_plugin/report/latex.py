@@ -9,7 +9,7 @@ import pandas as pd
 
 from mnp_plugin.report.after import PART, after_defense, meaning, trial_columns
 from mnp_plugin.report.booktabs import escape, label_of, marked, tabular
-from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.ranks import attack_label, may_be_best
 from mnp_plugin.report.summary import SUMMARY, summarise, what_varies, what_varies_in_cells
 
 SCORES = {"acc": ("ACC", True), "asr": ("ASR", False), "ra": ("RA", True), "der": ("DER", True)}
@@ -61,7 +61,7 @@ def _summary(summary: pd.DataFrame, where: str, label: str) -> list[str]:
     marks: dict[str, list[str]] = {}
     for key in columns:
         texts = [_cell(row, key) for row in rows]
-        ranked = [_ranked(row) and row["whole"] and key != "seconds" for row in rows]
+        ranked = [may_be_best(row) and row["whole"] and key != "seconds" for row in rows]
         marks[key] = marked(texts, ranked, better.get(key, False))
     given = int(summary["knowledge"].ne("").any())
     body = [
@@ -84,7 +84,7 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
     found: dict[str, dict[tuple[str, str], dict[Any, Any]]] = {}
     for row in part.to_dict("records"):
         found.setdefault(attack_label(row), {})[row["defense"], row["selection"]] = row
-    ranked = [_ranked(one[column]) for column in columns]
+    ranked = [may_be_best(one[column]) for column in columns]
     body, flagged = [], False
     for attack, rows in found.items():
         texts = [_cell(rows.get(column), score) for column in columns]
@@ -119,18 +119,13 @@ def _matrix(part: pd.DataFrame, summary: pd.DataFrame, score: str, caption: str,
 def _after(after: pd.DataFrame, where: str, label: str) -> list[str]:
     trials, rows = trial_columns(after), after.to_dict("records")
     most = after["attacks"].max()
-    columns, ranked = ["asr", *trials], [_ranked(row) and row["attacks"] == most for row in rows]
+    columns, ranked = ["asr", *trials], [may_be_best(row) and row["attacks"] == most for row in rows]
     scores = [marked([_cell(row, score) for row in rows], ranked, more=False) for score in columns]
     body = [[_head(row), str(row["attacks"]), *cells] for row, *cells in zip(rows, *scores, strict=True)]
     heads = ["defense", "attacks", "ASR", *(column.removeprefix("asr_") for column in trials)]
     given = GIVEN if after["knowledge"].ne("").any() else ""
     note = " ".join(filter(None, (escape(what_varies(after)), escape(meaning(trials)), given)))
     return tabular(heads, body, "lr" + "r" * len(columns), f"After the defense, means over attacks: {where}", label, note=note)
-
-
-def _ranked(row: Mapping[Any, Any]) -> bool:
-    """Whether a row takes part in the comparison: a defense that stopped blind, by clean images alone."""
-    return bool(row["selection"] == "blind" and not row.get("knowledge"))
 
 
 def _named(row: Mapping[Any, Any]) -> str:

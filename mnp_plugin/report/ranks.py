@@ -7,6 +7,7 @@ and stands in our tests, which compare what is told apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,11 @@ def compared(table: pd.DataFrame) -> pd.Series:
     """Which rows are compared with each other: those without a defense, and of defenses that stop blind by clean images alone."""
     own = table["selection"] != "oracle"
     return own & (table["knowledge"] == "") if "knowledge" in table else own
+
+
+def may_be_best(row: Mapping[Any, Any]) -> bool:
+    """Whether a row is a :func:`compared` one, and of a defense."""
+    return bool(row["selection"] == "blind" and not row.get("knowledge"))
 
 
 def block(table: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from mnp_plugin.report.looks import COLOURS, DASHES, MARKERS, Look
 from mnp_plugin.report.page.numbers import short, shown_as
 from mnp_plugin.report.page.samples import Groups, screened
 from mnp_plugin.report.published import differences
-from mnp_plugin.report.ranks import attack_label
+from mnp_plugin.report.ranks import attack_label, may_be_best
 from mnp_plugin.report.records import Record, Scores
 from mnp_plugin.report.roc import curve
 from mnp_plugin.report.shown import Shown
@@ -202,7 +202,7 @@ def _overall(item: Overall) -> dict[str, Any]:
         "selection": item.row["selection"],
         "knowledge": item.row["knowledge"] or "",
         "attacks": item.row["attacks"],
-        "compared": bool(item.row["selection"] == "blind" and item.row["whole"] and not item.row["knowledge"]),
+        "compared": may_be_best(item.row) and bool(item.row["whole"]),
         **{name: shown_as(item.row[name]) for name in names},
         "std": {name: std for name in names if (std := shown_as(item.row.get(f"{name}_std"))) is not None},
         "interval": bounds,
