@@ -31,7 +31,7 @@ class AWM(Defense):
     augments.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = "Chai, Chen, One-shot Neural Backdoor Erasing via Adversarial Weight Masking, NeurIPS 2022, arXiv 2207.04497"
 

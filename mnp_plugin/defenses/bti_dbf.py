@@ -28,7 +28,7 @@ class BTIDBF(Defense):
     training set.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = (
         "Xu et al., Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features, ICLR 2024, "

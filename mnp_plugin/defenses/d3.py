@@ -27,7 +27,7 @@ class D3(Defense):
     """
 
     paper = "Wei et al., Backdoor Mitigation by Distance-Driven Detoxification, ICCV 2025, arXiv 2411.09585"
-    version = 2
+    version = 3
     chooses = False
 
     weight: float = param(0.5, "weight of the clean loss", low=0)
@@ -56,7 +56,7 @@ class D3(Defense):
             return value / (self.weight + 1) if self.weight > 1 else value
 
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(view.model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, loss=loss)
+        fit(view.model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, rest=True, loss=loss)
         rescale()
         distance = float((head.detach() - original).norm() / original.norm())
         return Purified(model=view.model, report={"epochs": self.epochs, "relative_distance": distance})

@@ -31,6 +31,7 @@ class DBR(TrainingSetDefense):
     """
 
     paper = "Chen, Wu, Wang, Effective Backdoor Defense by Exploiting Sensitivity of Poisoned Samples, NeurIPS 2022"
+    version = 2
 
     epochs: int = param(2, "passes of the net that tells images apart", low=1)
     apart_epochs: int = param(10, "passes that pull its classes apart", low=0)

@@ -26,6 +26,7 @@ class FinePruning(Defense):
     """
 
     paper = "Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185"
+    version = 2
 
     drop: float = param(4.0, "points of clean accuracy that pruning may cost", low=0, high=100)
     step: float = param(0.02, "share of the features pruned at a time", above=0, high=1)
@@ -55,7 +56,7 @@ class FinePruning(Defense):
         head.weight.data.copy_(original * keep)
         handle = head.weight.register_hook(lambda grad: grad * keep)  # type: ignore[no-untyped-call]
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(model, view.clean, recipe, tools.generator)
+        fit(model, view.clean, recipe, tools.generator, rest=True)
         handle.remove()
         return Purified(model=model, report={"pruned": pruned, "of": len(order), "epochs": self.epochs})
 

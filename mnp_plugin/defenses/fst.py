@@ -24,7 +24,7 @@ class FST(Defense):
     and 5 % of clean data. Blind: the last epoch counts. Deviation: Nesterov momentum, as in all fine-tuning here.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = "Min et al., Towards Stable Backdoor Purification through Feature Shift Tuning, NeurIPS 2023, arXiv 2310.01875"
 
@@ -61,7 +61,7 @@ class FST(Defense):
             return F.cross_entropy(model(x), y) + self.alpha * (weight * original).sum()
 
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(view.model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, loss=loss)
+        fit(view.model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, rest=True, loss=loss)
         rescale()
         likeness = F.cosine_similarity(weight.detach().flatten(), original.flatten(), dim=0)
         return Purified(model=view.model, report={"epochs": self.epochs, "head_cosine": float(likeness)})

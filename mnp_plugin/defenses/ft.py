@@ -19,7 +19,7 @@ class FineTuning(Defense):
     """
 
     paper = "baseline of Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185"
-    version = 2
+    version = 3
     chooses = False
 
     epochs: int = param(20, "passes over the clean budget", low=1)
@@ -28,5 +28,5 @@ class FineTuning(Defense):
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(view.model, view.clean, recipe, tools.generator)
+        fit(view.model, view.clean, recipe, tools.generator, rest=True)
         return Purified(model=view.model, report={"epochs": self.epochs})

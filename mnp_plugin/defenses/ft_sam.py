@@ -30,7 +30,7 @@ class FTSAM(Defense):
     paper = (
         "Zhu et al., Enhancing Fine-Tuning based Backdoor Defense with Sharpness-Aware Minimization, ICCV 2023, arXiv 2304.11823"
     )
-    version = 2
+    version = 3
     chooses = False
 
     rho: float = param(2.0, "radius of the perturbation (published: 2 on CIFAR-10, 8 elsewhere)", low=0)

@@ -32,7 +32,7 @@ class IBAU(Defense):
     """
 
     paper = "Zeng et al., Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022, arXiv 2110.03735"
-    version = 2
+    version = 3
     chooses = False
 
     rounds: int = param(5, "rounds of perturbation and unlearning", low=1)

@@ -32,7 +32,7 @@ class IMS(Defense):
     """
 
     paper = "Dunnett et al., Backdoor Mitigation via Invertible Pruning Masks, NeurIPS 2025, arXiv 2509.15497"
-    version = 2
+    version = 3
     chooses = False
 
     k: float = param(20.0, "steepness of the masks", above=0)

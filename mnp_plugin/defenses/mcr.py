@@ -34,7 +34,7 @@ class MCR(Defense):
     """
 
     paper = "Zhao et al., Bridging Mode Connectivity in Loss Landscapes and Adversarial Robustness, ICLR 2020, arXiv 2005.00060"
-    version = 2
+    version = 3
     chooses = False
 
     t: float = param(0.1, "place on the curve, 0 the victim, 1 its fine-tuned copy", low=0, high=1)
@@ -47,7 +47,7 @@ class MCR(Defense):
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         victim, end = view.model, copy.deepcopy(view.model)
         recipe = tools.recipe.for_tuning(epochs=self.tuning_epochs, lr=self.tuning_lr, batch_size=self.batch_size)
-        fit(end, view.clean, replace(recipe, warmup=0.0), tools.generator)
+        fit(end, view.clean, replace(recipe, warmup=0.0), tools.generator, rest=True)
         first, last = ({name: p.detach() for name, p in net.named_parameters()} for net in (victim, end))
         middle = {name: ((p + last[name]) / 2).requires_grad_(True) for name, p in first.items()}
         loss = self.train_middle(copy.deepcopy(victim), first, middle, last, view.clean, tools)

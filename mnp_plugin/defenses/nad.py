@@ -26,7 +26,7 @@ class NAD(Defense):
     """
 
     paper = "Li et al., Neural Attention Distillation, ICLR 2021, arXiv 2101.05930"
-    version = 2
+    version = 3
     chooses = False
 
     teacher_epochs: int = param(10, "passes of fine-tuning that make the teacher", low=1)
@@ -44,7 +44,7 @@ class NAD(Defense):
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
         teacher = copy.deepcopy(view.model)
-        fit(teacher, view.clean, replace(recipe, epochs=self.teacher_epochs), tools.generator)
+        fit(teacher, view.clean, replace(recipe, epochs=self.teacher_epochs), tools.generator, rest=True)
         teacher.requires_grad_(False).eval()
         names = tap_names(view.model, view.clean[:1].pixels(), len(self.betas))
         betas = self.betas[-len(names) :]
@@ -59,7 +59,7 @@ class NAD(Defense):
                     value = value + beta * F.mse_loss(self.attention(seen[name]), self.attention(wanted[name]))
                 return value
 
-            fit(view.model, view.clean, recipe, tools.generator, loss=loss)
+            fit(view.model, view.clean, recipe, tools.generator, rest=True, loss=loss)
         return Purified(model=view.model, report={"maps": names, "epochs": self.epochs})
 
     def attention(self, feature: Tensor) -> Tensor:

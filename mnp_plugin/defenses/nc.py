@@ -30,7 +30,7 @@ class NeuralCleanse(Defense):
     """
 
     paper = "Wang et al., Neural Cleanse, IEEE S&P 2019, doi 10.1109/SP.2019.00031"
-    version = 2
+    version = 3
     chooses = False
 
     inversion_epochs: int = param(80, "largest number of passes for each class", low=1)
@@ -82,4 +82,4 @@ class NeuralCleanse(Defense):
             return F.cross_entropy(model(torch.where(stamped, (1 - masks) * x + masks * patterns, x)), y)
 
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(view.model, view.clean, replace(recipe, warmup=0.0), tools.generator, loss=loss)
+        fit(view.model, view.clean, replace(recipe, warmup=0.0), tools.generator, rest=True, loss=loss)

@@ -30,7 +30,7 @@ class NPD(Defense):
     weights: W' = W P. The layer is layer4.1.conv1 on their PreActResNet-18, here the last convolution but one.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = "Zhu et al., Neural Polarizer, NeurIPS 2023, arXiv 2306.16697"
 

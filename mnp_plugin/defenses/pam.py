@@ -30,7 +30,7 @@ class PAM(Defense):
     slip; here each round inverts anew. Their images are normalised by a variance of 0.06, so that it may move pixels by more.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = (
         "Min et al., Uncovering, Explaining, and Mitigating the Superficial Safety of Backdoor Defense, NeurIPS 2024, "

@@ -37,6 +37,7 @@ class RNP(Defense):
     """
 
     paper = "Li et al., Reconstructive Neuron Pruning for Backdoor Defense, ICML 2023, arXiv 2305.14876"
+    version = 2
 
     unlearning_lr: float = param(0.01, "learning rate of the ascent", low=0)
     unlearning_epochs: int = param(20, "largest number of passes of the ascent", low=1)

@@ -29,7 +29,7 @@ class SAU(Defense):
     pass.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = "Wei et al., Shared Adversarial Unlearning, NeurIPS 2023, arXiv 2307.10562"
 

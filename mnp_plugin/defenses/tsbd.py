@@ -34,6 +34,7 @@ class TSBD(Defense):
     """
 
     paper = "Lin et al., Unveiling and Mitigating Backdoor Vulnerabilities, NeurIPS 2024, arXiv 2405.20291"
+    version = 2
 
     unlearning_lr: float = param(1e-4, "learning rate of the ascent", low=0)
     unlearning_epochs: int = param(1000, "largest number of passes of the ascent", low=1)

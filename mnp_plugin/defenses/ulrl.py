@@ -30,7 +30,7 @@ class ULRL(Defense):
     above the limit of two are left out from the least suspicious up, there by class number.
     """
 
-    version = 3
+    version = 4
     chooses = False
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
 
@@ -72,6 +72,6 @@ class ULRL(Defense):
             return F.cross_entropy(model(x), y) + self.alpha * F.cosine_similarity(head.weight[rows], original).sum()
 
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
-        fit(model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, loss=loss)
+        fit(model, view.clean, replace(recipe, warmup=0.0, weight_decay=0.0), tools.generator, rest=True, loss=loss)
         report = {"suspicious": rows, "z": [round(float(v), 3) for v in z], "unlearning": trace}
         return Purified(model=model, report=report)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -33,14 +33,20 @@ class Keeper(Protocol):
         """Called after every epoch but the last; may choose not to write each time."""
 
 
-def batches(count: int, size: int, generator: torch.Generator, device: torch.device) -> Iterable[Tensor]:
-    """Shuffled index batches of equal size; the last, smaller one is dropped unless it is the only one."""
+def count_batches(count: int, size: int, *, rest: bool) -> int:
+    """How many batches :func:`batches` makes."""
+    whole, left = divmod(count, size)
+    return max(1, whole + (rest and left > 1))
+
+
+def batches(count: int, size: int, generator: torch.Generator, device: torch.device, *, rest: bool = False) -> tuple[Tensor, ...]:
+    """Shuffled index batches of ``size``, or of all there is.
+
+    A smaller ``rest`` is left out unless wanted, and of one image always: batch normalisation needs two values.
+    """
     order = torch.randperm(count, generator=generator, device=device)
-    if count <= size:
-        yield order
-        return
-    for start in range(0, count - size + 1, size):
-        yield order[start : start + size]
+    parts: tuple[Tensor, ...] = order.split(size)  # type: ignore[no-untyped-call]
+    return parts[: count_batches(count, size, rest=rest)]
 
 
 def one_cycle(step: int, steps: int, recipe: Recipe) -> float:
@@ -63,6 +69,7 @@ def fit(
     progress: Progress | None = None,
     keep: Keeper | None = None,
     schedule: Callable[[int, int, Recipe], float] = one_cycle,
+    rest: bool = False,
 ) -> None:
     """Train ``model`` in place.
 
@@ -77,6 +84,8 @@ def fit(
         keep: what an interrupted training of the same arguments goes on from.
         schedule: (step, steps, recipe) -> factor of the recipe's learning rate; :func:`one_cycle` unless a recipe of others
             prescribes its own.
+        rest: whether each epoch ends with what is left of the images, a smaller batch. Of a few clean images it is a large
+            part; of a training set it is noise.
 
     Raises:
         MethodError: the loss is not finite.
@@ -92,12 +101,12 @@ def fit(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.momentum > 0,
     )
-    per_epoch = max(len(images) // recipe.batch_size, 1)
+    per_epoch = count_batches(len(images), recipe.batch_size, rest=rest)
     first = _resume(keep, model, optimiser, generator, hook, recipe.epochs) if keep is not None else 0
     steps, step = recipe.epochs * per_epoch, first * per_epoch
     for epoch in range(first, recipe.epochs):
         total = torch.zeros((), device=device)
-        for index in batches(len(images), recipe.batch_size, generator, device):
+        for index in batches(len(images), recipe.batch_size, generator, device, rest=rest):
             x, y = images.x[index].float() / 255, images.y[index]
             if hook is not None and not hook.augmented:
                 x, y = hook.batch(x, y, model, step / steps)

@@ -16,15 +16,15 @@ from mnp_plugin.training.loop import batches
 
 
 def one_pass(
-    model: nn.Module, images: Images, size: int, tools: DefenseContext, *, augment: bool = True
+    model: nn.Module, images: Images, size: int, tools: DefenseContext, *, augment: bool = True, rest: bool = True
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches of one pass over ``images``, of ``size`` or all there are; a smaller rest is left out.
+    """Shuffled batches of one pass over ``images``, of ``size`` or all there are; a ``rest`` is a smaller batch, or left out.
 
     Yields:
         x, float32 [N, C, H, W] in [0, 1], cropped and mirrored as the recipe says unless ``augment`` is off, in the memory
         layout of ``model``; y, int64 [N].
     """
-    for index in batches(len(images), size, tools.generator, tools.device):
+    for index in batches(len(images), size, tools.generator, tools.device, rest=rest):
         part = images[index]
         x = part.pixels()
         if augment:

@@ -49,7 +49,7 @@ def invert(model: nn.Module, images: Images, target: int, how: Inversion, tools:
     for _ in range(how.epochs):
         right = seen = 0
         sizes: list[float] = []
-        for x, _y in one_pass(model, images, how.batch_size, tools, augment=False):
+        for x, _y in one_pass(model, images, how.batch_size, tools, augment=False, rest=False):
             both = torch.tanh(raw) / (2 + 1e-7) + 0.5
             mask, pattern = both[:1], both[1:]
             out = forward(model, (1 - mask) * x + mask * pattern, tools)

@@ -156,4 +156,4 @@ KNOWN = {
     "digits/smallnet input_aware seed 0: input-aware mask net": "28db243cbac8d056",
     "digits/smallnet input_aware seed 0": "7d3f6a6f66abf27d",
 }
-KNOWN_CELLS = {"badnets none": "2330824cbc40cbb1", "badnets ft": "4fa8e0800e55372e"}
+KNOWN_CELLS = {"badnets none": "2330824cbc40cbb1", "badnets ft": "77096fc8a8516b8a"}

@@ -245,6 +245,33 @@ def test_batches_drop_the_smaller_rest_unless_it_is_all(count: int, size: int, e
     assert len(torch.cat(parts).unique()) == sum(expected)
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "expected"), [(12, 4, [4, 4, 4]), (3, 4, [3]), (6, 4, [4, 2]), (5, 4, [4]), (1, 4, [1])]
+)
+def test_a_wanted_rest_is_a_batch_unless_it_is_one_image(count: int, size: int, expected: list[int]) -> None:
+    parts = batches(count, size, stream(), CPU, rest=True)
+    assert [len(part) for part in parts] == expected
+    assert len(torch.cat(parts).unique()) == sum(expected)
+
+
+def test_a_rest_is_trained_on_and_counted_as_a_step(digits: Images) -> None:
+    few = digits[: RECIPE.batch_size + 2]
+    seen: list[tuple[int, int]] = []
+    sizes: list[int] = []
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        sizes.append(len(y))
+        return F.cross_entropy(model(x), y)
+
+    def schedule(step: int, steps: int, recipe: Recipe) -> float:
+        seen.append((step, steps))
+        return 1.0
+
+    fit(net(), few, changed(RECIPE, epochs=2), stream(), loss=loss, schedule=schedule, rest=True)
+    assert sizes == [RECIPE.batch_size, 2] * 2
+    assert seen == [(step, 4) for step in range(4)]
+
+
 # ------------------------------------------------------------------------------------------------------------- prediction
 
 

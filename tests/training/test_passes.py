@@ -40,9 +40,10 @@ def test_a_pass_visits_each_image_once_and_caps_the_batch() -> None:
     assert [len(x) for x, _ in whole] == [10]
     assert sorted((whole[0][0][:, 0, 0, 0] * 255).round().tolist()) == list(range(10))
     parts = list(one_pass(make_net(), images, 4, make_tools()))
-    assert [len(x) for x, _ in parts] == [4, 4]
+    assert [len(x) for x, _ in parts] == [4, 4, 2]
+    assert [len(x) for x, _ in one_pass(make_net(), images, 4, make_tools(), rest=False)] == [4, 4]
     seen = torch.cat([x[:, 0, 0, 0] for x, _ in parts])
-    assert len(seen.unique()) == 8
+    assert len(seen.unique()) == 10
 
 
 def test_a_pass_augments_unless_told_not_to() -> None:
