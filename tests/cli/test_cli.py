@@ -507,8 +507,8 @@ def test_settings_that_change_leave_the_old_records_out_of_the_tables(
 def test_records_of_an_older_version_of_a_method_are_counted_and_shown_until_they_are_made_again(
     done: Bench, trainings: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FineTuning, "version", 3)
-    sentence = "2 records are of older versions of their methods (ft 2, now 3): run measures anew what they did"
+    monkeypatch.setattr(FineTuning, "version", 4)
+    sentence = "2 records are of older versions of their methods (ft 3, now 4): run measures anew what they did"
     assert done("plan") == 0
     assert sentence in capsys.readouterr().out
     assert done("plan", "--json") == 0
@@ -519,9 +519,9 @@ def test_records_of_an_older_version_of_a_method_are_counted_and_shown_until_the
     assert sentence in " ".join(said.err.split())
     assert "Unfinished: 3 of 4 planned cells have a record." in said.out
     assert "Of older versions, named in brackets, until they are made again: 1 records." in said.out
-    assert "Versions of methods, where not the first: ft 3." in said.out
+    assert "Versions of methods, where not the first: ft 4." in said.out
     assert [(r["attack"], r["defense"]) for r in done.csv] == [
-        ("clean", "none"), ("clean", "ft (version 2)"), ("badnets", "none"), ("badnets", "ft"),
+        ("clean", "none"), ("clean", "ft (version 3)"), ("badnets", "none"), ("badnets", "ft"),
     ]  # fmt: skip
     assert done("run") == 0
     said = capsys.readouterr()
