@@ -2,9 +2,10 @@
 
     python experiments/nets_at_once.py [SUITE] [NETS] [ROUNDS]
 
-Steps of training of a suite's net, on random images and one thread (or on a GPU), in the precision of the suite's recipe: NETS nets
-one after another, and the same nets stacked, by ``torch.func.vmap`` over their weights and running statistics, in turns. Prints by how
-much the weights of both ways differ after a step from the same weights on the same images, and the ratio of their times.
+Steps of training of a suite's net, on random images and one thread (or on a GPU), in the precision of the suite's recipe: NETS
+nets one after another, and the same nets stacked, by ``torch.func.vmap`` over their weights and running statistics, in turns.
+Prints by how much the weights of both ways differ after a step from the same weights on the same images, and the ratio of their
+times.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ BRIEF: dict[str, dict[str, Any]] = {
     "bnp": {},
     "nc": {"inversion_epochs": 2, "epochs": 2, "outlier": 0.5},
     "awm": {"outer": 1, "inner": 1, "batch_size": 20},
-    "tsbd": {"unlearning_epochs": 2, "shares": (0.1, 0.3), "epochs": 2, "batch_size": 20},
+    "tsbd": {"unlearning_steps": 8, "shares": (0.1, 0.3), "epochs": 2, "batch_size": 20},
     "ulrl": {"unlearning_epochs": 3, "epochs": 2, "batch_size": 20},
     "neural_cleanse": {"epochs": 2},
     "mm-bd": {"starts": 4, "steps": 5},

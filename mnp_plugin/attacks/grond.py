@@ -30,6 +30,7 @@ class Grond(Attack):
     accuracy, before its epoch's flattening. Nets without batch normalisation are not flattened.
     """
 
+    version = 2
     paper = "Xu et al., Towards Backdoor Stealthiness in Model Parameter Space, CCS 2025, arXiv 2501.05928"
     clean_label = True
     label_modes = ("all2one",)
@@ -69,7 +70,7 @@ class _Flattening(TrainingHook):
 
     def __init__(self, attack: Grond, state: State, epochs: int) -> None:
         self.attack, self.state, self.epochs = attack, state, epochs
-        self.share = BatchShare(attack.poison_ratio)
+        self.share = BatchShare(attack.poison_ratio, exact=True)
         self.now: float | None = None
         self.stride: float | None = None
 

@@ -53,15 +53,16 @@ class TrainingHook(ABC):
 class BatchShare:
     """How many images of each batch carry the trigger: ``ratio`` of them, rounded down as published.
 
-    Where that is less than one image, one in every so many batches does; one object per training run, as hooks are.
+    Where that is less than one image, one in every so many batches does; with ``exact``, what rounding leaves goes to later
+    batches always. One object per training run, as hooks are.
     """
 
-    def __init__(self, ratio: float) -> None:
-        self.ratio, self._owed = ratio, 0.0
+    def __init__(self, ratio: float, *, exact: bool = False) -> None:
+        self.ratio, self.exact, self._owed = ratio, exact, 0.0
 
     def take(self, size: int) -> int:
         """The number for the next batch, of ``size`` images."""
-        if self.ratio * size >= 1:
+        if self.ratio * size >= 1 and not self.exact:
             return int(self.ratio * size)
         self._owed += self.ratio * size
         whole = int(self._owed + 1e-9)  # sums of fractions fall short of whole numbers by rounding

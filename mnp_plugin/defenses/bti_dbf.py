@@ -24,8 +24,9 @@ class BTIDBF(Defense):
     CE + MSE of features to those of the clean batch, a share of each batch replaced by G(x) under its true label.
     ``rounds`` rounds of all three; blind: the last epoch counts.
 
-    Facts from xuxiong0214/BTIDBF e680dda; deviations in :mod:`mnp_plugin.training.decoupling`. The authors' data are 5 % of the
-    training set.
+    Facts from xuxiong0214/BTIDBF e680dda; deviations in :mod:`mnp_plugin.training.decoupling`. The authors' 2 500 images make 20
+    steps a pass, 500 make 4, and all that is counted here is passes: with so few the mask stays near its random start. Smaller
+    batches make up for it.
     """
 
     version = 4

@@ -21,9 +21,8 @@ class D3(Defense):
     have no gradient. All weights move; SGD without weight decay, cosine decay to 0, train mode.
 
     Facts from shawkui/Distance_Driven_Detoxification cf5006a, whose 5 % of the training images make ten steps a pass where 500
-    images make one. For a weight above 1 the sum is divided by weight + 1, as there. Blind: the last epoch counts.
-    Deviations: Nesterov momentum, as in all fine-tuning here; a rest of the images smaller than a batch is left out of each
-    pass; the learning rate falls step by step, there epoch by epoch.
+    images make two. For a weight above 1 the sum is divided by weight + 1, as there. Blind: the last epoch counts.
+    Deviations: Nesterov momentum, as in all fine-tuning here; the learning rate falls step by step, there epoch by epoch.
     """
 
     paper = "Wei et al., Backdoor Mitigation by Distance-Driven Detoxification, ICCV 2025, arXiv 2411.09585"

@@ -22,7 +22,8 @@ class FinePruning(Defense):
 
     Deviations: BackdoorBench stops on *test* accuracy and fine-tunes the net that broke the limit; here the stop is blind
     and the last net within it is kept. It allows 10 % of the accuracy, steps of 1 % and 100 epochs there, 4 points, 2 % and
-    20 epochs here. The paper prunes channels of the last convolution, which the pooled features are.
+    20 epochs, warm-up and Nesterov momentum here. The paper prunes channels of the last convolution, which the pooled features
+    of a ResNet are; of nets with hidden linear layers (VGG-19, MobileNetV3) the units of the last of these are pruned here.
     """
 
     paper = "Liu, Dolan-Gavitt, Garg, Fine-Pruning, RAID 2018, arXiv 1805.12185"

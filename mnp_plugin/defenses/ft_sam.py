@@ -22,9 +22,8 @@ class FTSAM(Defense):
     smoothed labels. Running statistics follow the first of the two passes only. Blind: the last epoch counts.
 
     Deviations: BackdoorBench steps its cosine schedule (period 100) at every *iteration*, so that the learning rate swings
-    many times; here it falls once, over all steps. Its smoothing takes 0.1 from the true class, torch's 0.09 of ten classes. A
-    rest of the images smaller than a batch is left out of each pass. Momentum and weight decay are those of the suite's recipe
-    (published: 0.9, 5e-4).
+    many times; here it falls once, pass by pass. Its smoothing takes 0.1 from the true class, torch's 0.09 of ten classes.
+    Momentum and weight decay are those of the suite's recipe (published: 0.9, 5e-4).
     """
 
     paper = (
@@ -33,7 +32,7 @@ class FTSAM(Defense):
     version = 3
     chooses = False
 
-    rho: float = param(2.0, "radius of the perturbation (published: 2 on CIFAR-10, 8 elsewhere)", low=0)
+    rho: float = param(2.0, "radius of the perturbation (published: 2 on CIFAR-10; elsewhere 8, without smoothing)", low=0)
     epochs: int = param(100, "passes over the clean budget", low=1)
     lr: float = param(0.01, "first learning rate", above=0)
     label_smoothing: float = param(0.1, "smoothing of the labels", low=0, high=0.9)

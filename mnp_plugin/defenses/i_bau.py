@@ -28,7 +28,8 @@ class IBAU(Defense):
 
     Deviations: 1 % of a batch below 100 images is none in the released code, which then unlearns nothing; here it is rounded up.
     Batches are drawn anew in each round. Constants of the authors, whose 5 000 images make ten times as many steps of both
-    kinds as 500 do; BackdoorBench has a learning rate of 1e-4 and batches of 256.
+    kinds as 500 do; BackdoorBench has a learning rate of 1e-4, AMSGrad, batches of
+    256, augmentation, and perturbs normalised images, on which the same constants move pixels by a sixteenth.
     """
 
     paper = "Zeng et al., Adversarial Unlearning of Backdoors via Implicit Hypergradient, ICLR 2022, arXiv 2110.03735"

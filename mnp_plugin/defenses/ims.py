@@ -28,11 +28,12 @@ class IMS(Defense):
     not fallen by 2 % for ``patience`` rounds.
 
     Facts from WhoDunnett/BackdoorBenchmark 8613640. Deviations: it searches d in stage 0 too, which only its log uses,
-    so d is not searched there here; a batch is one of a shuffled pass, not drawn anew from all images.
+    so d is not searched there here; a batch is one of a shuffled pass, not drawn anew from all images. On transformers the
+    authors mask the outputs of blocks (another script); these are refused here.
     """
 
     paper = "Dunnett et al., Backdoor Mitigation via Invertible Pruning Masks, NeurIPS 2025, arXiv 2509.15497"
-    version = 3
+    version = 2
     chooses = False
 
     k: float = param(20.0, "steepness of the masks", above=0)
@@ -47,7 +48,8 @@ class IMS(Defense):
     batch_size: int = param(256, "images per round", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        return None if any(isinstance(m, nn.Conv2d) for m in model.modules()) else "it has no Conv2d layer to mask"
+        few = sum(isinstance(m, nn.Conv2d) for m in model.modules()) < 2  # one cuts a transformer's patches
+        return "it has fewer than two convolutions (Conv2d) to mask" if few else None
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.requires_grad_(False).eval()
@@ -66,7 +68,7 @@ class IMS(Defense):
 
     def _endless(self, view: DefenderView, tools: DefenseContext) -> Iterator[Tensor]:
         while True:
-            for x, _ in one_pass(view.model, view.clean, self.batch_size, tools, augment=False):
+            for x, _ in one_pass(view.model, view.clean, self.batch_size, tools, augment=False, rest=False):
                 yield x
 
     def factor(self, both: Tensor, *, inverse: bool) -> Tensor:

@@ -32,12 +32,11 @@ class RNP(Defense):
     Deviations: it makes one pass more than it says; the released code clips gradients before they exist, which does nothing,
     so there is none here; it writes no result if the accuracy never falls that low, while here the last epoch counts. The
     threshold is chosen blind, the largest of 0, step, ..., max within ``drop`` points on the clean budget; the paper looks at
-    the test ASR, BackdoorBench f02e353 fixes 0.70: both are among the candidates of the separate oracle row. A rest of the
-    images smaller than a batch is left out of each pass.
+    the test ASR, BackdoorBench f02e353 fixes 0.70: both are among the candidates of the separate oracle row.
     """
 
     paper = "Li et al., Reconstructive Neuron Pruning for Backdoor Defense, ICML 2023, arXiv 2305.14876"
-    version = 2
+    version = 3
 
     unlearning_lr: float = param(0.01, "learning rate of the ascent", low=0)
     unlearning_epochs: int = param(20, "largest number of passes of the ascent", low=1)

@@ -25,8 +25,7 @@ class SAU(Defense):
     Eval mode throughout: running statistics stay. No augmentation. Blind: the last round counts.
 
     As BackdoorBench f02e353 (the authors' own code) does it: x + d is not clipped to [0, 1]; adversarial training
-    (their lambda 2) is off by default and left out. Deviation: a rest of the images smaller than a batch is left out of each
-    pass.
+    (their lambda 2) is off by default and left out.
     """
 
     version = 4

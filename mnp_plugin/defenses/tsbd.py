@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified
 from mnp_plugin.neurons.stopping import within
 from mnp_plugin.neurons.thresholds import last_within
 from mnp_plugin.neurons.unlearning import ascend
+from mnp_plugin.training.loop import count_batches
 from mnp_plugin.training.passes import forward, one_pass, statistics_held
 
 
@@ -30,14 +32,15 @@ class TSBD(Defense):
     ``drop`` points on the clean budget is chosen blind, and all n are the candidates of the separate oracle row. Running
     statistics follow the first of the two passes of each step; there a copy makes both, and a third one after the step
     moves them. It fine-tunes 21 epochs where it says 20, takes the accuracy of (1) on augmented images, and leaves out the 1x1
-    convolutions of shortcuts alone. A rest of the images smaller than a batch is left out of each pass.
+    convolutions of shortcuts alone. Its 2 500 images make ten steps a pass, of which (1) may take 1 000: the limit here is as
+    many steps; (3) has 20 passes whatever the images. Where no n stays within ``drop`` the victim is handed back.
     """
 
     paper = "Lin et al., Unveiling and Mitigating Backdoor Vulnerabilities, NeurIPS 2024, arXiv 2405.20291"
-    version = 2
+    version = 3
 
     unlearning_lr: float = param(1e-4, "learning rate of the ascent", low=0)
-    unlearning_epochs: int = param(1000, "largest number of passes of the ascent", low=1)
+    unlearning_steps: int = param(10_000, "most updates of the ascent; whole passes are made", low=1)
     unlearned: float = param(0.1, "accuracy at which the clean task counts as unlearned", low=0, high=1)
     shares: tuple[float, ...] = param(
         (0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 0.9), "n, shares of filters tried, rising", low=0, high=1
@@ -62,7 +65,7 @@ class TSBD(Defense):
             lr=self.unlearning_lr,
             factor=lambda epoch: 1.0,
             weight_decay=0.0,
-            epochs=self.unlearning_epochs,
+            epochs=math.ceil(self.unlearning_steps / count_batches(len(view.clean), self.batch_size, rest=True)),
             batch_size=self.batch_size,
             until=self.unlearned,
             evaluate=True,

@@ -30,7 +30,7 @@ class ULRL(Defense):
     above the limit of two are left out from the least suspicious up, there by class number.
     """
 
-    version = 4
+    version = 5
     chooses = False
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
 

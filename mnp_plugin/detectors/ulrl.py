@@ -22,7 +22,7 @@ class ULRL(Detector):
     detector it is our reading of that step. All images of the clean budget are used.
     """
 
-    version = 2
+    version = 3
     paper = "Min, Pham, Sun, Unified Neural Backdoor Removal with Only Few Clean Samples, 2024, arXiv 2405.14781"
     least_classes = 3
 

@@ -57,7 +57,7 @@ def ascend(
             group["lr"] = lr * factor(epoch)
         model.train()
         right = seen = 0
-        for x, y in one_pass(model, images, batch_size, tools, rest=False):
+        for x, y in one_pass(model, images, batch_size, tools):
             out = forward(model, x, tools)
             loss = -F.cross_entropy(out, y)
             descend(loss, optimiser, clip=clip)

@@ -3,8 +3,10 @@
 Xu et al., Towards Reliable and Efficient Backdoor Trigger Inversion via Decoupling Benign Features, ICLR 2024; constants of the
 released code (xuxiong0214/BTIDBF e680dda). Deviations: features are what enters the head (there: the map before pooling),
 so that any net has them; the net stays in eval mode while its features are decoupled (there its copy is in train mode and its
-statistics drift); the U-Net grows by interpolation, there by transposed convolutions. Images are in [0, 1] here, so distances are
-divided by the variance of the published normalisation.
+statistics drift); the U-Net grows by interpolation, there by transposed convolutions. Weights and bounds are those of the map,
+whose mean squares are larger than the pooled ones. The generator takes and gives images in [0, 1], there normalised ones, so
+distances are divided by the variance of the normalisation published for CIFAR-10, whatever the data: on contrasty ones (digits
+have 0.1) pixels may move by less than in the published code, which normalises each data set by its own.
 """
 
 from __future__ import annotations

@@ -45,6 +45,11 @@ def test_a_share_is_as_published_from_one_image_on_and_below_that_every_so_many_
         assert abs(sum(taken) - 1000 * ratio * size) < 1
 
 
+def test_an_exact_share_owes_what_rounding_leaves() -> None:
+    share = BatchShare(0.5, exact=True)
+    assert [share.take(size) for size in (3, 3, 5, 1)] == [1, 2, 2, 1]
+
+
 @pytest.mark.parametrize("attack", [WaNet, Bpp, InputAware, Lira])
 def test_hooks_poison_at_ratios_below_one_image_a_batch(attack: type[Attack], digits16: ImageData, make_tools: MakeTools) -> None:
     settings = {"width": 2, "mask_epochs": 1} if attack is InputAware else {}

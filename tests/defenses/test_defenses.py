@@ -23,6 +23,7 @@ from mnp_plugin.contracts import (
     Purified,
     Recipe,
     defenses,
+    nets,
 )
 from mnp_plugin.core import params as spec
 from mnp_plugin.core.errors import UserError
@@ -34,7 +35,6 @@ from mnp_plugin.evaluation.oracle import oracle_choice
 from mnp_plugin.evaluation.predict import accuracy, logits
 from mnp_plugin.nets import build_net, with_normalisation
 from mnp_plugin.nets.convnext import SmallConvNeXt
-from mnp_plugin.nets.resnet import ResNet18
 from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.nets.vit import SmallViT
 from mnp_plugin.neurons.channels import Neurons
@@ -118,9 +118,25 @@ def test_fine_pruning_stops_within_its_tolerance(scene: Any) -> None:
         assert accuracy(result.model, part) >= accuracy(view.model, part) - 0.03 - 1e-6
 
 
-def test_nad_taps_the_last_three_stages() -> None:
-    net = ResNet18(width=4).build(10, (3, 32, 32))
-    assert tap_names(net, torch.zeros(1, 3, 32, 32), 3) == ["layer2", "layer3", "layer4"]
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("resnet18", ["layer2", "layer3", "layer4"]),
+        ("preactresnet18", ["layer2", "layer3", "layer4"]),
+        ("smallnet", ["5", "12", "19"]),  # the activations before pooling
+        ("vgg19-bn", ["features.25", "features.38", "features.51"]),
+        ("mobilenet-v3-large", ["features.3", "features.6", "features.12"]),
+        ("convnext", ["features.1", "features.3", "features.5"]),
+    ],
+)
+def test_nad_taps_the_ends_of_the_last_three_stages(name: str, taps: list[str]) -> None:
+    net = nets.get(name)().build(10, (3, 32, 32))
+    assert tap_names(net, torch.zeros(1, 3, 32, 32), 3) == taps
+
+
+def test_nad_refuses_a_net_whose_only_convolution_cuts_patches() -> None:
+    net = nets.get("vit")().build(10, (3, 32, 32))
+    assert "fewer than two convolutions" in str(NAD().objection(net))
 
 
 def test_nad_attention_by_hand() -> None:
