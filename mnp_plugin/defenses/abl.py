@@ -20,12 +20,14 @@ class ABL(TrainingSetDefense):
     loss. (3) Train on the rest: a constant learning rate, a tenth of it for the last third. (4) Unlearn: ascent of CE on what was
     isolated. SGD with Nesterov momentum 0.9 and weight decay 1e-4. Blind: the last epoch counts.
 
-    Facts from SCLBD/BackdoorBench f02e353, learning rate of (1) and (3) as its code has it (0.01; the authors' own is 0.1); its
-    configured unlearning rate of 5e-4 is never used there, 1e-4 is. Deviations: augmentation of (3) and (4) and the batch size
+    Facts from SCLBD/BackdoorBench f02e353, learning rate of (1) and (3) as its code has it (0.01); its configured unlearning rate
+    of 5e-4 is never used there, 1e-4 is. The authors isolate after 10 epochs, train on the rest at 0.1, and unlearn for 5 epochs
+    at 5e-4 without augmentation. Deviations: augmentation of (3) and (4) and the batch size
     (there 256) as the suite's recipe; (4) begins with fresh momentum.
     """
 
     paper = "Li et al., Anti-Backdoor Learning: Training Clean Models on Poisoned Data, NeurIPS 2021, arXiv 2110.11571"
+    version = 2
 
     gamma: float = param(0.5, "loss that is not to be fallen below", low=0)
     isolation_epochs: int = param(20, "passes before isolation", low=1)
@@ -68,6 +70,7 @@ class ABL(TrainingSetDefense):
             recipe,
             tools.generator,
             loss=loss,
+            rest=True,  # what was isolated is few
             progress=lambda done, epochs, value: tools.busy(what, done, epochs),
             schedule=lambda step, steps, recipe: late if step >= 2 * steps / 3 else 1.0,
         )

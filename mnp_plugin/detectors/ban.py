@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Images, Verdict, detectors, param
+from mnp_plugin.contracts import DefenderView, DefenseContext, Detector, Images, MethodError, Verdict, detectors, param
 from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.training.device import autocast, in_layout_of
@@ -21,21 +21,23 @@ from mnp_plugin.training.source_models import features, head_of, no_head
 @detectors.register("ban")
 @dataclass(frozen=True, kw_only=True)
 class BAN(Detector):
-    """(1) A mask m in [0, 1] on the features that enter the head minimises CE(m f) - CE((1 - m) f) + ``weight`` * mean |m|:
-    what is left over, (1 - m) f, holds what the clean task does not need. (2) Noise n, |n| <= ``eps``, scales every neuron's
-    weight and bias by 1 + n and is found by sign steps up the clean loss of the whole net. (3) The score is the share of
-    held-out clean images that (1 - m) f under this noise sends to its most frequent class, the suspected target.
+    """(1) A mask m in [0, 1] on the map f whose mean enters the head (without such a map: on what enters it) minimises CE(m f) -
+    CE((1 - m) f) + ``weight`` * log |m|: what is left over, (1 - m) f, holds what the clean task does not need. (2) Noise n,
+    |n| <= ``eps``, scales every neuron's weight and bias by 1 + n and is found by sign steps up the clean loss of the whole
+    net. (3) The score is the share of held-out clean images that (1 - m) f under this noise sends to its most frequent class,
+    the suspected target.
 
-    Constants of xiaoyunxxy/ban 8a0f918 (mask: Adam 0.01, 400 steps). Its defects are mended as a third party's
-    re-implementation does: the noise is projected, one noise holds for the whole budget instead of the last batch's, and the
-    running statistics stay (the noisy net uses those of the batch, which matters). Deviations: the mask has one entry per
-    pooled feature instead of one per position of the map before pooling, and is learnt in eval mode.
+    Constants of xiaoyunxxy/ban 8a0f918 (mask: Adam 0.01, 400 steps), whose penalty |m|_1 / |m|_1, the divisor without gradient,
+    has the gradient of the log here. Two of its defects are mended, as a third party's re-implementation does: the noise is
+    projected, and one noise holds for the whole budget instead of the last batch's. Deviations: the mask is learnt in eval
+    mode, and mask and noise from images that are neither cropped nor mirrored; each step of the noise sees another batch; the
+    noisy net normalises by the statistics of the batch, and the running ones, which drift there, stay.
     """
 
-    version = 2
+    version = 3
     paper = "Xu et al., BAN: Detecting Backdoors Activated by Adversarial Neuron Noise, NeurIPS 2024, arXiv 2405.19928"
 
-    weight: float = param(0.75, "weight of the mask's size", low=0)
+    weight: float = param(0.75, "weight of the mask's size, on a log scale", low=0)
     mask_steps: int = param(400, "steps of the mask, on the whole budget", low=1)
     mask_lr: float = param(0.01, "learning rate of the mask (Adam)", above=0)
     eps: float = param(0.3, "largest relative change of a neuron's weight and bias", above=0)
@@ -48,13 +50,16 @@ class BAN(Detector):
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         model = view.model.requires_grad_(False)
-        mask = self.mask(model, view.clean, tools)
+        place = masked_at(model, view.clean[:2].pixels())
+        mask = self.mask(model, place, view.clean, tools)
+        if bool((mask == 1).all()):
+            raise MethodError("the clean task needs all features: nothing is left over to look at")
         neurons = Neurons(model, view.clean[:1].pixels())
         with statistics_held(model):
             model.train()
             noise = self.noise(model, neurons, view.clean, tools)
             held = view.validation if len(view.validation) > 1 else view.clean
-            with only_with(model, 1 - mask), torch.no_grad():
+            with only_with(place, 1 - mask), torch.no_grad():
                 said = torch.cat([_noisy(model, neurons, noise, part, tools) for part in _parts(held, self.batch_size)])
         shares = said.argmax(1).bincount(minlength=view.num_classes) / len(said)
         return Verdict(
@@ -66,17 +71,22 @@ class BAN(Detector):
             report={"mask": round(float(mask.mean()), 4), "held out": len(said)},
         )
 
-    def mask(self, model: nn.Module, images: Images, tools: DefenseContext) -> Tensor:
-        """What the clean task needs of the features that enter the head, in [0, 1], [D]."""
+    def mask(self, model: nn.Module, place: nn.Module, images: Images, tools: DefenseContext) -> Tensor:
+        """What the clean task needs of what enters ``place``, in [0, 1], of the shape of it."""
         model.eval()
-        with torch.no_grad():
-            seen = torch.cat([features(model, in_layout_of(model, x)).float() for x in images.pixels().split(250)])  # type: ignore[no-untyped-call]
         head = head_of(model)
-        mask = torch.rand(seen.shape[1], generator=tools.generator, device=tools.device).requires_grad_(True)
+        with torch.no_grad():
+            seen = torch.cat([_entering(model, place, x).float() for x in images.pixels().split(250)])  # type: ignore[no-untyped-call]
+
+        def loss(mask: Tensor) -> Tensor:
+            kept = mask * seen
+            return F.cross_entropy(head(kept if place is head else kept.mean((2, 3))), images.y)
+
+        mask = torch.rand(seen.shape[1:], generator=tools.generator, device=tools.device).requires_grad_(True)
         optimiser = torch.optim.Adam([mask], self.mask_lr)
         for step in range(self.mask_steps):
-            needed, rest = (F.cross_entropy(head(part * seen), images.y) for part in (mask, 1 - mask))
-            descend(needed - rest + self.weight * mask.abs().mean(), optimiser)
+            size = mask.sum().clamp(min=1e-6)
+            descend(loss(mask) - loss(1 - mask) + self.weight * size / size.detach(), optimiser)
             mask.data.clamp_(0, 1)
             tools.busy("feature mask", step + 1, self.mask_steps)
         return mask.detach()
@@ -106,10 +116,31 @@ def _parts(images: Images, size: int) -> list[Images]:
     return [images[part] for part in index.chunk(max(1, len(images) // size))]
 
 
+def masked_at(model: nn.Module, example: Tensor) -> nn.Module:
+    """The average pool whose result enters the head, or, without one, the head."""
+    wanted = features(model.eval(), example)
+    for pool in (m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d)):
+        means = _entering(model, pool, example).mean((2, 3))
+        if means.shape == wanted.shape and torch.allclose(means, wanted, rtol=1e-3, atol=1e-5):
+            return pool
+    return head_of(model)
+
+
+def _entering(model: nn.Module, place: nn.Module, x: Tensor) -> Tensor:
+    """What the module ``place`` is given for ``x``."""
+    seen: list[Tensor] = []
+    handle = place.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    try:
+        model(in_layout_of(model, x))
+    finally:
+        handle.remove()
+    return seen[-1]
+
+
 @contextmanager
-def only_with(model: nn.Module, mask: Tensor) -> Iterator[None]:
-    """Inside, the head sees its features times ``mask`` [D]."""
-    handle = head_of(model).register_forward_pre_hook(lambda _module, args: (args[0] * mask.to(args[0].dtype), *args[1:]))
+def only_with(place: nn.Module, mask: Tensor) -> Iterator[None]:
+    """Inside, the module ``place`` sees what it is given times ``mask``."""
+    handle = place.register_forward_pre_hook(lambda _module, args: (args[0] * mask.to(args[0].dtype), *args[1:]))
     try:
         yield
     finally:

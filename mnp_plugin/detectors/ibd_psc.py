@@ -21,7 +21,7 @@ class IBDPSC(InputDetector):
     alike, but does not end at 1: many clean images reach that in float32, and no triggered one could stand above them.
 
     The authors flag p above 0.9; here it is a quantile, see ``fpr``. Where no k is wrong that often, the last ones count.
-    BackdoorBox's version begins one layer later, and repeats the whole net's copy where layers run out.
+    The released code begins one layer later, and repeats the whole net's copy where layers run out.
     """
 
     version = 2

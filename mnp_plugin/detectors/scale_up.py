@@ -19,8 +19,9 @@ LEAST = 0.05
 class ScaleUp(InputDetector):
     """The consistency of an input is the share of its copies, pixels times each of ``factors`` and cut at white, that are
     predicted as itself. The score is the consistency in standard deviations from that of clean images predicted as the same
-    class ("data-limited", in the paper); where no clean image is, of all of them. Needs predictions only. The authors' code also
-    adds a little noise to the copies.
+    class ("data-limited", in the paper); where no clean image is, of all of them. Needs predictions only. A deviation
+    below 0.05 counts as that: where all clean images of a class agree, there is none. The authors' code takes the factors 1 to
+    11 and adds a little noise to the copies.
     """
 
     paper = (

@@ -33,7 +33,8 @@ class SCAn(TrainingSetDetector):
     An image scores J's deviation times how far along the way from the one group's mean to the other's it lies; 0 in the group
     that is not suspected. That is ours, as are the pooled covariance with ``shrinkage`` towards its diagonal where the paper
     fits it by EM, and 2-means as the fit of two groups, which in whitened features it is. The authors' code divides J by the
-    size of the class once more.
+    size of the class once more, flags outliers to both sides, and has this threshold for that. BackdoorBench flags the group of
+    fewer clean images.
     """
 
     paper = (

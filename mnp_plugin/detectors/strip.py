@@ -18,8 +18,8 @@ class Strip(InputDetector):
     net's outputs. A trigger that survives the overlay keeps them certain.
 
     The authors set the threshold by a normal fit of clean entropies at 1 % false alarms; here it is a quantile, see ``fpr``.
-    Their notebook for CIFAR-10 does not cut the sums at white. Not made for triggers that depend on the image, nor for
-    all-to-all.
+    Their notebook for CIFAR-10 does not cut the sums at white; BackdoorBench adds normalised images, the same to all of a
+    batch. Not made for triggers that depend on the image, nor for all-to-all.
     """
 
     paper = "Gao et al., STRIP: A Defence Against Trojan Attacks on Deep Neural Networks, ACSAC 2019, arXiv 1902.06531"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,16 @@ from mnp_plugin.training.passes import forward
 @detectors.register("trodo")
 @dataclass(frozen=True, kw_only=True)
 class Trodo(Detector):
-    """Images near the clean ones but of no class: turned by a quarter or a half, with a patch of themselves pasted elsewhere
+    """Images near the clean ones but of no class: turned by quarters, with a patch of themselves pasted elsewhere
     (CutPaste). PGD raises the net's largest probability on each; the score is the mean gain. It names no class.
 
     Constants of rohban-lab/TRODO 91e468e (its notebook: eps 2/255, ten steps of a quarter of it). A threshold must come from
     clean nets of the same kind: there is none by default. Deviations: both distortions on each image, where
     the authors draw one of several; at most ``images`` of them, where they take 1 % of the training set; PGD starts at the image,
-    there at a random place near it.
+    there at a random place near it. All in float32: in bfloat16 a step is about as large as a pixel's last digit.
     """
 
+    version = 2
     paper = "Mirzaei et al., Scanning Trojaned Models Using Out-of-Distribution Samples, NeurIPS 2024, arXiv 2501.17151"
 
     images: int = param(200, "most images", low=1)
@@ -32,6 +33,7 @@ class Trodo(Detector):
 
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         model = view.model.requires_grad_(False)
+        tools = replace(tools, recipe=replace(tools.recipe, precision="float32"))
         budget = concat([view.clean, view.validation])
         order = torch.randperm(len(budget), generator=tools.generator, device=tools.device)
         gains = []

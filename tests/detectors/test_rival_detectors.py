@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.contracts import DefenderView, DefenseContext, Images, Recipe, Verdict, detectors
-from mnp_plugin.detectors.ban import BAN, only_with
+from mnp_plugin.contracts import DefenderView, DefenseContext, Images, MethodError, Recipe, Verdict, detectors
+from mnp_plugin.detectors.ban import BAN, masked_at, only_with
 from mnp_plugin.detectors.mm_bd import _gamma_shape, p_value, replace_block
 from mnp_plugin.detectors.trodo import strange
 from mnp_plugin.detectors.trojan_signature import explained
+from mnp_plugin.nets.small import SmallNet
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.training.source_models import features, head_of
 
@@ -185,7 +186,7 @@ def test_ban_seeks_its_noise_in_the_whole_net(backdoored: nn.Module, monkeypatch
     noise = BAN.noise
 
     def watched(self: BAN, model: nn.Module, *more: Any) -> Tensor:
-        masked.append(bool(head_of(model)._forward_pre_hooks))
+        masked.append(any(module._forward_pre_hooks for module in model.modules()))
         return noise(self, model, *more)
 
     monkeypatch.setattr(BAN, "noise", watched)
@@ -195,10 +196,29 @@ def test_ban_seeks_its_noise_in_the_whole_net(backdoored: nn.Module, monkeypatch
 
 def test_the_head_sees_its_features_times_the_mask(backdoored: nn.Module) -> None:
     x, mask = images(4).pixels(), torch.rand(64)
-    with only_with(backdoored, mask):
+    with only_with(head_of(backdoored), mask):
         got = backdoored(x)
     assert torch.allclose(got, head_of(backdoored)(mask * features(backdoored, x)), atol=1e-6)
     assert not torch.allclose(got, backdoored(x))
+
+
+def test_ban_masks_the_map_whose_mean_enters_the_head_if_there_is_one() -> None:
+    x = images(2).pixels().expand(-1, 3, -1, -1)
+    pooled, other = SmallNet(width=2).build(CLASSES, (3, SIDE, SIDE)).eval(), signed(0.0)
+    place = masked_at(pooled, x)
+    assert isinstance(place, nn.AdaptiveAvgPool2d)
+    assert masked_at(other, x[:, :1]) is head_of(other)
+    mask = torch.rand(8, SIDE // 4, SIDE // 4)
+    maps = nn.Sequential(*list(pooled.children())[:-3])(x)
+    with only_with(place, mask):
+        got = pooled(x)
+    assert torch.allclose(got, head_of(pooled)((mask * maps).mean((2, 3))), atol=1e-6)
+
+
+def test_ban_does_not_judge_by_nothing(backdoored: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BAN, "mask", lambda *_: torch.ones(64))
+    with pytest.raises(MethodError, match="nothing is left over"):
+        judge("ban", backdoored)
 
 
 def signed(shift: float) -> nn.Module:
