@@ -80,10 +80,10 @@ class MMBD(Detector):
 @detectors.register("mm-bd-features")
 @dataclass(frozen=True, kw_only=True)
 class MMBDFeatures(MMBD):
-    """MM-BD with the output of the first block as the variable, started at those of clean images and unbounded: no adversarial noise
-    of the input is in the way. Steps are lr * sign (the contest's AdamW is made anew each step; its weight decay, which
-    shrinks activations by a twentieth over all steps, is left out), the step size warmed up over ten steps while it falls
-    along a cosine, there after them; exponential null.
+    """MM-BD with the output of the first block as the variable, started at those of clean images and unbounded: no adversarial
+    noise of the input is in the way. Steps are lr * sign (the contest's AdamW is made anew each step; its weight decay, which
+    shrinks activations by a twentieth over all steps, is left out), the step size warmed up over ten steps while it falls along
+    a cosine, there after them; exponential null.
 
     Second place of a contest on hidden backdoors (Rayan, "safinal" in the trojan detection track), its constants; its images
     were enlarged to 128 pixels, here they keep their size. The first block is the first module with two convolutions or more
