@@ -8,6 +8,7 @@ import pytest
 from mnp_plugin.benchmark.plan import further_jobs
 from mnp_plugin.benchmark.suite import Suite
 from mnp_plugin.benchmark.suite_file import REQUIRED, load_suite, parse_suite
+from mnp_plugin.contracts import defenses, detectors
 from mnp_plugin.core.errors import UserError
 
 TEXT = """\
@@ -99,6 +100,17 @@ def test_the_suites_that_ship_resolve() -> None:
     assert folder / "digits.yaml" in files
     for file in files:
         assert list(load_suite(file).cells())
+
+
+def test_the_leaderboard_is_rehearsed_whole_and_holds_every_defense_and_detector() -> None:
+    folder = Path(__file__).parents[2] / "benchmark_configs"
+    whole, rehearsal = (load_suite(folder / f"{name}.yaml") for name in ("cifar10", "cifar10_rehearsal"))
+    assert [v.attack.label for v in whole.victims] == [v.attack.label for v in rehearsal.victims]
+    assert [d.label for d in whole.defenses] == [d.label for d in rehearsal.defenses]
+    assert [d.label for d in whole.detectors] == [d.label for d in rehearsal.detectors]
+    for registry, entries in ((defenses, whole.defenses), (detectors, whole.detectors)):
+        own = {name for name in registry.names() if registry.origin(name) == "mnp_plugin"}
+        assert own == {entry.component.name for entry in entries}
 
 
 BAD = [
