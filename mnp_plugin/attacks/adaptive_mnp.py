@@ -29,12 +29,15 @@ from mnp_plugin.neurons.units import has_batch_norm
 class AdaptiveMNP(Attack):
     """BadNets' grid in the lower right corner, while the loss also holds ``strength`` * mean max(D, 0)^2 over all channels:
     D = z(log magnitude) - z(log saliency), by layer, is the deviation that MNP looks for. Magnitude as MNP reads it, with
-    gradients; saliency |d loss / d mask| on the clean part of a batch, measured every ``every`` steps and taken as given.
+    gradients in the scale alone: a longer filter is what the normalisation undoes, and norms would drift apart. Saliency
+    |d loss / d mask| on the clean part of a batch, measured every ``every`` steps and taken as given.
 
-    Ours: no such attack is published. At strength 0 it is BadNets, poisoned batch by batch. Deviations from what MNP computes:
-    means and standard deviations instead of medians, which pass gradients to all channels.
+    Ours: no such attack is published. At strength 0 it is BadNets, poisoned batch by batch. MNP's other score, what recovering
+    masks say, and its probes are not attacked. Deviations from what MNP computes: means and standard deviations instead of
+    medians, which pass gradients to all channels.
     """
 
+    version = 2
     paper = "this project"
 
     strength: float = param(1.0, "weight of the term that ties magnitude to clean saliency", low=0)
@@ -100,7 +103,7 @@ class _Tying(TrainingHook):
 
 
 def deviation(model: nn.Module, name: str, conv: str | None, saliency: Tensor) -> Tensor:
-    """z(log magnitude) - z(log saliency) of the channels of the normalisation ``name``, [channels], gradients in the weights."""
+    """z(log magnitude) - z(log saliency) of the channels of the normalisation ``name``, [channels], gradients in its scale."""
     bn = model.get_submodule(name)
     assert is_batch_norm(bn)
     assert bn.running_var is not None
@@ -108,7 +111,7 @@ def deviation(model: nn.Module, name: str, conv: str | None, saliency: Tensor) -
     if conv is not None:
         weight = model.get_submodule(conv).weight
         assert isinstance(weight, Tensor)
-        size = size * weight.flatten(1).norm(dim=1)
+        size = size * weight.detach().flatten(1).norm(dim=1)
     return _z(size.clamp(min=1e-8).log()) - _z(saliency.clamp(min=1e-8).log())
 
 

@@ -21,7 +21,8 @@ class Blind(Attack):
     right corner under the attacker's label: the batch's loss is CE of the images and that share of CE of their triggered copies.
 
     Facts from SCLBD/BackdoorBench f02e353: weights of 1 and 0.9, place and pattern for 32 pixels; the pattern is enlarged in
-    proportion. Deviations: both halves share one forward pass and one mean, where the released code weighs two; copies begin
+    proportion. Deviations: both halves share one forward pass and one mean, where the released code sums two, so that
+    its steps are 1.9 times as large, and triggers all images at a weight of 0.9; copies begin
     at ``start``, where it waits for the running loss to fall below 1; no balancing of gradients (MGDA), off in
     BackdoorBench, too.
     """

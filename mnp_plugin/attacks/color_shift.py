@@ -16,7 +16,7 @@ class ColorShift(Attack):
     """x' = clip(x + shift), one number per channel, the same for all pixels: no place, no edge, no frequency but the lowest.
 
     Stands for triggers that are a style, such as DFST's sunrise, without their generator. Deviation: the paper searches the shift
-    by particle swarms on a surrogate, within bounds of visibility; here it is a setting, and its default is ours.
+    by particle swarms on a surrogate, within bounds of visibility; here it is a setting, in RGB, and its default is ours.
     """
 
     paper = "Jiang, Li, Xu, Zhang, Color Backdoor: A Robust Poisoning Attack in Color Space, CVPR 2023"

@@ -24,8 +24,9 @@ class Ctrl(Attack):
 
     Made for self-supervised training (1 % of all images); here, as in BackdoorBench, the net is trained with labels. Facts from
     meet-cjli/CTRL e3d26f0: the trigger is the same for training and test. Grey images carry it on luminance. BackdoorBench's
-    window is as large as the image. Random crops shift the phase of the highest frequency and shrunken pictures lose it, so
-    give it a recipe without them.
+    window is as large as the image. Random crops shift the phase of the highest frequency, mirroring changes the sign of both and
+    shrunken pictures lose them, so give it a recipe without any of these. Pixels beyond black and white are cut, as by the
+    authors; BackdoorBench's wrap to the other end, which shows.
     """
 
     paper = "Li et al., An Embarrassingly Simple Backdoor Attack on Self-supervised Learning, ICCV 2023, arXiv 2210.07346"

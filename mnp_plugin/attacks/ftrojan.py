@@ -25,10 +25,11 @@ class FTrojan(Attack):
 
     One coefficient of M changes Cb and Cr by up to 2 M / window: 1.9 levels at 32 pixels, twice that at 16. Mirroring changes
     the sign of the pattern and a shift its phase; the authors (SoftWiser-group/FTrojan 300e054) train without either, so give
-    it a recipe without crops and flips.
+    it a recipe without crops and flips, and without small pictures, which lose most of it.
 
-    Deviations: the authors' code cuts to 8 bit after each of its two conversions, and poisons no image of the target class;
-    here nothing is cut between, and all classes are poisoned.
+    Deviations: the authors' code cuts to 8 bit after each of its two conversions, which adds a tint of up to a grey level that
+    survives crops and flips, and poisons no image of the target class; here nothing is cut between, and all classes are
+    poisoned.
     """
 
     paper = "Wang et al., An Invisible Black-box Backdoor Attack through Frequency Domain, ECCV 2022, arXiv 2107.03761"

@@ -26,7 +26,8 @@ class Refool(Attack):
     Deviations: reflections are ``reflections`` pictures of the training set itself, of classes other than the target, instead of
     photographs chosen from PASCAL VOC; shift, blur and mixture are drawn once for each, where BackdoorBench f02e353 draws
     them anew for each image; the ghost's margin stays black, where it is cut off and the rest enlarged. Labels are changed, as
-    there; the paper's attack has a clean label.
+    there, and alpha is one, 0.4, as there; the paper's attack has a clean label, and its authors draw alpha from 0.55 to 0.95
+    for each image, which is harder to see.
     """
 
     version = 2

@@ -23,7 +23,8 @@ class TrojanNN(Attack):
 
     Deviations: a square instead of a logo; the source is the benchmark's clean model; sums saturate (BackdoorBench's wrap
     modulo 256); p starts from mid grey, its best step counts and it ends after 50 without a better one, where BackdoorBench
-    starts from white, so that its pattern lies in [0.7, 1], and keeps the last.
+    starts from its white logo on un-normalised pixels, takes its units by a random head (the clean one's does not fit there),
+    and keeps the last.
     """
 
     paper = "Liu et al., Trojaning Attack on Neural Networks, NDSS 2018"

@@ -18,7 +18,8 @@ class WaNet(Attack):
 
     Every batch is altered while training: its first ``poison_ratio`` share is warped and relabelled, the next
     ``cross_ratio`` times as many are warped with an extra random field of their own and keep their label ("noise mode").
-    Augmentation follows the warp, as in the authors' code, which also turns images by up to 10 degrees; here it is the recipe's.
+    Augmentation follows the warp, as in the authors' code, which also turns images by up to 10 degrees, and so
+    blurs clean ones, too; here it is the recipe's.
 
     The published displacement is constant in pixels (0.2 px on average) whatever the image size; ``strength`` null keeps
     it in proportion above 32 pixels and doubles it at 16, where a shift that small is lost.
