@@ -29,8 +29,9 @@ class MCR(Defense):
 
     Running statistics are re-estimated on the clean budget for every t, from nothing, as the authors' code does; BackdoorBench
     moves those it has by one pass. Deviations: the learning rate of the curve is 0.01 along a cosine (the authors': 0.01 for
-    half of the passes, then falling in a line), not BackdoorBench's 3e-5, which hardly moves w_mid. Momentum and weight decay
-    are those of the suite's recipe.
+    half of the passes, then falling in a line), not BackdoorBench's 3e-5 on gradients that it never zeroes; passes are of the
+    clean images, where the authors' script fills each with copies up to 10 000. Momentum and weight decay are those of the
+    suite's recipe.
     """
 
     paper = "Zhao et al., Bridging Mode Connectivity in Loss Landscapes and Adversarial Robustness, ICLR 2020, arXiv 2005.00060"
