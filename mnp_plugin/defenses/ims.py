@@ -12,6 +12,7 @@ from torch.func import functional_call
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import descend, finite, forward, one_pass
+from mnp_plugin.training.source_models import few_convolutions
 
 
 @defenses.register("ims")
@@ -48,8 +49,7 @@ class IMS(Defense):
     batch_size: int = param(256, "images per round", low=2)
 
     def objection(self, model: nn.Module) -> str | None:
-        few = sum(isinstance(m, nn.Conv2d) for m in model.modules()) < 2  # one cuts a transformer's patches
-        return "it has fewer than two convolutions (Conv2d) to mask" if few else None
+        return few_convolutions(model, "to mask")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         model = view.model.requires_grad_(False).eval()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
 from mnp_plugin.training.loop import fit
+from mnp_plugin.training.source_models import few_convolutions
 
 
 @defenses.register("nad")
@@ -41,8 +42,7 @@ class NAD(Defense):
     power: float = param(2.0, "exponent p of the attention map", above=0)
 
     def objection(self, model: nn.Module) -> str | None:
-        few = sum(isinstance(m, nn.Conv2d) for m in model.modules()) < 2  # one cuts a transformer's patches
-        return "it has fewer than two convolutions, whose feature maps to compare" if few else None
+        return few_convolutions(model, "whose feature maps to compare")
 
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         recipe = tools.recipe.for_tuning(epochs=self.epochs, lr=self.lr, batch_size=self.batch_size)
@@ -73,8 +73,8 @@ class NAD(Defense):
 def tap_names(model: nn.Module, example: Tensor, count: int) -> list[str]:
     """Paths of the modules that end the last ``count`` stages above 1x1.
 
-    A stage is what lies side by side and works at one resolution. Whatever holds convolutions of three resolutions or more
-    holds stages and is none.
+    A stage gives a map and works at one resolution, or at two if it enters the next. Whatever gives none, or holds convolutions
+    of three resolutions or more, holds stages.
     """
     finished: list[tuple[str, tuple[int, int]]] = []
     resolutions: dict[str, set[tuple[int, int]]] = {}
@@ -93,12 +93,17 @@ def tap_names(model: nn.Module, example: Tensor, count: int) -> list[str]:
             stack.callback(module.register_forward_hook(note).remove)
         with torch.no_grad():
             model.eval()(example)
+    maps = {name for name, _ in finished}
+
+    def holds_stages(name: str) -> bool:
+        return name not in maps or len(resolutions.get(name, ())) > 2
+
     last: dict[tuple[int, int], str] = {}
     least = max(size for _, size in finished)
     for name, size in finished:
-        outer, _, _ = name.rpartition(".")
-        among_stages = not outer or len(resolutions.get(outer, ())) > 2
-        if name and among_stages and len(resolutions.get(name, ())) < 3 and size <= least:  # what grows is a pool's copy
+        parts = name.split(".")
+        outer = (".".join(parts[:end]) for end in range(1, len(parts)))
+        if not holds_stages(name) and all(map(holds_stages, outer)) and size <= least:  # what grows is a pool's copy
             last[size], least = name, size
     return [name for size, name in last.items() if max(size) > 1][-count:]
 

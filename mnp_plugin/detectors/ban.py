@@ -15,7 +15,7 @@ from mnp_plugin.neurons import channels as channel
 from mnp_plugin.neurons.channels import Neurons
 from mnp_plugin.training.device import autocast, in_layout_of
 from mnp_plugin.training.passes import descend, statistics_held
-from mnp_plugin.training.source_models import features, head_of, no_head
+from mnp_plugin.training.source_models import entering, features, head_of, no_head
 
 
 @detectors.register("ban")
@@ -76,7 +76,7 @@ class BAN(Detector):
         model.eval()
         head = head_of(model)
         with torch.no_grad():
-            seen = torch.cat([_entering(model, place, x).float() for x in images.pixels().split(250)])  # type: ignore[no-untyped-call]
+            seen = torch.cat([entering(model, place, in_layout_of(model, x)).float() for x in images.pixels().split(250)])  # type: ignore[no-untyped-call]
 
         def loss(mask: Tensor) -> Tensor:
             kept = mask * seen
@@ -120,21 +120,10 @@ def masked_at(model: nn.Module, example: Tensor) -> nn.Module:
     """The average pool whose result enters the head, or, without one, the head."""
     wanted = features(model.eval(), example)
     for pool in (m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d)):
-        means = _entering(model, pool, example).mean((2, 3))
+        means = entering(model, pool, example).mean((2, 3))
         if means.shape == wanted.shape and torch.allclose(means, wanted, rtol=1e-3, atol=1e-5):
             return pool
     return head_of(model)
-
-
-def _entering(model: nn.Module, place: nn.Module, x: Tensor) -> Tensor:
-    """What the module ``place`` is given for ``x``."""
-    seen: list[Tensor] = []
-    handle = place.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    try:
-        model(in_layout_of(model, x))
-    finally:
-        handle.remove()
-    return seen[-1]
 
 
 @contextmanager

@@ -95,15 +95,26 @@ def no_head(model: nn.Module, purpose: str) -> str | None:
     return None if any(isinstance(m, nn.Linear) for m in model.modules()) else f"it has no linear layer {purpose}"
 
 
-def features(model: nn.Module, x: Tensor) -> Tensor:
-    """What enters the head for ``x``: [N, D], with gradients."""
+def few_convolutions(model: nn.Module, purpose: str) -> str | None:
+    """Objection of a method that works on feature maps: None, or that there are none ``purpose``; one cuts a ViT's patches."""
+    enough = sum(isinstance(m, nn.Conv2d) for m in model.modules()) > 1
+    return None if enough else f"it has fewer than two convolutions (Conv2d) {purpose}"
+
+
+def entering(model: nn.Module, place: nn.Module, x: Tensor) -> Tensor:
+    """What the module ``place`` of ``model`` is given for ``x``, with gradients."""
     seen: list[Tensor] = []
-    handle = head_of(model).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    handle = place.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     try:
         model(x)
     finally:
         handle.remove()
     return seen[-1]
+
+
+def features(model: nn.Module, x: Tensor) -> Tensor:
+    """What enters the head for ``x``: [N, D], with gradients."""
+    return entering(model, head_of(model), x)
 
 
 def packed(prefix: str, net: nn.Module) -> State:

@@ -134,6 +134,14 @@ def test_nad_taps_the_ends_of_the_last_three_stages(name: str, taps: list[str]) 
     assert tap_names(net, torch.zeros(1, 3, 32, 32), 3) == taps
 
 
+def test_nad_finds_two_stages_in_a_wrapped_net() -> None:
+    def stage(inputs: int, *more: nn.Module) -> nn.Module:
+        return nn.Sequential(*more, nn.Conv2d(inputs, 4, 3, padding=1), nn.ReLU())
+
+    inner = nn.Sequential(stage(3), stage(4, nn.MaxPool2d(2)), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    assert tap_names(nn.Sequential(nn.Identity(), inner), torch.zeros(1, 3, 8, 8), 3) == ["1.0", "1.1"]
+
+
 def test_nad_refuses_a_net_whose_only_convolution_cuts_patches() -> None:
     net = nets.get("vit")().build(10, (3, 32, 32))
     assert "fewer than two convolutions" in str(NAD().objection(net))
