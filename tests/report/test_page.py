@@ -171,7 +171,9 @@ def test_what_lies_beside_a_record_is_shown(tmp_path: Path, make_records: Make, 
     data = suite_data(made)
     found = data["records"][0]["details"]
     assert found["clean"] == [[5, 1], [0, 6]]
-    assert found["neurons before"][0][0] == found["neurons before"][1][1] == 0, "the median"
+    before = data["pool"][found["shared"]["neurons before"]]
+    assert before[0][0] == before[1][1] == 0, "the median"
+    assert found["shared"] == data["records"][1]["details"]["shared"], "what is the victim's is held once"
     assert found["neurons after"][0][2] is None, "pruned ones are not there any more"
     assert list(data["pictures"]) == ["trigger.png"], "held once"
     assert data["pictures"]["trigger.png"].startswith("data:image/png;base64,iVBOR")

@@ -36,8 +36,8 @@ def made(tmp_path: Path, make_records: Make, write_suite: Write) -> Shown:
     found = shown(write_suite(tmp_path / "made", records))
     verdicts = [
         VerdictRecord(
-            id="0" * 16, victim="v", suite="made", dataset="d", net="n", attack=attack, poison_ratio=None, seed=seed,
-            detector="sharp", status="ok", asr=1.0, score=float(seed + 9 * (attack != "clean")), seconds=1.0,
+            id="0" * 16, victim="v", suite="made", dataset="digits", net="smallnet", attack=attack, poison_ratio=None, seed=seed,
+            detector="sharp", status="ok", asr=1.0, score=float(seed + 9 * (attack != "clean")), seconds=1.0, clean_images=100,
         )
         for attack in ("clean", "badnets") for seed in range(3)
     ]  # fmt: skip
@@ -168,7 +168,7 @@ def test_the_drawer_shows_what_was_recovered_and_nothing_where_nothing_was(
         "recovered": [{"detector": EVIL, "picture": "theirs.png", "suspected": 7, "score": 2.5}],
         "details": {
             "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "picture": "",
-            "shown": [], "path": [], "path images": 0,
+            "shared": {}, "shown": [], "path": [], "path images": 0,
             "perturbation": {"picture": "own.png", "class": 1, "images": 40, "before": 0.95, "after": 0.1},
         },
     }  # fmt: skip
@@ -193,8 +193,8 @@ def test_a_way_that_comes_back_is_drawn_step_by_step_with_a_ring_at_its_end(
     data["records"][number] |= {
         "report": {"pruned": 9},
         "details": {
-            "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "picture": "",
-            "shown": [], "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in (0, 5, 9, 9, 9)], "path images": 40,
+            "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "shared": {},
+            "picture": "", "shown": [], "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in (0, 5, 9, 9, 9)], "path images": 40,
         },
     }  # fmt: skip
     (tmp_path / "way.html").write_text(render(data))

@@ -27,7 +27,7 @@ DETAILS = {
     "classes": ["zero", "one"], "clean": [[5, 1], [0, 6]], "clean_before": [[6, 0], [0, 6]], "triggered": [],
     "triggered_before": [], "picture": "", "shown": [], "path images": 40,
     "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in (0, 5, 9)],
-    "layers": [["conv", 3]], "pruned": [2], "neurons before": [[0.0, 1.0, -2.0], [0.5, 1.0, 3.0]],
+    "layers": [["conv", 3]], "pruned": [2], "neurons before": [[0.0, 1.0, -2.0], [0.5, 1.0, 3.0]], "shared": {},
 }  # fmt: skip
 """What the drawer of one cell shows."""
 
@@ -38,8 +38,8 @@ def file(tmp_path: Path, make_records: Make, write_suite: Write) -> Path:
     found = shown(write_suite(tmp_path / "made", make_records(6, seeds=(0, 1))))
     verdicts = [
         VerdictRecord(
-            id="0" * 16, victim="v", suite="made", dataset="d", net="n", attack=attack, poison_ratio=None, seed=seed,
-            detector="sharp", status="ok", asr=1.0, score=float(seed + 9 * (attack != "clean")), seconds=1.0,
+            id="0" * 16, victim="v", suite="made", dataset="digits", net="smallnet", attack=attack, poison_ratio=None, seed=seed,
+            detector="sharp", status="ok", asr=1.0, score=float(seed + 9 * (attack != "clean")), seconds=1.0, clean_images=100,
         )
         for attack in ("clean", "badnets") for seed in range(3)
     ]  # fmt: skip

@@ -113,7 +113,7 @@ def suite_data(shown: Shown, room: int = ROOM) -> dict[str, Any]:
         "left out": own.left_out,
     }
     room -= len(json.dumps(data))
-    room -= _fill(shown, records, 2 * room // 3)
+    room -= _fill(shown, pool, records, 2 * room // 3)
     pictures = _pictures(shown, records, room)
     return data | {"pictures": pictures, "damaged": own.all_damaged}
 
@@ -147,6 +147,8 @@ class Pool:
 
     def __init__(self) -> None:
         self.items: list[Any] = []
+        self.size = 0
+        """Characters of all items."""
         self._known: dict[str, int] = {}
 
     def put(self, value: Any) -> int:
@@ -154,6 +156,7 @@ class Pool:
         text = json.dumps(value, sort_keys=True)
         if text not in self._known:
             self._known[text] = len(self.items)
+            self.size += len(text)
             self.items.append(value)
         return self._known[text]
 
@@ -279,13 +282,13 @@ def _records(shown: Shown, pool: Pool, recovered: Mapping[str, list[dict[str, An
     return found
 
 
-def _fill(shown: Shown, records: Sequence[dict[str, Any]], room: int) -> int:
+def _fill(shown: Shown, pool: Pool, records: Sequence[dict[str, Any]], room: int) -> int:
     """Give ``records`` their reports and what lies beside them, as far as ``room`` goes; the characters that took."""
     left = room
     for record, file, one in zip(shown.own.records, shown.own.files, records, strict=True):
-        details = shown.own.beside.details(record, file)
-        more = {"report": short(record.prune), **({"details": _details(details)} if details else {})}
-        needed = len(json.dumps(more))
+        details, before = shown.own.beside.details(record, file), pool.size
+        more = {"report": short(record.prune), **({"details": _details(details, pool)} if details else {})}
+        needed = len(json.dumps(more)) + pool.size - before
         if needed <= left:
             left -= needed
             one |= more
@@ -314,17 +317,21 @@ def _triple(scores: Scores | None) -> list[float | None] | None:
     return None if scores is None else [short(value if value is None else 100 * value) for value in dataclasses.astuple(scores)]
 
 
-def _details(found: Details) -> dict[str, Any]:
+def _details(found: Details, pool: Pool) -> dict[str, Any]:
+    """``shared`` numbers in ``pool`` what is the victim's, and so that of every defense's record of it."""
     plain = {
-        "classes": found.classes,
-        **{name: getattr(found, name) for name in ("clean", "triggered", "clean_before", "triggered_before")},
+        "clean": found.clean,
+        "triggered": found.triggered,
         "picture": found.picture,
         "shown": found.shown,
         "perturbation": short(found.perturbation),
         "path": short(found.path),
         "path images": found.path_images,
     }
-    return {**plain, **neuron_data(found)}
+    neurons = neuron_data(found)
+    victims = {name: getattr(found, name) for name in ("classes", "clean_before", "triggered_before")}
+    victims |= {name: neurons.pop(name) for name in ("layers", "neurons before") if name in neurons}
+    return {**plain, **neurons, "shared": {name: pool.put(value) for name, value in victims.items()}}
 
 
 def neuron_data(found: Details) -> dict[str, Any]:

@@ -29,6 +29,8 @@ const WORDS = Object.fromEntries([
 ]);
 
 function suitePage(data) {
+  for (const { details } of data.records)
+    if (details) for (const [name, i] of Object.entries(details.shared)) details[name] = data.pool[i];
   const app = {
     data,
     rows: unpacked(data.rows),
