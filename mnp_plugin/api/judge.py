@@ -88,7 +88,7 @@ def detect_checkpoint(
         checkpoint=Path(checkpoint), net=net, net_settings=net_settings, data=Path(data), size=size, normalise=normalise,
         device=device, crop=recipe.crop, validation=validation, seed=seed, say=say,
     )  # fmt: skip
-    if reason := method.objection(own.model):
+    if reason := method.refusal(own.model, len(own.classes)):
         raise UserError(f"detector '{method.name}' cannot judge the net '{own.net}': {reason}")
     facts: dict[str, Any] = {
         "detector": to_plain(method),

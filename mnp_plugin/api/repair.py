@@ -130,7 +130,7 @@ def repair_checkpoint(
         checkpoint=checkpoint, net=net, net_settings=net_settings, data=data, size=size, normalise=normalise, device=device,
         crop=recipe.crop, validation=validation, seed=seed, say=say,
     )  # fmt: skip
-    if reason := method.objection(own.model):
+    if reason := method.refusal(own.model, len(own.classes)):
         raise UserError(f"defense '{method.name}' cannot treat the net '{own.net}': {reason}")
     if compact:
         small.check_net(own.model)

@@ -83,7 +83,7 @@ def screen_checkpoint(
         checkpoint=Path(checkpoint), net=net, net_settings=net_settings, data=Path(data), size=size, normalise=normalise,
         device=device, crop=recipe.crop, validation=validation, seed=seed, say=say,
     )  # fmt: skip
-    if reason := method.objection(own.model):
+    if reason := method.refusal(own.model, len(own.classes)):
         raise UserError(f"detector '{method.name}' cannot work with the net '{own.net}': {reason}")
     if not anyway and (reason := files.fed_wrongly(own)):
         raise UserError(f"{reason}. Nothing was judged; --anyway goes on")

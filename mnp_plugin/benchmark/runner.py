@@ -152,15 +152,12 @@ class Runner:
                 if fault := training_fault(model, pixels if scale == 1 else shrink(pixels, scale)):
                     small = "" if scale == 1 else f" on images of {scale:g} times their sides (recipe.small_epochs)"
                     raise UserError(f"the net '{victim.net.label}' cannot be trained{small}: {fault}")
-            for entry in self.suite.defenses:
-                if reason := entry.component.objection(model):
-                    raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
             classes = len(self.bench.source(victim).data.classes)
-            for judge in self.suite.detectors:
-                if reason := judge.component.too_few(classes):
-                    raise UserError(f"detector '{judge.label}' cannot judge the net '{victim.net.label}': {reason}")
+            for entry in self.suite.defenses:
+                if reason := entry.component.refusal(model, classes):
+                    raise UserError(f"defense '{entry.label}' cannot treat the net '{victim.net.label}': {reason}")
             for detector in self.suite.all_detectors:
-                if reason := detector.component.objection(model):
+                if reason := detector.component.refusal(model, classes):
                     raise UserError(f"detector '{detector.label}' cannot judge the net '{victim.net.label}': {reason}")
         return nets
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, DefenseContext, TrainingView
 from mnp_plugin.core.errors import MethodError, UserError
 from mnp_plugin.core.images import concat
+from mnp_plugin.core.net_method import NetMethod
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,7 +43,7 @@ class Purified:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Defense(Component):
+class Defense(NetMethod):
     """A repair of a trained net. Override :meth:`purify`."""
 
     knowledge: ClassVar[str] = ""
@@ -55,10 +55,6 @@ class Defense(Component):
     @abstractmethod
     def purify(self, view: DefenderView, tools: DefenseContext) -> Purified:
         """Repair ``view.model`` (the defense owns it) with the clean budget and choose the stopping point blind."""
-
-    def objection(self, model: nn.Module) -> str | None:
-        """Why this defense cannot treat nets like ``model``; None if it can. Asked before any training."""
-        return None
 
     @final
     def run(self, view: DefenderView, tools: DefenseContext, around: AbstractContextManager[object] | None = None) -> Purified:
@@ -73,7 +69,7 @@ class Defense(Component):
             MethodError: other ``state_dict`` keys or shapes, weights that are not finite, or a perturbation of another shape.
             UserError: the defense objects to this net.
         """
-        reason = self.objection(view.model)
+        reason = self.refusal(view.model, view.num_classes)
         if reason:
             raise UserError(f"defense '{self.name}' cannot treat this net: {reason}")
         own = replace(view, model=copy.deepcopy(view.model).requires_grad_(True).eval())

@@ -7,13 +7,14 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import Any, final
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, DefenseContext
 from mnp_plugin.core.errors import MethodError, UserError
+from mnp_plugin.core.net_method import NetMethod
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,25 +50,12 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detector(Component):
+class Detector(NetMethod):
     """Says how backdoored a whole net looks. Override :meth:`inspect`."""
-
-    least_classes: ClassVar[int] = 2
-    """Of the nets that it can judge."""
 
     @abstractmethod
     def inspect(self, view: DefenderView, tools: DefenseContext) -> Verdict:
         """Judge ``view.model`` (the detector owns it) from the clean budget."""
-
-    def objection(self, model: nn.Module) -> str | None:
-        """Why this detector cannot judge nets like ``model``; None if it can. Asked before any work."""
-        return None
-
-    def too_few(self, classes: int) -> str | None:
-        """Why this detector cannot judge nets of so few classes; None if it can."""
-        if classes >= self.least_classes:
-            return None
-        return f"it compares classes with each other and needs {self.least_classes} or more, not {classes}"
 
     def runs(self) -> Sequence[Component]:
         """Registered methods that it runs, as it sets them: when one of them changes, so do the verdicts, and their identity."""
@@ -81,7 +69,7 @@ class Detector(Component):
             MethodError: a score or an evidence that is not finite, or not one evidence per class.
             UserError: the detector objects to this net.
         """
-        reason = self.objection(view.model) or self.too_few(view.num_classes)
+        reason = self.refusal(view.model, view.num_classes)
         if reason:
             raise UserError(f"detector '{self.name}' cannot judge this net: {reason}")
         verdict = self.inspect(replace(view, model=copy.deepcopy(view.model).eval()), tools)

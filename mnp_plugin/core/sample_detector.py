@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mnp_plugin.core.component import Component
 from mnp_plugin.core.context import DefenderView, DefenseContext, TrainingView
 from mnp_plugin.core.errors import MethodError, UserError
 from mnp_plugin.core.images import Images
+from mnp_plugin.core.net_method import NetMethod
 from mnp_plugin.core.params import param
 
 Questioned = Literal["inputs", "training set"]
@@ -36,7 +36,7 @@ class Screened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleDetector(Component):
+class SampleDetector(NetMethod):
     """Scores single images. Extend :class:`InputDetector` or :class:`TrainingSetDetector`."""
 
     questions: ClassVar[Questioned]
@@ -45,10 +45,6 @@ class SampleDetector(Component):
     @abstractmethod
     def screen(self, view: DefenderView, images: Images, tools: DefenseContext) -> Screened:
         """Judge ``images``; called by :meth:`run`, which checks the result."""
-
-    def objection(self, model: nn.Module) -> str | None:
-        """Why this detector cannot work with nets like ``model``; None if it can. Asked before any work."""
-        return None
 
     @final
     def run(self, view: DefenderView, images: Images, tools: DefenseContext) -> Screened:
@@ -63,7 +59,7 @@ class SampleDetector(Component):
             MethodError: not one finite score and one flag for each image.
             UserError: the detector objects to this net.
         """
-        reason = self.objection(view.model)
+        reason = self.refusal(view.model, view.num_classes)
         if reason:
             raise UserError(f"detector '{self.name}' cannot work with this net: {reason}")
         found = self.screen(replace(view, model=copy.deepcopy(view.model).eval()), images, tools)

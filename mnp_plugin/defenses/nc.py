@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mnp_plugin.contracts import DefenderView, Defense, DefenseContext, Purified, defenses, param
-from mnp_plugin.core.errors import UserError
 from mnp_plugin.training.loop import fit
 from mnp_plugin.training.trigger_inversion import Inversion, anomalies, invert
 
@@ -32,6 +31,7 @@ class NeuralCleanse(Defense):
     paper = "Wang et al., Neural Cleanse, IEEE S&P 2019, doi 10.1109/SP.2019.00031"
     version = 3
     chooses = False
+    least_classes = 3
 
     inversion_epochs: int = param(80, "largest number of passes for each class", low=1)
     inversion_lr: float = param(0.1, "learning rate of mask and pattern", above=0)
@@ -53,8 +53,6 @@ class NeuralCleanse(Defense):
             batch_size=self.inversion_batch_size,
         )
         frozen = copy.deepcopy(view.model)
-        if view.num_classes < 3:
-            raise UserError("defense 'nc' compares the patches of classes with each other and needs three classes or more")
         patches = []
         for label in range(view.num_classes):
             patches.append(invert(frozen, view.clean, label, how, tools))

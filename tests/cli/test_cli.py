@@ -376,6 +376,15 @@ def test_the_tree_itself_is_sound(fresh: Bench, tree: Path, trainings: list[str]
     assert trainings == ["imagefolder/smallnet clean seed 0", "imagefolder/smallnet badnets seed 0"]
 
 
+@pytest.mark.parametrize("text", ["defenses:\n  - nc", "detectors: [neural_cleanse]\ndefenses:\n  - none"])
+def test_a_method_that_compares_classes_where_there_are_two(
+    fresh: Bench, tree: Path, trainings: list[str], capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    fresh.replace("defenses:\n  - none", text)
+    assert "needs 3 or more, not 2" in message_of(capsys, fresh("run"))
+    assert trainings == []
+
+
 def test_a_missing_data_folder(fresh: Bench, tree: Path, trainings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(tree)
     message = message_of(capsys, fresh("run"))

@@ -194,7 +194,8 @@ def test_a_way_that_comes_back_is_drawn_step_by_step_with_a_ring_at_its_end(
         "report": {"pruned": 9},
         "details": {
             "classes": ["zero", "one"], "clean": [], "triggered": [], "clean_before": [], "triggered_before": [], "shared": {},
-            "picture": "", "shown": [], "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in (0, 5, 9, 9, 9)], "path images": 40,
+            "picture": "", "shown": [], "path images": 40,
+            "path": [{"pruned": n, "acc": 0.9, "asr": 0.1} for n in (0, 5, 9, 9, 9)],
         },
     }  # fmt: skip
     (tmp_path / "way.html").write_text(render(data))
