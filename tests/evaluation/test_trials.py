@@ -44,6 +44,17 @@ def test_recalibration_measures_the_statistics_of_the_budget(budget: Images) -> 
     assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters())
 
 
+def test_recalibration_mixes_classes_that_come_one_after_the_other() -> None:
+    x = torch.arange(256, dtype=torch.uint8).repeat_interleave(2)[:, None, None, None].expand(512, 3, 16, 16)
+    model = net()
+    first = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    seen: list[torch.Tensor] = []
+    first.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    recalibrate(model, Images(x.contiguous(), torch.arange(512) // 128))
+    assert len(seen) > 1
+    torch.testing.assert_close(first.running_var, torch.cat(seen).var((0, 2, 3)), rtol=0.02, atol=0)
+
+
 def test_finetuning_needs_no_trigger_and_fits_the_budget(budget: Images) -> None:
     model = net()
     before = nn.functional.cross_entropy(model(budget.pixels()), budget.y)
