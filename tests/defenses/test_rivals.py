@@ -35,7 +35,7 @@ IMS_BRIEF = {
 
 EFFECTIVE: list[tuple[str, dict[str, Any], float, float]] = [
     ("ft-sam", {"epochs": 40, "batch_size": 32, "rho": 8.0}, 0.9, 0.9),
-    ("i-bau", {"batch_size": 16}, 0.5, 0.6),
+    ("i-bau", {"batch_size": 16, "rounds": 10}, 0.5, 0.6),
     ("sau", {"rounds": 20, "batch_size": 32, "lr": 0.003, "steps": 1}, 0.5, 0.85),
     ("ims", IMS_BRIEF, 0.5, 0.85),
     ("bnp", {}, 0.5, 0.8),
